@@ -1,0 +1,1 @@
+"""What the hub gains: login, store, console, command line."""

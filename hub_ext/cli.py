@@ -1,0 +1,71 @@
+"""The command ``labcommons``. Groups live beside what they command and are added here by name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+# name -> module:attribute, imported only when called, so that --help is quick and a command
+# needs only what it uses.
+COMMANDS = {
+    "env": "spawner.environments.cli:env",
+    "gpu": "spawner.gpu.cli:gpu",
+    "hub": "hub_ext.app:hub",
+    "console": "hub_ext.console.app:console",
+    "kernels": "kernels.service:kernels",
+    "site": "hub_ext.admin_cli:site",
+    "store": "hub_ext.admin_cli:store",
+    "tls": "hub_ext.tls:tls",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup)
+@click.version_option(package_name="labcommons")
+def cli() -> None:
+    """Run and administer LabCommons.
+
+    \b
+    Examples:
+      labcommons site check
+      labcommons env build py313-data
+      labcommons gpu leases --json
+    """
+
+
+def main() -> None:
+    """Exit 0: done; 1: refused or failed, with one clear line; 2: wrong usage."""
+    from hub_ext.site import SiteFileError
+    from hub_ext.store.database import StoreError
+
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(1)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except (SiteFileError, StoreError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

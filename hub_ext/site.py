@@ -1,0 +1,255 @@
+"""The site file: everything an administrator decides, in one checked YAML document.
+
+Hub, services and command line read the same file, named by ``LABCOMMONS_SITE_FILE``
+(default ``/etc/labcommons/site.yaml``). Secrets are never in it: they come from files
+or variables that it names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+DEFAULT_SITE_FILE = Path("/etc/labcommons/site.yaml")
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class SiteFileError(Exception):
+    """The site file cannot be used; the message names file, key and remedy."""
+
+
+def parse_bytes(text: str) -> int:
+    """``"2G"`` -> 2147483648. Units are powers of 1024, as in JupyterHub's ``mem_limit``.
+
+    Raises ValueError for anything else than a positive number and one of K, M, G, T.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)\s*", text)
+    if not match or float(match[1]) <= 0:
+        raise ValueError(f"{text!r} is not an amount of memory; write for example 512M or 2G")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _check_bytes(text: str) -> str:
+    parse_bytes(text)
+    return text
+
+
+Memory = Annotated[str, AfterValidator(_check_bytes)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+# One text, or one for each language of the interface.
+Words = str | dict[Literal["en", "zh_CN"], str]
+
+
+def words_in(words: Words, lang: str) -> str:
+    """The text for a language; English, then any, where it is missing."""
+    if isinstance(words, str):
+        return words
+    table: dict[str, str] = {str(key): value for key, value in words.items()}
+    return table.get(lang) or table.get("en") or next(iter(table.values()), "")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SiteInfo(_Section):
+    """How the site presents itself."""
+
+    name: str = Field("LabCommons", min_length=1, max_length=80)
+    public_url: str = "https://localhost:8443"
+    demo: bool = False
+
+    @model_validator(mode="after")
+    def _https(self) -> SiteInfo:
+        url = urlsplit(self.public_url)
+        if url.scheme != "https" or not url.hostname or url.path not in ("", "/"):
+            raise ValueError(
+                f"public_url: {self.public_url!r} must be https://HOST[:PORT] without a path"
+            )
+        return self
+
+
+class DirectoryUsers(_Section):
+    """Where people are, and which attributes say what."""
+
+    base_dn: str
+    filter: str = "(&(objectClass=posixAccount)(uid={login}))"
+    name_attribute: str = "uid"
+    uid_attribute: str = "uidNumber"
+    gid_attribute: str = "gidNumber"
+    display_name_attribute: str = "cn"
+    mail_attribute: str = "mail"
+    language_attribute: str = "preferredLanguage"
+
+    @model_validator(mode="after")
+    def _has_login(self) -> DirectoryUsers:
+        if "{login}" not in self.filter:
+            raise ValueError("filter: must contain {login}, for example (uid={login})")
+        return self
+
+
+class DirectoryGroups(_Section):
+    """Where groups are; member values are DNs (groupOfNames) or names (posixGroup)."""
+
+    base_dn: str
+    filter: str = "(|(objectClass=groupOfNames)(objectClass=posixGroup))"
+    name_attribute: str = "cn"
+
+
+class Directory(_Section):
+    """The directory (LDAP) that knows the people.
+
+    ``servers`` are tried in order. ``ldaps://`` is TLS from the start, ``ldap://`` is
+    StartTLS; there is no clear text.
+    """
+
+    servers: list[str] = Field(min_length=1)
+    ca_file: Path | None = None
+    bind_dn: str | None = None
+    bind_password_file: Path | None = None
+    timeout: int = Field(5, ge=1, le=60, description="seconds for one operation")
+    users: DirectoryUsers
+    groups: DirectoryGroups | None = None
+    platform_admins: list[str] = []
+    allowed_groups: list[str] = []
+
+    @model_validator(mode="after")
+    def _servers(self) -> Directory:
+        for server in self.servers:
+            url = urlsplit(server)
+            if url.scheme not in ("ldap", "ldaps") or not url.hostname:
+                raise ValueError(f"servers: {server!r} must be ldaps://HOST[:PORT] or ldap://HOST")
+        if bool(self.bind_dn) != bool(self.bind_password_file):
+            raise ValueError("bind_dn and bind_password_file go together: set both or neither")
+        return self
+
+
+class Size(_Section):
+    """What one server may use: CPU cores (may be a fraction) and memory."""
+
+    title: Words | None = None
+    cpu: float = Field(gt=0, le=1024)
+    memory: Memory
+    default: bool = False
+
+    @cached_property
+    def memory_bytes(self) -> int:
+        return parse_bytes(self.memory)
+
+
+class GpuDeviceSpec(_Section):
+    """One GPU named by the site file (source ``site`` or ``simulated``)."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,95}$")
+    model: str = Field(min_length=1, max_length=80)
+    memory: Memory
+
+
+class Gpus(_Section):
+    """Where the list of GPUs comes from, and how many one server may ask for."""
+
+    source: Literal["none", "nvml", "site", "simulated"] = "none"
+    devices: list[GpuDeviceSpec] = []
+    max_per_server: int = Field(1, ge=0, le=64)
+
+    @model_validator(mode="after")
+    def _devices(self) -> Gpus:
+        listed = self.source in ("site", "simulated")
+        if listed != bool(self.devices):
+            raise ValueError(
+                f"devices: source {self.source!r} "
+                + ("needs at least one device" if listed else "takes none; remove them")
+            )
+        ids = [device.id for device in self.devices]
+        if len(set(ids)) != len(ids):
+            raise ValueError("devices: each id may be listed once")
+        return self
+
+
+class Environments(_Section):
+    """Where packages come from.
+
+    ``mirrors`` maps a channel name or URL, as environment.yml writes it, to the places
+    tried for it, nearest first. ``offline_channel``: ``auto`` builds a small channel from
+    PyPI wheels and Debian's Pythons when no place answers; ``always``, ``never``.
+    """
+
+    mirrors: dict[str, list[str]] = {}
+    offline_channel: Literal["auto", "always", "never"] = "never"
+    timeout: int = Field(10, ge=1, le=600, description="seconds until a channel counts as down")
+
+
+class Servers(_Section):
+    """Limits and places that every user's server gets."""
+
+    network: str = "labcommons-users"
+    pids: int = Field(1024, ge=64, le=65536)
+    shared_memory: Memory = "256M"
+    tmp: Memory = "1G"
+    start_timeout: int = Field(120, ge=10, le=3600, description="seconds")
+    stop_timeout: int = Field(10, ge=1, le=300, description="seconds between SIGTERM and SIGKILL")
+    engine_timeout: int = Field(30, ge=1, le=600, description="seconds for one Docker call")
+    engine_threads: int = Field(8, ge=1, le=64)
+
+
+class Site(_Section):
+    """The whole site file."""
+
+    version: Literal[1]
+    site: SiteInfo = SiteInfo()
+    directory: Directory
+    sizes: dict[Name, Size] = Field(min_length=1)
+    gpus: Gpus = Gpus()
+    environments: Environments = Environments()
+    servers: Servers = Servers()
+
+    @model_validator(mode="after")
+    def _one_default_size(self) -> Site:
+        defaults = [name for name, size in self.sizes.items() if size.default]
+        if len(defaults) > 1:
+            raise ValueError(f"sizes: only one may be the default, not {', '.join(defaults)}")
+        return self
+
+    @property
+    def default_size(self) -> str:
+        """The size marked as default, else the first."""
+        return next((n for n, s in self.sizes.items() if s.default), next(iter(self.sizes)))
+
+
+def load_site(path: Path | None = None) -> Site:
+    """Read and check the site file.
+
+    Raises SiteFileError with one line for each wrong key: where it is, what is wrong
+    with it, and what would be right.
+    """
+    path = path or Path(os.environ.get("LABCOMMONS_SITE_FILE", DEFAULT_SITE_FILE))
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise SiteFileError(
+            f"site file {path}: {error.strerror}; set LABCOMMONS_SITE_FILE to its place"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SiteFileError(f"site file {path}: not UTF-8 text; save it as UTF-8") from error
+    try:
+        document = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, RecursionError) as error:
+        raise SiteFileError(f"site file {path}: not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise SiteFileError(f"site file {path}: must be a mapping that begins with 'version: 1'")
+    try:
+        return Site.model_validate(document)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in item['loc']) or 'site file'}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise SiteFileError(f"site file {path}:\n" + "\n".join(lines)) from error

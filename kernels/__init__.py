@@ -1,0 +1,1 @@
+"""From environments on disk to named kernels."""
