@@ -63,6 +63,8 @@ def choose_language(cookie: str | None, accept_language: str | None) -> str:
     wanted = [tag for _, tag in sorted(ranked, key=lambda pair: pair[0])]
     # zh, zh-Hans and zh-SG read Simplified; zh-TW and zh-HK do so better than English.
     wanted = ["zh_CN" if tag.lower().split("-")[0] == "zh" else tag for tag in wanted]
-    return negotiate_locale(wanted, LANGUAGES, sep="_") or negotiate_locale(
-        [tag.split("-")[0] for tag in wanted], LANGUAGES
-    ) or "en"
+    return (
+        negotiate_locale(wanted, LANGUAGES, sep="_")
+        or negotiate_locale([tag.split("-")[0] for tag in wanted], LANGUAGES)
+        or "en"
+    )

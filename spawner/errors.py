@@ -19,9 +19,7 @@ class SpawnerError(Exception):
 
     status = 500
 
-    def __init__(
-        self, code: str, message: str, params: Mapping[str, object] | None = None
-    ) -> None:
+    def __init__(self, code: str, message: str, params: Mapping[str, object] | None = None) -> None:
         self.code = code
         self.message = message
         self.params = dict(params or {})

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 T = TypeVar("T")
@@ -29,8 +29,8 @@ class StoreError(Exception):
 class Store:
     """One database, for one process.
 
-    ``write`` and ``read`` run a function with a session in a transaction of its own, in
-    a bounded thread pool; ``session`` does the same where there is no event loop.
+    ``run`` and ``read`` run a function with a session in a transaction of its own, in a
+    bounded thread pool; ``transact`` does the same where there is no event loop.
     """
 
     def __init__(self, url: str | None = None, threads: int = 4, timeout: float = 30) -> None:
@@ -62,38 +62,52 @@ class Store:
         if self.is_sqlite:
             _prepare_sqlite(self.engine)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        self._readers = sessionmaker(
+            self.engine.execution_options(labcommons_read=True), expire_on_commit=False
+        )
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """A session in one transaction: committed at the end, rolled back on any error."""
-        with self._sessions.begin() as session:
+    def session(self, read: bool = False) -> Iterator[Session]:
+        """A session in one transaction: committed at the end, rolled back on any error.
+
+        On SQLite a reading one takes no write lock.
+        """
+        with (self._readers if read else self._sessions).begin() as session:
             yield session
 
-    def transact(self, work: Callable[[Session], T], attempts: int = 5) -> T:
+    def transact(self, work: Callable[[Session], T], read: bool = False, attempts: int = 5) -> T:
         """Run work in one transaction, again where another writer was in the way.
 
         Work must have no effects outside the session. Raises StoreError when the
-        database stays locked, cannot be written or does not answer.
+        database stays locked, cannot be written or does not answer; an IntegrityError
+        passes through.
         """
         for attempt in range(1, attempts + 1):
             try:
-                with self.session() as session:
+                with self.session(read) as session:
                     return work(session)
+            except IntegrityError:
+                raise
             except OperationalError as error:
                 if attempt == attempts or not _is_contention(error):
                     raise StoreError(f"database {self.safe_url}: {error.orig}") from error
                 time.sleep(0.02 * 2**attempt)
             except DBAPIError as error:
-                if error.connection_invalidated or not _is_integrity(error):
-                    raise StoreError(f"database {self.safe_url}: {error.orig}") from error
-                raise
+                raise StoreError(f"database {self.safe_url}: {error.orig}") from error
         raise AssertionError("unreachable")
 
     async def run(self, work: Callable[[Session], T]) -> T:
-        """``transact`` in the thread pool, with a time-out in seconds (``timeout``)."""
+        """``transact`` in the thread pool; StoreError after ``timeout`` seconds."""
+        return await self._in_pool(work, read=False)
+
+    async def read(self, work: Callable[[Session], T]) -> T:
+        """``run`` for work that changes nothing."""
+        return await self._in_pool(work, read=True)
+
+    async def _in_pool(self, work: Callable[[Session], T], read: bool) -> T:
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, self.transact, work)
+        future = loop.run_in_executor(self._pool, self.transact, work, read)
         try:
             # Shielded: a cancelled request must not leave its transaction's outcome unknown.
             return await asyncio.wait_for(asyncio.shield(future), self.timeout)
@@ -127,12 +141,6 @@ def _is_contention(error: OperationalError) -> bool:
     return "locked" in message or "busy" in message or state in ("40001", "40P01", "55P03")
 
 
-def _is_integrity(error: DBAPIError) -> bool:
-    from sqlalchemy.exc import IntegrityError
-
-    return isinstance(error, IntegrityError)
-
-
 def _prepare_sqlite(engine: Engine) -> None:
     """WAL, foreign keys, and BEGIN IMMEDIATE so that writers queue instead of failing.
 
@@ -150,4 +158,5 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reading = connection.get_execution_options().get("labcommons_read", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -6,7 +6,18 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, DateTime, ForeignKey, Index, Integer, String, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -51,14 +62,25 @@ class GpuDevice(Base):
 
 
 class Lease(Base):
-    """Devices owed to one server of one person, from before its container to after it."""
+    """Devices owed to one server of one person, from before its container to after it.
+
+    The unique index allows each server at most one lease that has not ended.
+    """
 
     __tablename__ = "gpu_leases"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     username: Mapped[str] = mapped_column(String(255), index=True)
     server_name: Mapped[str] = mapped_column(String(255), default="")
-    state: Mapped[LeaseState] = mapped_column(String(16), index=True)
+    state: Mapped[LeaseState] = mapped_column(
+        Enum(
+            LeaseState,
+            native_enum=False,
+            length=16,
+            values_callable=lambda states: [state.value for state in states],
+        ),
+        index=True,
+    )
     held_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
     active_at: Mapped[datetime | None] = mapped_column(DateTime)
     ended_at: Mapped[datetime | None] = mapped_column(DateTime)
@@ -66,6 +88,17 @@ class Lease(Base):
     container_id: Mapped[str | None] = mapped_column(String(64))
     devices: Mapped[list[LeaseDevice]] = relationship(
         back_populates="lease", cascade="all, delete-orphan", lazy="selectin"
+    )
+
+    __table_args__ = (
+        Index(
+            "uq_gpu_leases_live",
+            "username",
+            "server_name",
+            unique=True,
+            sqlite_where=text("state <> 'ended'"),
+            postgresql_where=text("state <> 'ended'"),
+        ),
     )
 
 

@@ -1,0 +1,1 @@
+"""GPUs: what there is, who holds what, and who may have which."""

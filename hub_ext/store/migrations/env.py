@@ -1,6 +1,7 @@
 """Alembic: migrations run inside the connection that ``Store.migrate`` hands over."""
 
 from alembic import context
+
 from hub_ext.store.models import Base
 
 context.configure(

@@ -1,0 +1,95 @@
+"""JupyterHub's configuration: the site file mapped to traits. Overrides go to the end.
+
+Everything an ordinary site decides is in site.yaml; `labcommons site check` checks it.
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hub_ext.authenticator import configure_from_site
+from hub_ext.pages import jinja_environment_options, template_paths, template_vars
+
+from hub_ext.site import load_site
+
+site = load_site()
+data = Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
+secrets = Path(os.environ.get("LABCOMMONS_SECRETS", "/run/labcommons"))
+# The demo may be published on another port than the site file says.
+public_url = os.environ.get("LABCOMMONS_PUBLIC_URL") or site.site.public_url
+
+
+def secret(name: str) -> str:
+    return (secrets / name).read_text("utf-8").strip()
+
+
+c = get_config()
+
+# -- the hub, behind nginx and its proxy -----------------------------------------------
+c.JupyterHub.public_url = public_url.rstrip("/") + "/"
+c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
+c.JupyterHub.hub_connect_url = os.environ.get("LABCOMMONS_HUB_URL", "http://hub:8081")
+c.JupyterHub.db_url = os.environ.get(
+    "LABCOMMONS_HUB_DATABASE_URL", f"sqlite:///{data / 'hub' / 'jupyterhub.sqlite'}"
+)
+c.JupyterHub.cookie_secret = bytes.fromhex(secret("cookie-secret"))
+c.CryptKeeper.keys = [bytes.fromhex(secret("crypt-key"))]
+c.ConfigurableHTTPProxy.should_start = False
+c.ConfigurableHTTPProxy.api_url = os.environ.get("LABCOMMONS_PROXY_API_URL", "http://chp-api:8001")
+c.ConfigurableHTTPProxy.auth_token = secret("proxy-token")
+# Servers outlive the hub.
+c.JupyterHub.cleanup_servers = False
+c.JupyterHub.cleanup_proxy = False
+c.JupyterHub.tornado_settings = {
+    "cookie_options": {"secure": True, "samesite": "Lax"},
+    # A person waits on the progress page, not on a hanging request.
+    "slow_spawn_timeout": 2,
+    "headers": {
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "frame-ancestors 'none'",
+    },
+}
+c.JupyterHub.trusted_downstream_ips = []
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.named_server_limit_per_user = 3
+c.JupyterHub.template_paths = template_paths
+c.JupyterHub.template_vars = template_vars(site)
+c.JupyterHub.jinja_environment_options = jinja_environment_options
+
+# -- login --------------------------------------------------------------------------------
+c.JupyterHub.authenticator_class = "labcommons-ldap"
+configure_from_site(c, site)
+
+# -- servers ------------------------------------------------------------------------------
+c.JupyterHub.spawner_class = "labcommons-docker"
+c.Spawner.disable_user_config = True
+c.Spawner.http_timeout = 30
+c.Spawner.poll_interval = 20
+c.Spawner.consecutive_failure_limit = 0  # one broken environment must not end the hub
+c.Spawner.ip = "0.0.0.0"
+c.Spawner.default_url = "/lab"
+
+# -- services -----------------------------------------------------------------------------
+SERVICES = {
+    "labcommons": ("http://console:8083", "console-token"),
+    "kernels": ("http://kernels:8082", "kernels-token"),
+}
+c.JupyterHub.services = [
+    {
+        "name": name,
+        "url": os.environ.get(f"LABCOMMONS_{name.upper()}_URL", url),
+        "api_token": secret(token),
+        "oauth_no_confirm": True,
+        "display": False,
+    }
+    for name, (url, token) in SERVICES.items()
+]
+c.JupyterHub.load_roles = [
+    {
+        "name": "user",
+        "scopes": ["self", *(f"access:services!service={name}" for name in SERVICES)],
+    },
+]
+
+# The host name decides which cookies a browser sends: it must be the one people type.
+assert urlsplit(public_url).hostname

@@ -1,0 +1,177 @@
+"""From a resolved request to the Engine's create body: a pure function.
+
+What users' containers may never have is decided here and nowhere else: no root, no
+capabilities, no new privileges, a read-only root, bounded memory, CPU, processes, logs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SERVER_PORT = 8888
+START_COMMAND = "/opt/labcommons/bin/start"
+REGISTRY = "/opt/labcommons/registry"
+
+LABEL_SITE = "labcommons.site"
+LABEL_USER = "labcommons.user"
+LABEL_SERVER = "labcommons.server"
+LABEL_ENVIRONMENT = "labcommons.environment"
+LABEL_LEASE = "labcommons.lease"
+
+# Variables that decide what a container may see; never taken from anybody but the lease.
+RESERVED_PREFIXES = ("NVIDIA_", "DOCKER_RESOURCE_")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who runs in the container: the directory's numbers, never 0."""
+
+    name: str
+    uid: int
+    gid: int
+    gids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class GpuGrant:
+    """The devices of a lease."""
+
+    lease_id: str
+    device_ids: tuple[str, ...]
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one container may use. Memory in bytes, CPU in cores."""
+
+    cpu: float
+    memory: int
+    pids: int
+    shared_memory: int
+    tmp: int
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """All that makes up one user's container."""
+
+    site_id: str
+    who: Identity
+    server_name: str
+    image: str
+    environment: str  # name:version
+    environment_name: str
+    home: str  # on the Engine's machine
+    registry: str | None  # on the Engine's machine
+    network: str
+    limits: Limits
+    gpus: GpuGrant | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    args: Sequence[str] = ()
+
+
+def container_name(site_id: str, username: str, server_name: str) -> str:
+    """One name for one server of one person: Docker itself then refuses a second one.
+
+    A server's name has no ``--`` in it, so that the last one separates the two.
+    """
+    return f"{site_id}-user-{_escape(username)}--{_escape(server_name)}"
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"[^a-z0-9.-]", lambda match: f"_{ord(match[0]):x}_", text)
+
+
+def create_body(spec: ContainerSpec) -> dict[str, Any]:
+    """The JSON body of ``POST /containers/create`` (Engine API 1.41)."""
+    if spec.who.uid < 1 or spec.who.gid < 1:
+        raise ValueError("a user's container never runs as root")
+    home = f"/home/{spec.who.name}"
+    env = {key: value for key, value in spec.env.items() if not key.startswith(RESERVED_PREFIXES)}
+    env |= {
+        "HOME": home,
+        "USER": spec.who.name,
+        "LOGNAME": spec.who.name,
+        "NB_USER": spec.who.name,
+        "LABCOMMONS_ENVIRONMENT": spec.environment,
+        "LABCOMMONS_DEFAULT_KERNEL": f"conda-image-{spec.environment_name}-python3",
+    }
+    labels = {
+        LABEL_SITE: spec.site_id,
+        LABEL_USER: spec.who.name,
+        LABEL_SERVER: spec.server_name,
+        LABEL_ENVIRONMENT: spec.environment,
+    }
+    requests: list[dict[str, Any]] = []
+    if spec.gpus is None:
+        # Where the NVIDIA runtime is Docker's default, this is what keeps GPUs out.
+        env["NVIDIA_VISIBLE_DEVICES"] = "void"
+    else:
+        labels[LABEL_LEASE] = spec.gpus.lease_id
+        if spec.gpus.simulated:
+            env["NVIDIA_VISIBLE_DEVICES"] = ",".join(spec.gpus.device_ids)
+        else:
+            requests.append(
+                {
+                    "Driver": "nvidia",
+                    "Count": 0,
+                    "DeviceIDs": list(spec.gpus.device_ids),
+                    "Capabilities": [["gpu", "compute", "utility"]],
+                    "Options": {},
+                }
+            )
+    mounts = [_bind(spec.home, home, read_only=False)]
+    if spec.registry:
+        mounts.append(_bind(spec.registry, REGISTRY, read_only=True))
+    return {
+        "Image": spec.image,
+        "Cmd": [START_COMMAND, *spec.args],
+        "Entrypoint": [],
+        "Env": [f"{key}={value}" for key, value in sorted(env.items())],
+        "User": f"{spec.who.uid}:{spec.who.gid}",
+        "WorkingDir": home,
+        "Hostname": _hostname(spec),
+        "Labels": labels,
+        "StopSignal": "SIGTERM",
+        "HostConfig": {
+            "NetworkMode": spec.network,
+            "Mounts": mounts,
+            "ReadonlyRootfs": True,
+            "Tmpfs": {
+                "/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={spec.limits.tmp}",  # noqa: S108
+                "/run": "rw,nosuid,nodev,noexec,mode=1777,size=16777216",
+            },
+            "GroupAdd": [str(gid) for gid in spec.who.gids if gid > 0],
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges:true"],
+            "Privileged": False,
+            "PidsLimit": spec.limits.pids,
+            "Memory": spec.limits.memory,
+            "MemorySwap": spec.limits.memory,
+            "NanoCpus": int(spec.limits.cpu * 1e9),
+            "ShmSize": spec.limits.shared_memory,
+            "Init": True,
+            "RestartPolicy": {"Name": "no"},
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "2"}},
+            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+            "DeviceRequests": requests,
+        },
+    }
+
+
+def _bind(source: str, target: str, read_only: bool) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": source,
+        "Target": target,
+        "ReadOnly": read_only,
+        "BindOptions": {"Propagation": "rprivate"},
+    }
+
+
+def _hostname(spec: ContainerSpec) -> str:
+    return re.sub(r"[^a-z0-9-]", "-", spec.environment_name)[:63].strip("-") or "server"

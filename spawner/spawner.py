@@ -1,0 +1,448 @@
+"""LabSpawner: a server's life, from the request to the end of its lease.
+
+Thin on purpose: what may be asked is in ``options``, who gets which GPU in ``gpu``, what
+a container looks like in ``container``, how Docker is called in ``engine``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dockerspawner import DockerSpawner
+from tornado import web
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
+from tornado.simple_httpclient import HTTPStreamClosedError
+from traitlets import Any as AnyTrait
+from traitlets import Unicode, default
+
+from hub_ext.i18n import LANGUAGE_COOKIE, N_, Gettext, choose_language, gettext_for
+from hub_ext.site import Site, load_site, parse_bytes
+from hub_ext.store import Store, StoreError
+from spawner import options
+from spawner.container import (
+    SERVER_PORT,
+    ContainerSpec,
+    GpuGrant,
+    Identity,
+    Limits,
+    container_name,
+    create_body,
+)
+from spawner.engine import ContainerState, Engine
+from spawner.environments import catalog
+from spawner.errors import NotAllowed, NotAvailable, SpawnerError
+from spawner.gpu import ledger
+from spawner.homes import Homes
+
+
+class Resources:
+    """What all spawners of one hub share: site, store, Engine and places.
+
+    Args:
+        data: the data folder as this process sees it.
+        host_data: the same folder on the Engine's machine.
+    """
+
+    def __init__(
+        self, site: Site, store: Store, engine: Engine, site_id: str, data: Path, host_data: Path
+    ) -> None:
+        self.site, self.store, self.engine, self.site_id = site, store, engine, site_id
+        self.data, self.host_data = data, host_data
+
+    @classmethod
+    def from_environment(cls) -> Resources:
+        """As the variables LABCOMMONS_* say (docs/architecture.md, Places)."""
+        site = load_site()
+        data = Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
+        return cls(
+            site,
+            Store(),
+            Engine(site.servers.engine_timeout, site.servers.engine_threads),
+            os.environ.get("LABCOMMONS_SITE_ID", "labcommons"),
+            data,
+            Path(os.environ.get("LABCOMMONS_HOST_DATA", data)),
+        )
+
+
+class LabSpawner(DockerSpawner):  # type: ignore[misc]
+    """Starts each server in a container of its own, with the GPUs it has leased."""
+
+    shared: Resources | None = None
+
+    network_name = Unicode(
+        config=True,
+        help="The Docker network of users' servers; the site file's servers.network by default.",
+    )
+    identity_hook = AnyTrait(
+        None,
+        allow_none=True,
+        config=True,
+        help="""Callable(spawner, auth_state) -> spawner.container.Identity, where the
+        directory's uid, gid and gids in auth_state are not what should be used.""",
+    )
+
+    # What the hub keeps between its restarts.
+    container_ref = Unicode("")
+    lease_id = Unicode("")
+
+    @default("network_name")
+    def _default_network_name(self) -> str:
+        return os.environ.get("LABCOMMONS_USERS_NETWORK") or self.resources.site.servers.network
+
+    @default("options_form")
+    def _default_options_form(self) -> Any:
+        return type(self)._form
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Any:
+        return self._from_form
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._auth_state: dict[str, Any] = {}
+        self._steps: list[dict[str, Any]] = []
+        self._step = asyncio.Event()
+        self._choice: options.Choice | None = None
+        self.port = SERVER_PORT
+        self.start_timeout = self.resources.site.servers.start_timeout
+
+    # A server never comes back in its old container: the hub then takes back its tokens.
+    will_resume = False
+
+    @property
+    def resources(self) -> Resources:
+        """Made once for the process, at its first spawner."""
+        if LabSpawner.shared is None:
+            LabSpawner.shared = Resources.from_environment()
+        return LabSpawner.shared
+
+    @property
+    def site_id(self) -> str:
+        """The value of the label ``labcommons.site``."""
+        return self.resources.site_id
+
+    # -- language and errors ------------------------------------------------------------
+
+    @property
+    def lang(self) -> str:
+        """The language of the request that is being served, else the directory's, else English."""
+        if self.handler is None:
+            return choose_language(None, str(self._auth_state.get("language") or ""))
+        return choose_language(
+            self.handler.get_cookie(LANGUAGE_COOKIE),
+            self.handler.request.headers.get("Accept-Language"),
+        )
+
+    @property
+    def _(self) -> Gettext:
+        return gettext_for(self.lang)
+
+    def _refuse(self, error: SpawnerError) -> NoReturn:
+        """Hand an error to the hub so that form, progress page and REST all show it."""
+        sentence = error.sentence(self._)
+        refusal = web.HTTPError(error.status, sentence.replace("%", "%%"))
+        refusal.jupyterhub_message = sentence
+        raise refusal from error
+
+    # -- what is asked ------------------------------------------------------------------
+
+    async def _form(self) -> str:
+        """The spawn page's model as JSON; the template draws it."""
+        entries, available = await self.resources.store.read(
+            lambda session: (catalog.newest(session), ledger.availability(session))
+        )
+        return json.dumps(
+            options.form_model(
+                entries, self.resources.site, available, self.user_options or {}, self.lang, self._
+            )
+        )
+
+    def _from_form(self, form: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return options.from_form(form)
+        except SpawnerError as error:
+            self._refuse(error)
+
+    async def run_auth_state_hook(self, auth_state: dict[str, Any] | None) -> None:
+        """Keep what the directory said about the person, for ``start``."""
+        self._auth_state = auth_state or {}
+        await super().run_auth_state_hook(auth_state)
+
+    async def run_pre_spawn_hook(self) -> None:
+        """Refuse at the door what cannot be filled, before anything is made."""
+        await super().run_pre_spawn_hook()
+        try:
+            request = options.parse(self.user_options or {})
+            entries = await self.resources.store.read(catalog.newest)
+            self._choice = options.resolve(request, entries, self.resources.site)
+        except SpawnerError as error:
+            self._refuse(error)
+        kept = self._choice.user_options()
+        if request.version:
+            kept["environment"] += f":{request.version}"
+        self.user_options = kept
+        self.orm_spawner.user_options = kept
+
+    def _identity(self) -> Identity:
+        if self.identity_hook is not None:
+            found = self.identity_hook(self, self._auth_state)
+            assert isinstance(found, Identity)
+            return found
+        try:
+            uid, gid = int(self._auth_state["uid"]), int(self._auth_state["gid"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise NotAllowed(
+                "no_uid",
+                N_(
+                    "The directory's account number of “{user}” is not known. Log out and in "
+                    "again; if that does not help, ask an administrator to set uidNumber."
+                ),
+                {"user": self.user.name},
+            ) from error
+        gids = tuple(int(g) for g in self._auth_state.get("gids", ()) if int(g) != gid)
+        return Identity(self.user.name, uid, gid, gids)
+
+    # -- life -----------------------------------------------------------------------------
+
+    async def start(self) -> str:
+        """Lease, create, start, wait until it answers. Leaves nothing behind when it fails."""
+        self._steps, self._step = [], asyncio.Event()
+        try:
+            return await self._start()
+        except SpawnerError as error:
+            await self._clean_up(f"start refused: {error.code}")
+            self._refuse(error)
+        except StoreError as error:
+            self.log.error("%s", error)
+            await self._clean_up("start failed")
+            self._refuse(
+                NotAvailable("store_silent", N_("The database does not answer. Try again soon."))
+            )
+        except BaseException as error:
+            # Cancelled (by the person, or by start_timeout) as well as unforeseen.
+            await asyncio.shield(self._clean_up(f"start broken off: {type(error).__name__}"))
+            raise
+
+    async def _start(self) -> str:
+        choice = self._choice
+        if choice is None:
+            raise RuntimeError("start without run_pre_spawn_hook")
+        shared, name = self.resources, self._container_name
+        who = self._identity()
+        # A container of this server that an earlier life left must go before its lease does.
+        await shared.engine.remove(name)
+        grant = await self._lease(choice)
+        self._say(20, N_("Preparing your home"))
+        homes = Homes(
+            shared.engine,
+            shared.site_id,
+            shared.data / "homes",
+            shared.host_data / "homes",
+            choice.entry.image,
+        )
+        home = await homes.ensure(who)
+        self._say(
+            30,
+            N_("Starting a container with {environment}"),
+            environment=f"{choice.entry.name}:{choice.entry.version}",
+        )
+        body = create_body(self._spec(choice, who, home, grant))
+        self.container_ref = await shared.engine.create(name, body)
+        await shared.engine.start(self.container_ref)
+        if grant:
+            container = self.container_ref
+            await shared.store.run(lambda s: ledger.activate(s, grant.lease_id, container))
+        self._say(60, N_("Waiting for JupyterLab to answer"))
+        url = await self._answering()
+        self._say(90, N_("JupyterLab answers"))
+        return url
+
+    async def _lease(self, choice: options.Choice) -> GpuGrant | None:
+        username, server = self.user.name, self.name
+        if not choice.gpus:
+            # Whatever an earlier life of this server held ends with its container.
+            await self.resources.store.run(
+                lambda s: ledger.end_of_server(s, username, server, "replaced")
+            )
+            return None
+        self._say(5, N_("Asking for {count} GPU"), count=choice.gpus)
+        lease, devices = await self.resources.store.run(
+            lambda s: ledger.hold(s, username, server, choice.gpus, choice.gpu_type)
+        )
+        self.lease_id = lease.id
+        simulated = any(device.simulated for device in devices)
+        self._say(
+            15,
+            N_("Got {devices} (simulated)") if simulated else N_("Got {devices}"),
+            devices=", ".join(device.model for device in devices),
+        )
+        return GpuGrant(lease.id, tuple(device.id for device in devices), simulated)
+
+    def _spec(
+        self, choice: options.Choice, who: Identity, home: str, grant: GpuGrant | None
+    ) -> ContainerSpec:
+        shared, entry, servers = self.resources, choice.entry, self.resources.site.servers
+        registry = Path("kernels", "image", entry.name, entry.version)
+        return ContainerSpec(
+            site_id=shared.site_id,
+            who=who,
+            server_name=self.name,
+            # By its id: a tag may have moved since the catalog was read.
+            image=entry.image_id,
+            environment=f"{entry.name}:{entry.version}",
+            environment_name=entry.name,
+            home=home,
+            registry=str(shared.host_data / registry)
+            if (shared.data / registry).is_dir()
+            else None,
+            network=self.network_name,
+            limits=Limits(
+                choice.size.cpu,
+                choice.size.memory_bytes,
+                servers.pids,
+                parse_bytes(servers.shared_memory),
+                parse_bytes(servers.tmp),
+            ),
+            gpus=grant,
+            env=self.get_env() | {"JUPYTER_IMAGE_SPEC": entry.image},
+            args=self.get_args(),
+        )
+
+    async def _answering(self) -> str:
+        """Wait for the server's first answer, or say why its container ended."""
+        client = AsyncHTTPClient()
+        while True:
+            state = await self.resources.engine.inspect(self.container_ref)
+            if state is None or not state.running:
+                await self._explain_end(state)
+            url = self._url_of(state)
+            # Docker is asked again about once a second, the server far more often.
+            for _attempt in range(20):
+                try:
+                    await client.fetch(f"{url}{self.server.base_url}api", request_timeout=2)
+                    return url
+                except (OSError, HTTPClientError, HTTPStreamClosedError):
+                    await asyncio.sleep(0.05)
+
+    async def _explain_end(self, state: ContainerState | None) -> NoReturn:
+        output = await self.resources.engine.logs(self.container_ref)
+        self.log.error("%s ended while starting: %r", self._log_name, output)
+        if state is not None and state.oom_killed:
+            raise NotAvailable(
+                "out_of_memory",
+                N_("The server needed more memory than its size gives. Choose a larger size."),
+            )
+        raise NotAvailable(
+            "server_ended",
+            N_(
+                "The server ended while it was starting (exit code {code}). If files in your "
+                "home may be the reason, ask an administrator for the hub's log."
+            ),
+            {"code": state.exit_code if state else "?"},
+        )
+
+    def _url_of(self, state: ContainerState) -> str:
+        address = state.addresses.get(self.network_name)
+        if not address:
+            raise NotAvailable(
+                "no_address",
+                N_("The server has no address on the network “{network}”. Tell an administrator."),
+                {"network": self.network_name},
+            )
+        return f"http://{address}:{SERVER_PORT}"
+
+    async def get_url(self) -> str:
+        """Where the server is now; Docker may have given it another address meanwhile."""
+        try:
+            state = await self.resources.engine.inspect(self.container_ref)
+            if state is not None and state.running and self.server:
+                return self._url_of(state) + self.server.base_url
+        except SpawnerError as error:
+            self.log.warning("%s: address not checked: %s", self._log_name, error)
+        return str(self.server.url) if self.server else ""
+
+    async def poll(self) -> int | None:
+        """None while it runs, and while Docker does not say that it does not.
+
+        JupyterHub drops a server whose poll fails; a Docker that is down for a minute
+        would cost everybody their work.
+        """
+        if not self.container_ref:
+            return 0
+        try:
+            state = await self.resources.engine.inspect(self.container_ref)
+        except SpawnerError as error:
+            self.log.warning("%s: not polled: %s", self._log_name, error)
+            return None
+        if state is not None and state.running:
+            return None
+        if state is not None and state.oom_killed:
+            self.log.warning("%s was ended by the kernel: out of memory", self._log_name)
+        await self._clean_up("container ended")
+        return state.exit_code if state is not None else 0
+
+    async def stop(self, now: bool = False) -> None:
+        """SIGTERM, grace, SIGKILL; remove the container; end the lease."""
+        if self.container_ref:
+            grace = 0 if now else self.resources.site.servers.stop_timeout
+            try:
+                await self.resources.engine.stop(self.container_ref, grace)
+            except SpawnerError as error:
+                self.log.error("%s: not stopped: %s", self._log_name, error)
+                raise
+        await self._clean_up("stopped")
+
+    async def _clean_up(self, reason: str) -> None:
+        """Remove the container, then end the lease: in this order, so that no device is free
+        while something may still use it. Where it fails, the reconciler does it later.
+        """
+        lease_id = self.lease_id
+        try:
+            await self.resources.engine.remove(self.container_ref or self._container_name)
+            if lease_id:
+                await self.resources.store.run(lambda s: ledger.end(s, lease_id, reason))
+        except (SpawnerError, StoreError) as error:
+            self.log.error("%s: left to the reconciler (%s): %s", self._log_name, reason, error)
+        self.container_ref = self.lease_id = ""
+
+    @property
+    def _container_name(self) -> str:
+        return container_name(self.site_id, self.user.name, self.name)
+
+    # -- state and progress ---------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """What the hub keeps of a running server."""
+        if not self.container_ref:
+            return {}
+        return {"container": self.container_ref, "lease": self.lease_id}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """What the hub kept; also after its restart."""
+        self.container_ref = state.get("container", "")
+        self.lease_id = state.get("lease", "")
+
+    def clear_state(self) -> None:
+        """Forget; the next start begins anew."""
+        self.container_ref = self.lease_id = ""
+
+    def _say(self, progress: int, message: str, **params: object) -> None:
+        sentence = self._(message).format_map({k: str(v) for k, v in params.items()})
+        self._steps.append({"progress": progress, "message": sentence})
+        self._step.set()
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """The steps of ``start`` as they happen; the hub ends the iteration."""
+        shown = 0
+        while True:
+            steps = self._steps
+            while shown < len(steps):
+                yield steps[shown]
+                shown += 1
+            self._step.clear()
+            await self._step.wait()
