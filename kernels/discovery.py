@@ -96,11 +96,12 @@ class Discovery:
         A source that is not there has none. Never raises for what is on disk.
         """
         known: dict[tuple[Source, str], tuple[_Signature, Environment]] = {}
+        taken: set[str] = set()
         for source in sources:
             for prefix in candidates(source):
-                # Of two sources with one folder, the first has it.
-                if (source, prefix) in known or any((s, prefix) in known for s in sources):
+                if prefix in taken:  # of two sources with one folder, the first has it
                     continue
+                taken.add(prefix)
                 before = self._known.get((source, prefix))
                 if before is not None and all(_stamp(path) == old for path, old in before[0]):
                     known[source, prefix] = before
@@ -131,15 +132,15 @@ def candidates(source: Source) -> Iterator[str]:
 def _look(source: Source, prefix: str) -> tuple[_Signature, Environment] | None:
     """One folder, and the stamps of all that the answer rests on; None for no environment."""
     meta, kernel_root = f"{prefix}/conda-meta", f"{prefix}/share/jupyter/kernels"
+    history = f"{meta}/history"
     # Stamped before it is read, so that a change in between is seen the next time.
-    stamps: dict[str, _Stamp] = {path: _stamp(path) for path in (meta, kernel_root)}
+    stamps: dict[str, _Stamp] = {path: _stamp(path) for path in (meta, history, kernel_root)}
     place = Place(source.id, source.label, prefix, os.path.basename(prefix))
     try:
         if not stat.S_ISDIR(os.stat(prefix).st_mode):
             return None
         if not _exists(meta):
             return None
-        stamps[history] = _stamp(history := f"{meta}/history")
         if not _exists(history):
             reason = (
                 f"its installation did not finish ({history} is missing); "
@@ -187,7 +188,7 @@ def _python(meta: str) -> str | None:
 
 def _with_kernels(place: Place, kernel_root: str, stamps: dict[str, _Stamp]) -> Environment:
     if not _exists(kernel_root):
-        return Environment(place, State.NO_KERNEL, _how_to_install(place.prefix))
+        return Environment(place, State.NO_KERNEL, _no_kernel(place.prefix))
     with os.scandir(kernel_root) as entries:
         names = sorted(entry.name for entry in entries)[:MAX_KERNELS]
     kernels: list[FoundKernel] = []
@@ -211,7 +212,7 @@ def _with_kernels(place: Place, kernel_root: str, stamps: dict[str, _Stamp]) -> 
     if problems:
         reason = "; ".join(f"{name}: {why}" for name, why in problems)
         return Environment(place, State.BROKEN, reason, (), tuple(problems))
-    return Environment(place, State.NO_KERNEL, _how_to_install(place.prefix))
+    return Environment(place, State.NO_KERNEL, _no_kernel(place.prefix))
 
 
 def read_spec(path: str, prefix: str) -> CheckedSpec:
@@ -237,11 +238,13 @@ def check_program(program: str) -> None:
         raise SpecError(f"its program {program} cannot be started: not an executable file")
 
 
-def _how_to_install(prefix: str) -> str:
+def _no_kernel(prefix: str) -> str:
+    return f"no kernel is installed in it; {how_to_install(prefix)}"
+
+
+def how_to_install(prefix: str) -> str:
+    """What gives an environment a kernel, with the exact command, for who may do it."""
     command = f"conda install --prefix {shlex.quote(prefix)} ipykernel"
     if os.access(prefix, os.W_OK):
-        return f"no kernel is installed in it; run: {command}"
-    return (
-        "no kernel is installed in it; whoever maintains it can add ipykernel to its "
-        f"environment.yml, or run: {command}"
-    )
+        return f"run: {command}"
+    return f"ask whoever maintains it to add ipykernel to its environment.yml, or to run: {command}"

@@ -1,0 +1,93 @@
+"""What the directory's code must know, as plain checked values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .errors import SettingsError
+
+# Where LDAP servers listen: RFC 4516 for ldap, IANA for ldaps.
+_PORTS = {"ldap": 389, "ldaps": 636}
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server. ``ldaps``: TLS from the start; otherwise StartTLS. There is no clear text."""
+
+    host: str
+    port: int
+    ldaps: bool
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'ldaps' if self.ldaps else 'ldap'}://{host}:{self.port}"
+
+
+def parse_server(text: str) -> Server:
+    """``"ldap://[::1]:1389"`` -> Server. Raises SettingsError for anything else than a server."""
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError:
+        host, port = None, None
+    if (
+        not host
+        or url.scheme not in _PORTS
+        or url.path not in ("", "/")
+        or url.query
+        or "@" in text
+    ):
+        raise SettingsError(f"servers: {text!r} must be ldaps://HOST[:PORT] or ldap://HOST[:PORT]")
+    return Server(host, port or _PORTS[url.scheme], url.scheme == "ldaps")
+
+
+@dataclass(frozen=True)
+class DirectorySettings:
+    """Everything about one directory. Times are seconds.
+
+    ``user_filter`` finds a person by what was typed at login: ``{login}`` in it is replaced
+    by the escaped text. ``timeout`` bounds one network operation, ``login_deadline`` a whole
+    login with every server tried. ``min_uid`` and ``min_gid`` keep root's and the system's
+    numbers from people (UID_MIN of login.defs).
+    """
+
+    servers: tuple[Server, ...]
+    user_base_dn: str
+    ca_file: Path | None = None
+    bind_dn: str | None = None
+    bind_password_file: Path | None = None
+    timeout: int = 5
+    login_deadline: float = 12.0
+    cool_down: float = 30.0
+    threads: int = 8
+    user_filter: str = "(uid={login})"
+    name_attribute: str = "uid"
+    uid_attribute: str = "uidNumber"
+    gid_attribute: str = "gidNumber"
+    display_name_attribute: str = "cn"
+    mail_attribute: str = "mail"
+    language_attribute: str = "preferredLanguage"
+    group_base_dn: str | None = None
+    group_filter: str = "(|(objectClass=groupOfNames)(objectClass=posixGroup))"
+    group_name_attribute: str = "cn"
+    group_depth: int = 8
+    min_uid: int = 1000
+    min_gid: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.servers:
+            raise SettingsError("servers: name at least one, for example ldaps://ldap.example.org")
+        if not self.user_base_dn:
+            raise SettingsError(
+                "user_base_dn: say where people are, for example ou=people,dc=example,dc=org"
+            )
+        if "{login}" not in self.user_filter:
+            raise SettingsError("user_filter: must contain {login}, for example (uid={login})")
+        if bool(self.bind_dn) != bool(self.bind_password_file):
+            raise SettingsError(
+                "bind_dn and bind_password_file go together: set both, or neither for anonymous"
+            )
+        if self.min_uid < 1 or self.min_gid < 1:
+            raise SettingsError("min_uid and min_gid: at least 1, so that nobody becomes root")

@@ -1,0 +1,81 @@
+"""The plan that brings containers, leases and the hub together."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub_ext.store import LeaseState
+from spawner.engine import ContainerState
+from spawner.reconcile import LeaseRecord, plan
+
+
+def container(user: str, lease: str = "", status: str = "running", server: str = "") -> ContainerState:
+    labels = {"labcommons.site": "lab", "labcommons.user": user, "labcommons.server": server}
+    if lease:
+        labels["labcommons.lease"] = lease
+    return ContainerState(f"c-{user}-{lease}", user, status, 0, False, labels, {})
+
+
+def lease(id_: str, user: str, state: LeaseState = LeaseState.ACTIVE) -> LeaseRecord:
+    return LeaseRecord(id_, (user, ""), state)
+
+
+def test_a_running_server_is_left_alone() -> None:
+    todo = plan([container("alice", "l1")], [lease("l1", "alice")], {("alice", "")})
+    assert (todo.remove, todo.end, todo.activate) == ((), (), ())
+
+
+def test_a_lease_written_before_the_hub_was_killed_ends() -> None:
+    todo = plan([], [lease("l1", "alice", LeaseState.HELD)], set())
+    assert todo.end == (("l1", "container gone"),)
+
+
+def test_a_container_the_hub_forgot_goes_and_its_lease_ends() -> None:
+    forgotten = container("alice", "l1")
+    todo = plan([forgotten], [lease("l1", "alice")], set())
+    assert todo.remove == (forgotten,)
+    assert todo.end == (("l1", "orphaned"),)
+
+
+def test_a_container_that_was_created_and_never_started_goes() -> None:
+    created = container("alice", "l1", status="created")
+    assert plan([created], [], set()).remove == (created,)
+
+
+def test_a_server_on_its_way_up_is_left_alone_with_and_without_container() -> None:
+    known = {("alice", ""), ("bob", "")}
+    leases = [lease("l1", "alice", LeaseState.HELD), lease("l2", "bob", LeaseState.HELD)]
+    todo = plan([container("alice", "l1", status="created")], leases, known)
+    assert (todo.remove, todo.end, todo.activate) == ((), (), ())
+
+
+def test_a_lease_whose_container_runs_becomes_active() -> None:
+    todo = plan(
+        [container("alice", "l1")], [lease("l1", "alice", LeaseState.HELD)], {("alice", "")}
+    )
+    assert todo.activate == (("l1", "c-alice-l1"),)
+
+
+def test_what_makes_homes_is_not_a_server() -> None:
+    maker = ContainerState("c", "n", "running", 0, False, {"labcommons.site": "lab"}, {})
+    assert plan([maker], [], set()).remove == ()
+
+
+names = st.sampled_from(["alice", "bob", "carol"])
+
+
+@given(
+    st.lists(st.tuples(names, st.sampled_from(["", "l1", "l2", "l3"])), max_size=5),
+    st.dictionaries(st.sampled_from(["l1", "l2", "l3"]), names, max_size=3),
+    st.sets(names),
+)
+def test_afterwards_nothing_is_left_of_servers_the_hub_does_not_know(
+    running: list[tuple[str, str]], leased: dict[str, str], known: set[str]
+) -> None:
+    containers = [container(user, lease_id) for user, lease_id in running]
+    servers = {(user, "") for user in known}
+    todo = plan(containers, [lease(i, user) for i, user in leased.items()], servers)
+    left = [c for c in containers if c not in todo.remove]
+    assert all(c.labels["labcommons.user"] in known for c in left)
+    assert {i for i, _ in todo.end} == {i for i, user in leased.items() if user not in known}

@@ -1,0 +1,259 @@
+"""LabSpawner's life on a real Engine: what it starts, refuses, survives and leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import docker
+import pytest
+from tornado import web
+from tornado.httpclient import AsyncHTTPClient
+
+from spawner.engine import Engine
+from spawner.gpu import ledger
+from spawner.reconcile import Reconciler
+from spawner.spawner import LabSpawner, Resources
+
+from .conftest import NewSpawner
+
+pytestmark = pytest.mark.docker
+
+
+async def start(spawner: LabSpawner) -> str:
+    await spawner.run_pre_spawn_hook()
+    return await spawner.start()
+
+
+def free(resources: Resources) -> int:
+    return resources.store.transact(ledger.availability).free
+
+
+async def containers(resources: Resources) -> int:
+    return len(await resources.engine.list(f"labcommons.site={resources.site_id}"))
+
+
+async def test_a_server_starts_answers_and_goes(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    spawner = new_spawner("alice", environment="data", gpus=2)
+    url = await start(spawner)
+    assert (await AsyncHTTPClient().fetch(url)).code == 200
+    assert await spawner.poll() is None
+    assert free(resources) == 1
+    assert await spawner.get_url() == url + "/user/alice/"
+    await spawner.stop()
+    assert await spawner.poll() == 0
+    assert free(resources) == 3
+    assert await containers(resources) == 0
+
+
+async def test_the_container_is_the_persons_and_bounded(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    spawner = new_spawner("alice", gpus=1, gpu_type="T4", size="small")
+    await start(spawner)
+    container = docker.from_env().containers.get(spawner.container_ref)
+    code, output = container.exec_run(
+        ["sh", "-c", "id; grep -E 'CapEff|NoNewPrivs' /proc/self/status; env; touch /x; umask"]
+    )
+    text = output.decode()
+    assert "uid=20003 gid=20000 groups=20000,21001" in text
+    assert "CapEff:\t0000000000000000" in text
+    assert "NoNewPrivs:\t1" in text
+    assert "NVIDIA_VISIBLE_DEVICES=GPU-b0" in text
+    assert "Read-only file system" in text
+    host = container.attrs["HostConfig"]
+    assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (2**30, 10**9, 1024)
+    await spawner.stop(now=True)
+
+
+async def test_files_in_the_home_outlive_the_server(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    spawner = new_spawner("alice")
+    await start(spawner)
+    container = docker.from_env().containers.get(spawner.container_ref)
+    container.exec_run(["sh", "-c", "echo kept > ~/file"])
+    await spawner.stop(now=True)
+    assert (resources.data / "homes" / "alice" / "file").read_text() == "kept\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        ({"environment": "nope"}, 400, "“nope”. Environments: data"),
+        ({"environment": "data:9"}, 400, "Versions: 2, 1"),
+        ({"gpus": 3}, 400, "at most 2"),
+        ({"gpus": -1}, 400, "whole number"),
+        ({"gpus": 1.5}, 400, "whole number"),
+        ({"gpus": float("nan")}, 400, "whole number"),
+        ({"gpus": True}, 400, "whole number"),
+        ({"gpus": "1"}, 400, "whole number"),
+        ({"size": "huge"}, 400, "Sizes: small, large"),
+        ({"image": "evil/image"}, 400, "no option “image”"),
+        ({"environment": ["data"]}, 400, "short text"),
+        ({"environment": "data\n"}, 400, "short text"),
+        ({"size": "x" * 1000}, 400, "short text"),
+        ({"course": "ml101"}, 400, "no course"),
+        ({"environment": "<script>%s{0}"}, 400, "<script>%s{0}"),
+    ],
+)
+async def test_a_bad_request_is_refused_before_anything_is_made(
+    new_spawner: NewSpawner,
+    resources: Resources,
+    options: dict[str, object],
+    status: int,
+    words: str,
+) -> None:
+    spawner = new_spawner("alice", **options)
+    with pytest.raises(web.HTTPError) as caught:
+        await start(spawner)
+    assert caught.value.status_code == status
+    assert words in caught.value.jupyterhub_message
+    assert free(resources) == 3
+    assert await containers(resources) == 0
+
+
+async def test_an_older_version_can_be_pinned(new_spawner: NewSpawner) -> None:
+    spawner = new_spawner("alice", environment="data:1")
+    await start(spawner)
+    labels = docker.from_env().containers.get(spawner.container_ref).labels
+    assert labels["labcommons.environment"] == "data:1"
+    assert spawner.user_options["environment"] == "data:1"
+    assert spawner.user_options["profile"] == "data · large"
+
+
+async def test_two_ask_for_the_last_gpu_and_one_is_told_why_not(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    first = new_spawner("alice", gpus=1, gpu_type="T4")
+    second = new_spawner("bob", uid=20002, gpus=1, gpu_type="T4")
+    results = await asyncio.gather(start(first), start(second), return_exceptions=True)
+    [refusal] = [result for result in results if isinstance(result, BaseException)]
+    assert isinstance(refusal, web.HTTPError)
+    assert refusal.status_code == 409
+    assert "No T4 is free now. Free: 2 × A100" in refusal.jupyterhub_message
+    assert await containers(resources) == 1
+    assert free(resources) == 2
+
+
+async def test_a_server_that_ends_while_starting_says_so_and_leaves_nothing(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    spawner = new_spawner("alice", gpus=1)
+    await start(spawner)
+    await spawner.stop(now=True)
+    (resources.data / "homes" / "alice" / "fail-with").write_text("3")
+    with pytest.raises(web.HTTPError) as caught:
+        await start(spawner)
+    assert "exit code 3" in caught.value.jupyterhub_message
+    assert free(resources) == 3
+    assert await containers(resources) == 0
+
+
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.2, 0.6, 1.2])
+async def test_a_start_that_is_cancelled_leaves_nothing(
+    new_spawner: NewSpawner, resources: Resources, after: float
+) -> None:
+    spawner = new_spawner("alice", gpus=1)
+    await start(spawner)
+    await spawner.stop(now=True)
+    (resources.data / "homes" / "alice" / "slow").touch()
+    task = asyncio.create_task(start(spawner))
+    await asyncio.sleep(after)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await containers(resources) == 0
+    assert free(resources) == 3
+
+
+async def test_a_server_that_ends_by_itself_gives_its_gpus_back_at_the_next_poll(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    spawner = new_spawner("alice", gpus=2)
+    await start(spawner)
+    docker.from_env().containers.get(spawner.container_ref).kill()
+    assert await spawner.poll() == 137
+    assert free(resources) == 3
+    assert await containers(resources) == 0
+
+
+async def test_a_silent_docker_does_not_cost_anybody_their_server(
+    new_spawner: NewSpawner, resources: Resources, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spawner = new_spawner("alice", gpus=1)
+    url = await start(spawner)
+    spawner.server.ip, spawner.server.port = url.split("//")[1].split(":")[0], 8888
+    engine = resources.engine
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/s")
+        resources.engine = Engine(timeout=1)
+        assert await spawner.poll() is None
+        assert await spawner.get_url() == url + "/user/alice/"
+    resources.engine = engine
+    assert await spawner.poll() is None
+    assert free(resources) == 2
+
+
+async def test_what_a_killed_hub_leaves_is_put_right_by_the_next(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    kept, forgotten = new_spawner("alice", gpus=1), new_spawner("bob", uid=20002, gpus=1)
+    await start(kept)
+    await start(forgotten)
+    resources.store.transact(lambda s: ledger.hold(s, "carol", "", 1))  # and killed right after
+    assert free(resources) == 0
+    # The next hub knows alice's server, from its own database.
+    reconciler = Reconciler(
+        resources.engine, resources.store, resources.site_id, lambda: {("alice", "")}, kept.log
+    )
+    await reconciler.once()
+    assert free(resources) == 2
+    assert await kept.poll() is None
+    assert await forgotten.poll() == 0
+    assert await containers(resources) == 1
+
+
+async def test_a_hub_that_restarts_takes_its_server_up_again(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    before = new_spawner("alice", gpus=1)
+    url = await start(before)
+    after = new_spawner("alice")
+    after.load_state(before.get_state())
+    assert await after.poll() is None
+    assert await after.get_url() == url + "/user/alice/"
+    await after.stop(now=True)
+    assert free(resources) == 3
+
+
+async def test_a_person_without_account_number_is_told_what_to_do(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    spawner = new_spawner("alice")
+    spawner._auth_state = {}
+    with pytest.raises(web.HTTPError) as caught:
+        await start(spawner)
+    assert "uidNumber" in caught.value.jupyterhub_message
+    assert caught.value.status_code == 403
+
+
+async def test_progress_tells_the_steps_in_order(new_spawner: NewSpawner) -> None:
+    spawner = new_spawner("alice", gpus=1)
+    seen: list[dict[str, object]] = []
+
+    async def watch() -> None:
+        async for event in spawner.progress():
+            seen.append(event)
+
+    watcher = asyncio.create_task(watch())
+    await start(spawner)
+    await asyncio.sleep(0.05)
+    watcher.cancel()
+    assert [event["progress"] for event in seen] == [5, 15, 20, 30, 60, 90]
+    assert seen[1]["message"] == "Got T4 (simulated)"
