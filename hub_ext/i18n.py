@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from babel import Locale, negotiate_locale
+from babel import Locale
 from babel.messages.pofile import read_po
 
 LANGUAGES = ("en", "zh_CN")
@@ -60,11 +60,9 @@ def choose_language(cookie: str | None, accept_language: str | None) -> str:
             continue
         if tag:
             ranked.append((-weight, tag.strip()))
-    wanted = [tag for _, tag in sorted(ranked, key=lambda pair: pair[0])]
-    # zh, zh-Hans and zh-SG read Simplified; zh-TW and zh-HK do so better than English.
-    wanted = ["zh_CN" if tag.lower().split("-")[0] == "zh" else tag for tag in wanted]
-    return (
-        negotiate_locale(wanted, LANGUAGES, sep="_")
-        or negotiate_locale([tag.split("-")[0] for tag in wanted], LANGUAGES)
-        or "en"
-    )
+    for _, tag in sorted(ranked, key=lambda pair: pair[0]):
+        # zh, zh-Hans and zh-SG read Simplified; zh-TW and zh-HK do so better than English.
+        language = {"zh": "zh_CN", "en": "en"}.get(tag.lower().split("-")[0])
+        if language:
+            return language
+    return "en"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SERVER_PORT = 8888
+CPU_PERIOD = 100_000  # microseconds, the kernel's default
 START_COMMAND = "/opt/labcommons/bin/start"
 REGISTRY = "/opt/labcommons/registry"
 
@@ -152,7 +153,10 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
             "PidsLimit": spec.limits.pids,
             "Memory": spec.limits.memory,
             "MemorySwap": spec.limits.memory,
-            "NanoCpus": int(spec.limits.cpu * 1e9),
+            # Not NanoCpus: Docker refuses more of those than the machine has cores, and a
+            # limit that is larger than the machine does no harm.
+            "CpuPeriod": CPU_PERIOD,
+            "CpuQuota": max(1000, int(spec.limits.cpu * CPU_PERIOD)),
             "ShmSize": spec.limits.shared_memory,
             "Init": True,
             "RestartPolicy": {"Name": "no"},

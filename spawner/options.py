@@ -183,8 +183,8 @@ def form_model(
     size = last.get("size") if last.get("size") in site.sizes else site.default_size
     most = min(site.gpus.max_per_server, gpus.total)
     best = max((kind.free for kind in gpus.types), default=0)
-    last_gpus = last.get("gpus", 0)
-    wanted = min(last_gpus if isinstance(last_gpus, int) else 0, best, most)
+    last_gpus = last.get("gpus")
+    wanted = max(0, min(last_gpus if isinstance(last_gpus, int) else 0, best, most))
     return {
         "environments": [
             _environment(versions, lang, versions[0].name == chosen)

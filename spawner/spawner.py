@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dockerspawner import DockerSpawner
+from jupyterhub.utils import maybe_future
 from tornado import web
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from tornado.simple_httpclient import HTTPStreamClosedError
@@ -175,7 +176,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
 
     async def run_pre_spawn_hook(self) -> None:
         """Refuse at the door what cannot be filled, before anything is made."""
-        await super().run_pre_spawn_hook()
+        await maybe_future(super().run_pre_spawn_hook())
         try:
             request = options.parse(self.user_options or {})
             entries = await self.resources.store.read(catalog.newest)
@@ -211,7 +212,6 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
 
     async def start(self) -> str:
         """Lease, create, start, wait until it answers. Leaves nothing behind when it fails."""
-        self._steps, self._step = [], asyncio.Event()
         try:
             return await self._start()
         except SpawnerError as error:
@@ -243,7 +243,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             shared.site_id,
             shared.data / "homes",
             shared.host_data / "homes",
-            choice.entry.image,
+            choice.entry.image_id,
         )
         home = await homes.ensure(who)
         self._say(

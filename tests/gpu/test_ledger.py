@@ -123,8 +123,6 @@ def test_a_device_that_is_gone_is_no_longer_offered(store: Store) -> None:
 
 def test_a_lost_device_stays_leased_until_its_lease_ends(store: Store) -> None:
     _, [device] = hold(store, "alice")
-    store.transact(
-        lambda s: ledger.sync_inventory(s, [d for d in DEVICES if d.id != device])
-    )
+    store.transact(lambda s: ledger.sync_inventory(s, [d for d in DEVICES if d.id != device]))
     store.transact(lambda s: ledger.sync_inventory(s, DEVICES))
     assert free(store) == 3

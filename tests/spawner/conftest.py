@@ -71,6 +71,15 @@ def network() -> Iterator[str]:
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """SQLite alone: what differs between databases is tested with the ledger."""
+    store = Store(f"sqlite:///{tmp_path / 'labcommons.sqlite'}")
+    store.migrate()
+    yield store
+    store.close()
+
+
+@pytest.fixture
 async def resources(
     tiny_image: str, network: str, store: Store, site: Site, tmp_path: Path
 ) -> AsyncIterator[Resources]:
@@ -104,8 +113,6 @@ async def resources(
     engine.close()
 
 
-
-
 NewSpawner = Callable[..., LabSpawner]
 
 
@@ -123,7 +130,10 @@ def new_spawner(resources: Resources) -> NewSpawner:
         spawner = User(user, {})._new_spawner(
             server, spawner_class=LabSpawner, hub=Hub(), oauth_client_id="client"
         )
-        spawner.server = Server(orm_server=orm.Server(base_url=f"/user/{name}/"))
+        orm_server = orm.Server(base_url=f"/user/{name}/")
+        db.add(orm_server)
+        db.commit()
+        spawner.server = Server(orm_server=orm_server)
         spawner.api_token = "token"
         spawner.user_options = options
         spawner._auth_state = {"uid": uid, "gid": 20000, "gids": [21001]}

@@ -10,7 +10,9 @@ from spawner.engine import ContainerState
 from spawner.reconcile import LeaseRecord, plan
 
 
-def container(user: str, lease: str = "", status: str = "running", server: str = "") -> ContainerState:
+def container(
+    user: str, lease: str = "", status: str = "running", server: str = ""
+) -> ContainerState:
     labels = {"labcommons.site": "lab", "labcommons.user": user, "labcommons.server": server}
     if lease:
         labels["labcommons.lease"] = lease

@@ -65,7 +65,7 @@ async def test_the_container_is_the_persons_and_bounded(
     assert "NVIDIA_VISIBLE_DEVICES=GPU-b0" in text
     assert "Read-only file system" in text
     host = container.attrs["HostConfig"]
-    assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (2**30, 10**9, 1024)
+    assert (host["Memory"], host["CpuQuota"], host["PidsLimit"]) == (2**30, 100_000, 1024)
     await spawner.stop(now=True)
 
 

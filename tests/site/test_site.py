@@ -1,0 +1,71 @@
+"""The site file: right ones load, wrong ones say which key and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub_ext.site import SiteFileError, load_site, parse_bytes, words_in
+
+CONFIG = Path(__file__).parents[2] / "config"
+GOOD = """
+version: 1
+directory:
+  servers: [ldaps://d.example.org]
+  users: {base_dn: "ou=people,dc=example,dc=org"}
+sizes:
+  small: {cpu: 1, memory: 1G}
+"""
+
+
+def load(tmp_path: Path, text: str) -> object:
+    (tmp_path / "site.yaml").write_text(text, "utf-8")
+    return load_site(tmp_path / "site.yaml")
+
+
+@pytest.mark.parametrize("file", ["site.yaml", "demo/site.yaml"])
+def test_the_files_that_come_with_labcommons_are_right(file: str) -> None:
+    load_site(CONFIG / file)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "must be a mapping"),
+        ("- a", "must be a mapping"),
+        ("a: [", "not valid YAML"),
+        ("a: &a [*a]", "a: Extra inputs"),
+        (GOOD.replace("version: 1", "version: 2"), "version:"),
+        (GOOD + "colour: blue\n", "colour: Extra inputs"),
+        (GOOD.replace("memory: 1G", "memory: 1 elephant"), "sizes.small.memory:.*512M or 2G"),
+        (GOOD.replace("cpu: 1", "cpu: -1"), "sizes.small.cpu:.*greater than 0"),
+        (GOOD.replace("cpu: 1", "cpu: .nan"), "sizes.small.cpu:"),
+        (GOOD.replace("ldaps://d.example.org", "http://d"), "ldaps://HOST"),
+        (GOOD + "site: {public_url: 'http://x'}\n", "must be https://"),
+        (GOOD + "gpus: {source: site}\n", "needs at least one device"),
+        (GOOD + "gpus: {source: none, devices: [{id: G, model: x, memory: 1G}]}\n", "takes none"),
+        (GOOD.replace("small:", "Small Size:"), "sizes"),
+        (GOOD.replace("servers: [", "bind_dn: cn=x\n  servers: ["), "go together"),
+    ],
+)
+def test_a_wrong_file_names_the_key_and_the_remedy(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(SiteFileError, match=f"(?s)site.yaml.*{words}"):
+        load(tmp_path, text)
+
+
+def test_a_missing_file_names_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(SiteFileError, match="LABCOMMONS_SITE_FILE"):
+        load_site(tmp_path / "none.yaml")
+
+
+@given(st.integers(1, 10**6), st.sampled_from("KMGT"))
+def test_units_are_powers_of_1024(number: int, unit: str) -> None:
+    assert parse_bytes(f"{number}{unit}") == number * 1024 ** ("KMGT".index(unit) + 1)
+
+
+def test_a_missing_translation_falls_back_to_english() -> None:
+    assert words_in({"en": "Small"}, "zh_CN") == "Small"
+    assert words_in({"zh_CN": "小"}, "en") == "小"

@@ -1,0 +1,154 @@
+"""What the spawn page shows and what a posted form becomes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub_ext.i18n import gettext_for
+from hub_ext.site import Site
+from spawner import options
+from spawner.environments.catalog import CatalogEntry
+from spawner.errors import BadRequest
+from spawner.gpu.devices import Availability, GpuType
+
+
+def entry(name: str, version: str) -> CatalogEntry:
+    return CatalogEntry(
+        name=name,
+        version=version,
+        image=f"labcommons/env-{name}:{version}",
+        image_id="sha256:1",
+        prefix=f"/opt/conda/envs/{name}",
+        lock_digest="sha256:0",
+        channels=("conda-forge",),
+        python="3.13.5",
+        words={"title": {"en": "Data", "zh_CN": "数据"}, "description": ""},
+        main_packages=[{"name": "numpy", "version": "2.3.1"}],
+        packages=[{"name": "numpy", "version": "2.3.1"}, {"name": "python", "version": "3.13.5"}],
+        kernelspecs={},
+        created_at=datetime(2026, 1, 1),  # noqa: DTZ001
+    )
+
+
+CATALOG = {"data": [entry("data", "2"), entry("data", "1")], "other": [entry("other", "7")]}
+SOME = Availability((GpuType("A100", 80 * 2**30, 4, 1), GpuType("T4", 16 * 2**30, 1, 1)), True)
+NONE = Availability((), False)
+
+
+def model(
+    site: Site,
+    available: Availability = SOME,
+    lang: str = "en",
+    last: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return options.form_model(CATALOG, site, available, last or {}, lang, gettext_for(lang))
+
+
+def test_a_form_becomes_user_options() -> None:
+    form = {
+        "environment": ["data"],
+        "gpus": ["1"],
+        "size": ["small"],
+        "gpu_type": [""],
+        "_xsrf": ["x"],
+    }
+    assert options.from_form(form) == {"environment": "data", "gpus": 1, "size": "small"}
+
+
+@given(st.text(max_size=8))
+def test_a_number_of_gpus_is_digits_or_refused(text: str) -> None:
+    found = options.from_form({"gpus": [text]})
+    if text.isascii() and text.isdigit() and len(text) <= 4:
+        assert options.parse(found).gpus == int(text)
+    elif text == "":
+        assert options.parse(found).gpus == 0
+    elif not isinstance(found["gpus"], int):
+        with pytest.raises(BadRequest):
+            options.parse(found)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*options.KEYS, "image", "profile"]),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()),
+    )
+)
+def test_whatever_is_posted_is_a_request_or_a_sentence(posted: dict[str, Any]) -> None:
+    try:
+        request = options.parse(posted)
+    except BadRequest as error:
+        assert "{" not in error.sentence(gettext_for("zh_CN")) or "{" in str(posted)
+        return
+    assert request.gpus >= 0
+    assert "image" not in posted
+
+
+def test_an_option_given_twice_is_refused() -> None:
+    with pytest.raises(BadRequest, match="more than once"):
+        options.from_form({"size": ["small", "large"]})
+
+
+def test_left_out_options_get_the_sites_defaults(site: Site) -> None:
+    choice = options.resolve(options.Request(), CATALOG, site)
+    assert (choice.entry.name, choice.entry.version, choice.size_name) == ("data", "2", "large")
+
+
+def test_a_catalog_without_environments_says_what_to_do(site: Site) -> None:
+    with pytest.raises(BadRequest, match="labcommons env build"):
+        options.resolve(options.Request(), {}, site)
+
+
+def test_the_page_offers_what_can_be_had_and_says_why_not(site: Site) -> None:
+    gpus = model(site)["gpus"]
+    assert (gpus["total"], gpus["free"], gpus["max"]) == (5, 2, 2)
+    assert [choice["disabled"] for choice in gpus["choices"]] == [
+        None,
+        None,
+        "Only 1 of one type are free now.",
+    ]
+
+
+def test_the_page_speaks_the_persons_language(site: Site) -> None:
+    shown = model(site, lang="zh_CN")
+    assert shown["environments"][0]["title"] == "数据"
+    assert shown["sizes"][0]["title"] == "小"
+
+
+def test_the_last_choice_is_chosen_again(site: Site) -> None:
+    last = {"environment": "other:7", "size": "small", "gpus": 2, "gpu_type": "A100"}
+    shown = model(site, last=last)
+    assert [e["name"] for e in shown["environments"] if e["selected"]] == ["other"]
+    assert [s["name"] for s in shown["sizes"] if s["selected"]] == ["small"]
+    assert [c["count"] for c in shown["gpus"]["choices"] if c["selected"]] == [1]
+    assert shown["gpus"]["selected_type"] == "A100"
+
+
+@given(st.dictionaries(st.sampled_from(options.KEYS), st.none() | st.integers() | st.text()))
+def test_whatever_was_kept_from_last_time_one_of_each_is_chosen(last: dict[str, Any]) -> None:
+    site = Site.model_validate(
+        {
+            "version": 1,
+            "directory": {"servers": ["ldaps://d"], "users": {"base_dn": "dc=x"}},
+            "sizes": {"small": {"cpu": 1, "memory": "1G"}},
+        }
+    )
+    shown = options.form_model(CATALOG, site, SOME, last, "en", gettext_for("en"))
+    for choices in (shown["environments"], shown["sizes"], shown["gpus"]["choices"]):
+        assert sum(choice["selected"] for choice in choices) == 1
+
+
+def test_a_site_without_gpus_offers_none(site: Site) -> None:
+    gpus = model(site, NONE)["gpus"]
+    assert (gpus["total"], [choice["count"] for choice in gpus["choices"]]) == (0, [0])
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(2**30, "1 GiB"), (1536 * 2**20, "1.5 GiB"), (512 * 2**20, "512 MiB")]
+)
+def test_memory_reads_as_people_write_it(count: int, text: str) -> None:
+    assert options.show_bytes(count) == text
