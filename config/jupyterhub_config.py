@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from hub_ext.authenticator import configure_from_site
 from hub_ext.pages import jinja_environment_options, template_paths, template_vars
-
 from hub_ext.site import load_site
 
 site = load_site()

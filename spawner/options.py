@@ -177,7 +177,7 @@ def form_model(
     ``last`` are the options of the person's last start, which are chosen beforehand
     where they still exist. ``disabled`` is the reason why something can't be had.
     """
-    chosen = str(last.get("environment", "")).partition(":")[0]
+    chosen, _, pinned = str(last.get("environment", "")).partition(":")
     if chosen not in catalog:
         chosen = next(iter(catalog), "")
     size = last.get("size") if last.get("size") in site.sizes else site.default_size
@@ -187,7 +187,7 @@ def form_model(
     wanted = max(0, min(last_gpus if isinstance(last_gpus, int) else 0, best, most))
     return {
         "environments": [
-            _environment(versions, lang, versions[0].name == chosen)
+            _environment(versions, lang, versions[0].name == chosen, pinned)
             for versions in catalog.values()
         ],
         "sizes": [
@@ -245,13 +245,17 @@ def _why_not(count: int, free: int, gettext: Gettext) -> str:
     return gettext(N_("Only {free} of one type are free now.")).format(free=free)
 
 
-def _environment(versions: Sequence[CatalogEntry], lang: str, selected: bool) -> dict[str, Any]:
+def _environment(
+    versions: Sequence[CatalogEntry], lang: str, selected: bool, pinned: str
+) -> dict[str, Any]:
     newest = versions[0]
+    names = [entry.version for entry in versions]
     title = newest.words.get("title") or newest.name
     return {
         "name": newest.name,
         "version": newest.version,
-        "versions": [entry.version for entry in versions],
+        "versions": names,
+        "chosen_version": pinned if selected and pinned in names else newest.version,
         "title": words_in(title, lang),
         "description": words_in(newest.words.get("description") or "", lang),
         "python": newest.python,

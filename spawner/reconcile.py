@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from hub_ext.store import Store, StoreError
 from hub_ext.store.models import LeaseState
@@ -108,15 +110,14 @@ class Reconciler:
             await self.engine.remove(container.id)
         # Devices are free only now that their containers are gone.
         for lease_id, reason in todo.end:
-            if await self.store.run(
-                lambda session, i=lease_id, r=reason: ledger.end(session, i, r)
-            ):  # type: ignore[misc]
+            if await self.store.run(partial(ledger.end, lease_id=lease_id, reason=reason)):
                 self.log.warning("reconcile: ended lease %s (%s)", lease_id, reason)
         for lease_id, container_id in todo.activate:
-            await self.store.run(
-                lambda session, i=lease_id, c=container_id: ledger.activate(session, i, c)  # type: ignore[misc]
-            )
-            self.log.warning("reconcile: lease %s is active", lease_id)
+            with suppress(ledger.LeaseMoveError):  # it ended, or became active, meanwhile
+                await self.store.run(
+                    partial(ledger.activate, lease_id=lease_id, container_id=container_id)
+                )
+                self.log.warning("reconcile: lease %s is active", lease_id)
         return todo
 
     async def forever(self, interval: float) -> None:
@@ -125,5 +126,5 @@ class Reconciler:
             await asyncio.sleep(interval)
             try:
                 await self.once()
-            except (SpawnerError, StoreError, ledger.LeaseMoveError) as error:
+            except (SpawnerError, StoreError) as error:
                 self.log.error("reconcile: %s", error)

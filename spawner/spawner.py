@@ -70,10 +70,19 @@ class Resources:
         )
 
 
+class Refusal(web.HTTPError):
+    """An error for the person: JupyterHub shows ``jupyterhub_message`` as it is."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(status, sentence.replace("%", "%%"))
+        self.jupyterhub_message = sentence
+
+
 class LabSpawner(DockerSpawner):  # type: ignore[misc]
     """Starts each server in a container of its own, with the GPUs it has leased."""
 
     shared: Resources | None = None
+    user_options: dict[str, Any]
 
     network_name = Unicode(
         config=True,
@@ -146,9 +155,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
     def _refuse(self, error: SpawnerError) -> NoReturn:
         """Hand an error to the hub so that form, progress page and REST all show it."""
         sentence = error.sentence(self._)
-        refusal = web.HTTPError(error.status, sentence.replace("%", "%%"))
-        refusal.jupyterhub_message = sentence
-        raise refusal from error
+        raise Refusal(error.status, sentence) from error
 
     # -- what is asked ------------------------------------------------------------------
 
@@ -183,7 +190,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             self._choice = options.resolve(request, entries, self.resources.site)
         except SpawnerError as error:
             self._refuse(error)
-        kept = self._choice.user_options()
+        kept: dict[str, Any] = self._choice.user_options()
         if request.version:
             kept["environment"] += f":{request.version}"
         self.user_options = kept
@@ -361,7 +368,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         try:
             state = await self.resources.engine.inspect(self.container_ref)
             if state is not None and state.running and self.server:
-                return self._url_of(state) + self.server.base_url
+                return f"{self._url_of(state)}{self.server.base_url}"
         except SpawnerError as error:
             self.log.warning("%s: address not checked: %s", self._log_name, error)
         return str(self.server.url) if self.server else ""

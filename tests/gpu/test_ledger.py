@@ -89,7 +89,7 @@ def test_many_at_once_never_share_a_device(store: Store) -> None:
 
 
 def test_the_database_itself_refuses_a_device_leased_twice(store: Store) -> None:
-    lease, [device] = hold(store, "alice")
+    _lease, [device] = hold(store, "alice")
     other, _ = hold(store, "bob")
     with pytest.raises(IntegrityError):
         store.transact(lambda s: s.add(LeaseDevice(lease_id=other, device_id=device)))

@@ -55,7 +55,7 @@ async def test_the_container_is_the_persons_and_bounded(
     spawner = new_spawner("alice", gpus=1, gpu_type="T4", size="small")
     await start(spawner)
     container = docker.from_env().containers.get(spawner.container_ref)
-    code, output = container.exec_run(
+    _code, output = container.exec_run(
         ["sh", "-c", "id; grep -E 'CapEff|NoNewPrivs' /proc/self/status; env; touch /x; umask"]
     )
     text = output.decode()

@@ -1,0 +1,110 @@
+"""Fixtures of the end-to-end tests: one deployment, real browsers that verify its CA."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from deployment import ROOT, Deployment, copy_checkout
+
+CHROMIUM = [
+    "--no-sandbox",  # the tests run as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 60_000  # milliseconds for one step of a page
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def deployment() -> Iterator[Deployment]:
+    """The site, up; the second ``make up`` of a run finds little to do."""
+    root = ROOT / ".cache" / "e2e"
+    copy_checkout(root)
+    site = Deployment(root)
+    print(site.up())
+    yield site
+    site.down()
+
+
+@pytest.fixture(scope="session")
+def admin(deployment: Deployment) -> str:
+    """A token of carol, platform admin, who has logged in once."""
+    deployment.login_once("carol")
+    return deployment.token("carol")
+
+
+@pytest.fixture
+def clean(deployment: Deployment, admin: str) -> Iterator[Deployment]:
+    """The site without anybody's server, before and after."""
+    deployment.stop_all_servers(admin)
+    yield deployment
+    deployment.stop_all_servers(admin)
+
+
+@pytest.fixture(scope="session")
+def browser(deployment: Deployment) -> Iterator[Browser]:
+    """Chromium that trusts the site's CA and no exceptions."""
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        for place in (".pki/nssdb", ".local/share/pki/nssdb"):
+            folder = Path(home, place)
+            folder.mkdir(parents=True)
+            for command in (
+                ["-N", "--empty-password"],
+                ["-A", "-n", "LabCommons", "-t", "C,,", "-i", str(deployment.ca_file)],
+            ):
+                subprocess.run(["certutil", "-d", f"sql:{folder}", *command], check=True)
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium",
+            args=CHROMIUM,
+            env={**os.environ, "HOME": home},  # type: ignore[dict-item]
+        )
+        yield browser
+        browser.close()
+
+
+NewPage = Callable[..., Page]
+
+
+@pytest.fixture
+def new_page(browser: Browser, deployment: Deployment) -> Iterator[NewPage]:
+    """``new_page()``: a page of somebody's own browser, with no cookies of others."""
+    contexts: list[BrowserContext] = []
+
+    def make(locale: str = "en-US", **options: object) -> Page:
+        options.setdefault("viewport", {"width": 1280, "height": 860})
+        context = browser.new_context(locale=locale, base_url=deployment.url, **options)  # type: ignore[arg-type]
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        return context.new_page()
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Path:
+    """Where screenshots go: LABCOMMONS_SCREENSHOTS, else a folder that git ignores."""
+    folder = Path(os.environ.get("LABCOMMONS_SCREENSHOTS", ROOT / ".cache" / "screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

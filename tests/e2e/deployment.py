@@ -1,0 +1,201 @@
+"""The deployment under test: a copy of this checkout, brought up by ``make up`` as anyone would.
+
+The copy lives under ``.cache/e2e``, with its own ``.env`` and ``data``; it runs on the
+test bed's Engine. Between runs images, channel and locks stay; people's servers do not.
+"""
+
+from __future__ import annotations
+
+import http.cookiejar
+import json
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = {".env", "data", ".cache"}
+UP_TIMEOUT = 1500  # seconds: a bare machine builds everything
+
+
+def copy_checkout(target: Path) -> None:
+    """What git tracks or would track, as it is in the working tree."""
+    names = subprocess.run(
+        ["git", "ls-files", "-coz", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.iterdir():
+        if old.name not in KEPT:
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+class Deployment:
+    """A running site."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = "https://localhost:8443"
+
+    @property
+    def ca_file(self) -> Path:
+        return self.root / "data" / "tls" / "ca.crt"
+
+    def up(self) -> str:
+        """``make up``; its output. Fails the test with that output."""
+        done = subprocess.run(
+            ["make", "up", f"PYTHON={sys.executable}"],
+            cwd=self.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=UP_TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def down(self) -> None:
+        subprocess.run(["make", "down"], cwd=self.root, check=True, timeout=300)
+
+    def compose(self, *arguments: str) -> str:
+        """``docker compose …`` for this site; its standard output."""
+        return self.run("make", "-s", "compose", f"ARGS={' '.join(arguments)}")
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.root, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def container(self, service: str) -> str:
+        """The id of a service's container."""
+        return self.docker(
+            "ps", "-q", "--no-trunc", "--filter", "label=com.docker.compose.project=labcommons",
+            "--filter", f"label=com.docker.compose.service={service}",
+        ).strip()  # fmt: skip
+
+    def docker(self, *arguments: str) -> str:
+        return self.run("docker", *arguments)
+
+    def labcommons(self, *arguments: str) -> Any:
+        """``labcommons … --json`` in the hub's container."""
+        return json.loads(
+            self.docker("exec", self.container("hub"), "labcommons", *arguments, "--json")
+        )
+
+    def kill(self, service: str) -> None:
+        """kill -9 of a service's main process, as the kernel's out-of-memory killer would."""
+        pid = self.docker("inspect", "-f", "{{.State.Pid}}", self.container(service)).strip()
+        # init is the container's first process; what it runs is its child.
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        subprocess.run(["kill", "-9", *children], check=True)
+
+    def token(self, user: str) -> str:
+        """An API token of a person, made by the hub's own command."""
+        return self.docker(
+            "exec", self.container("hub"), "jupyterhub", "token",
+            "--config", "/etc/labcommons/jupyterhub_config.py", user,
+        ).strip().splitlines()[-1]  # fmt: skip
+
+    def api(self, method: str, path: str, token: str, body: object = None) -> tuple[int, Any]:
+        """A request to the hub's REST API over HTTPS, CA verified: (status, parsed body)."""
+        request = urllib.request.Request(
+            f"{self.url}/hub/api/{path}",
+            method=method,
+            data=json.dumps(body).encode() if body is not None else None,
+            headers={"Authorization": f"token {token}", "Content-Type": "application/json"},
+        )
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=context) as answer:
+                text, status = answer.read(), answer.status
+        except urllib.error.HTTPError as error:
+            text, status = error.read(), error.code
+        return status, json.loads(text) if text else None
+
+    def get(self, path: str) -> int:
+        """The status of a page, CA verified."""
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=10, context=context) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def healthy(self, service: str) -> bool:
+        container = self.container(service)
+        return bool(container) and (
+            self.docker("inspect", "-f", "{{.State.Health.Status}}", container).strip() == "healthy"
+        )
+
+    def login_once(self, user: str) -> None:
+        """Log a person in over HTTPS without a browser: the hub then knows them."""
+        jar = http.cookiejar.CookieJar()
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=context), urllib.request.HTTPCookieProcessor(jar)
+        )
+        opener.open(f"{self.url}/hub/login", timeout=30).read()
+        xsrf = next(cookie.value for cookie in jar if cookie.name == "_xsrf")
+        form = {"username": user, "password": f"{user}-demo", "_xsrf": xsrf or ""}
+        body = urllib.parse.urlencode(form).encode()
+        opener.open(f"{self.url}/hub/login?next=/hub/home", body, timeout=30).read()
+        assert any(cookie.name == "jupyterhub-hub-login" for cookie in jar), "login failed"
+
+    def start_server(self, token: str, user: str, options: dict[str, Any]) -> None:
+        """Start a person's server by REST and wait until it is ready."""
+        status, answer = self.api("POST", f"users/{user}/server", token, options)
+        assert status in (201, 202), answer
+
+        def ready() -> bool:
+            _, found = self.api("GET", f"users/{user}", token)
+            assert found["servers"], f"the server of {user} failed to start"
+            return bool(found["servers"][""]["ready"])
+
+        wait_for(ready, f"the server of {user}", 120)
+
+    def containers(self) -> list[str]:
+        """Names of users' containers."""
+        return self.docker(
+            "ps", "-a", "--filter", "label=labcommons.user", "--format", "{{.Names}}"
+        ).split()
+
+    def leases(self) -> list[dict[str, Any]]:
+        found = self.labcommons("gpu", "leases")
+        assert isinstance(found, list)
+        return found
+
+    def stop_all_servers(self, token: str) -> None:
+        """Stop every person's server, through the hub, and see that nothing is left."""
+        _, users = self.api("GET", "users", token)
+        for user in users:
+            for name in user.get("servers") or {}:
+                path = f"users/{user['name']}/server{'s/' + name if name else ''}"
+                self.api("DELETE", path, token)
+        wait_for(lambda: not self.containers() and not self.leases(), "servers to be gone")
+
+
+def wait_for(condition: Any, what: str, seconds: float = 60) -> None:
+    """Return when ``condition()`` is true; fail after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.3)
