@@ -15,11 +15,11 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyterhub.auth import Authenticator
 from tornado import web
-from traitlets import Bool, Float, Int, List, Unicode, default
+from traitlets import Bool, Float, Int, List, Unicode
 from traitlets.config import Config
 
 from .directory.client import Directory, Person
@@ -32,7 +32,9 @@ from .directory.errors import (
 )
 from .directory.settings import DirectorySettings, parse_server
 from .i18n import LANGUAGE_COOKIE, Gettext, choose_language, gettext_for
-from .site import Site
+
+if TYPE_CHECKING:
+    from .site import Site
 
 _LOGGED_NAME = 64
 
@@ -233,11 +235,6 @@ class LDAPAuthenticator(Authenticator):
         directory is down. Counted from the last answer about the person. Example: `86400`
         """,
     ).tag(config=True)
-
-    @default("any_allow_config")
-    def _any_allow_config(self) -> bool:
-        # The directory decides who may log in: JupyterHub need not warn that nobody can.
-        return True
 
     def __init__(self, **kwargs: Any) -> None:
         """Raises hub_ext.directory.errors.SettingsError when the directory cannot be asked."""

@@ -18,8 +18,9 @@ from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from tests.rig.certificates import Authority
+from rig.certificates import Authority
 
 SUFFIX = "dc=lab,dc=test"
 PEOPLE = f"ou=people,{SUFFIX}"
@@ -80,6 +81,18 @@ class Slapd:
     @property
     def ldaps_url(self) -> str:
         return f"ldaps://127.0.0.1:{self._ports[1]}"
+
+    def traits(self, *urls: str) -> dict[str, Any]:
+        """What an LDAPAuthenticator must be told about it, or about other servers like it."""
+        return {
+            "servers": list(urls or [self.ldap_url]),
+            "ca_file": str(self.ca_file),
+            "bind_dn": SERVICE_DN,
+            "bind_password_file": str(self.password_file),
+            "user_base_dn": PEOPLE,
+            "group_base_dn": GROUPS,
+            "timeout": 2,
+        }
 
     def start(self) -> None:
         """Start it and wait until it takes connections; on the same ports again after a stop."""
@@ -188,18 +201,22 @@ def _free_ports(count: int) -> list[int]:
 
 def _record(dn: str, classes: str, *lines: tuple[str, str]) -> str:
     """One LDIF record; every value in base64, so that none needs care."""
-    values = [("objectClass", name) for name in classes.split()] + list(lines)
+    # slapadd joins the values of an attribute only where they stand together.
+    values = [("objectClass", name) for name in classes.split()]
+    values += sorted(lines, key=lambda line: line[0])
     return "\n".join(
         f"{key}:: {b64encode(value.encode()).decode()}" for key, value in [("dn", dn), *values]
     )
 
 
-def _person(name: str, number: int, *more: tuple[str, str], password: str = "") -> str:
+def _person(
+    name: str, number: int, *more: tuple[str, str], password: str = "", display_name: str = ""
+) -> str:
     return _record(
         f"uid={name},{PEOPLE}",
         "inetOrgPerson posixAccount",
         ("uid", name),
-        ("cn", f"{name.title()} Example"),
+        ("cn", display_name or f"{name.title()} Example"),
         ("sn", "Example"),
         ("mail", f"{name}@lab.test"),
         ("uidNumber", str(number)),
@@ -246,7 +263,7 @@ def _seed(referral: str) -> str:
         ),
         _person("MixedCase", 20300),
         _person("many", 20301),
-        _person("huge", 20302, ("cn", "A" * 1_000_000)),
+        _person("huge", 20302, display_name="A" * 1_000_000),
         # A DN that needs escaping in DNs and in filters, and breaks str.format.
         _record(
             f"cn=Li\\, {{Wei}} (lab)*,{PEOPLE}",
