@@ -1,0 +1,67 @@
+// The progress page: the hub's event stream as a bar and a list of steps.
+"use strict";
+
+(() => {
+  const page = document.querySelector("[data-progress]");
+  const words = JSON.parse(document.getElementById("progress-words").textContent);
+  const bar = document.getElementById("bar");
+  const percent = document.getElementById("percent");
+  const steps = document.getElementById("steps");
+  const elapsed = document.getElementById("elapsed");
+  const began = Date.now() - Number(page.dataset.elapsed) * 1000;
+
+  const tick = () => {
+    const seconds = Math.max(0, Math.floor((Date.now() - began) / 1000));
+    elapsed.textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  };
+  tick();
+  const clock = setInterval(tick, 1000);
+
+  const advance = (value) => {
+    const whole = Math.min(100, Math.max(0, Math.round(value)));
+    bar.setAttribute("aria-valuenow", whole);
+    bar.firstElementChild.style.width = `${whole}%`;
+    percent.textContent = `${whole} %`;
+  };
+
+  const say = (text) => {
+    const item = document.createElement("li");
+    item.textContent = text;
+    steps.append(item);
+  };
+
+  // The hub's own few sentences are English; ours come in the person's language.
+  const translated = (text) => words.known[text] ?? text;
+
+  const end = (source) => {
+    source.close();
+    clearInterval(clock);
+    steps.classList.add("lc-steps--over");
+    document.getElementById("next").hidden = true;
+    document.getElementById("cancel").hidden = true;
+  };
+
+  const source = new EventSource(page.dataset.progress);
+  // A reconnected stream tells everything from the beginning.
+  source.onopen = () => steps.replaceChildren();
+  source.onmessage = (message) => {
+    const event = JSON.parse(message.data);
+    if (event.progress !== undefined) advance(event.progress);
+    if (event.ready) {
+      end(source);
+      say(words.ready);
+      location.reload();
+    } else if (event.failed) {
+      end(source);
+      bar.classList.add("lc-bar--failed");
+      steps.classList.add("lc-steps--failed");
+      document.getElementById("reason").textContent = translated(event.message.replace(/^Spawn failed: /, ""));
+      document.getElementById("heading").textContent = words.failed;
+      const box = document.getElementById("failed");
+      box.hidden = false;
+      box.focus();
+    } else if (event.message) {
+      say(translated(event.message));
+    }
+  };
+})();

@@ -1,0 +1,72 @@
+// The spawn page: versions of environments, GPU types, and counts that stay true.
+"use strict";
+
+(() => {
+  const form = document.getElementById("spawn_form");
+  const words = JSON.parse(document.getElementById("spawn-words").textContent);
+
+  // An older version is asked for as name:version, the newest as the name alone.
+  for (const select of form.querySelectorAll("select[data-version-of]")) {
+    const radio = document.getElementById(select.dataset.versionOf);
+    const apply = () => {
+      radio.value = select.selectedIndex === 0 ? radio.dataset.name : `${radio.dataset.name}:${select.value}`;
+    };
+    select.addEventListener("change", () => {
+      apply();
+      radio.checked = true;
+    });
+    apply();
+  }
+
+  const type = form.elements.gpu_type;
+  const withGpu = () => {
+    if (type) type.closest("[data-gpu-type]").hidden = type.disabled = form.elements.gpus.value === "0";
+  };
+  form.addEventListener("change", withGpu);
+  withGpu();
+
+  const free = document.getElementById("gpu-free");
+  if (!free) return;
+
+  const show = (gpus) => {
+    free.textContent = words.free.replace("{free}", gpus.free).replace("{total}", gpus.total);
+    for (const kind of gpus.types) {
+      for (const option of type?.options ?? []) {
+        if (option.value !== kind.model) continue;
+        option.textContent = words.type
+          .replace("{name}", kind.model)
+          .replace("{memory}", kind.memory)
+          .replace("{free}", kind.free)
+          .replace("{total}", kind.total);
+        // A choice already made stays, so that nothing changes under the person's hands.
+        option.disabled = kind.free === 0 && !option.selected;
+      }
+    }
+    const best = Math.max(0, ...gpus.types.map((kind) => kind.free));
+    for (const radio of form.querySelectorAll("input[name=gpus]")) {
+      const reason = document.getElementById(`${radio.id}-why`);
+      const short = Number(radio.value) > best;
+      radio.disabled = short && !radio.checked;
+      reason.hidden = !short;
+      if (short && !reason.textContent) reason.textContent = words.inUse;
+    }
+  };
+
+  // Only for those who have been on the console in this browser session: it has a login of
+  // its own. Others keep what the page was made with.
+  const timer = setInterval(async () => {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch(free.dataset.source, {
+        credentials: "same-origin",
+        redirect: "error",
+        headers: { Accept: "application/json" },
+        signal: AbortSignal.timeout(10000),
+      });
+      if (!answer.ok) return clearInterval(timer);
+      show(await answer.json());
+    } catch {
+      clearInterval(timer);
+    }
+  }, 15000);
+})();
