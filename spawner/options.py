@@ -242,7 +242,7 @@ def show_bytes(count: int) -> str:
 def _why_not(count: int, free: int, gettext: Gettext) -> str:
     if free == 0:
         return gettext(N_("All GPUs are in use now."))
-    return gettext(N_("Only {free} of one type are free now.")).format(free=free)
+    return gettext(N_("Free now, of one type: {free}.")).format(free=free)
 
 
 def _environment(

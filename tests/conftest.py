@@ -17,6 +17,11 @@ from hub_ext.store import Store
 from rig.postgres import Postgres
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """End-to-end tests come last: the rest fails sooner, and their browser keeps an event loop."""
+    items.sort(key=lambda item: "e2e" in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     # Its socket's path must be short, and its folder open to another user.

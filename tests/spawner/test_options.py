@@ -111,7 +111,7 @@ def test_the_page_offers_what_can_be_had_and_says_why_not(site: Site) -> None:
     assert [choice["disabled"] for choice in gpus["choices"]] == [
         None,
         None,
-        "Only 1 of one type are free now.",
+        "Free now, of one type: 1.",
     ]
 
 

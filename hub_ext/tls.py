@@ -1,0 +1,299 @@
+"""``labcommons tls``: a certificate authority of the site's own, and the certificates it signs.
+
+Lifetimes and keys follow Mozilla's server-side TLS guideline 6.0: at most 366 days, ECDSA P-256.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from hub_ext.site import load_site
+
+CA_LIFETIME = timedelta(days=3650)
+LIFETIME = timedelta(days=365)
+RENEW_BEFORE = timedelta(days=30)
+# Clocks of clients may be a little behind ours.
+BACKDATE = timedelta(hours=1)
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class TLSError(click.ClickException):
+    """A certificate or key cannot be used; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A CA certificate and its key."""
+
+    certificate: x509.Certificate
+    key: Key
+
+    def signed(self, certificate: x509.Certificate) -> bool:
+        """Whether the certificate is one of this authority's."""
+        try:
+            certificate.verify_directly_issued_by(self.certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one certificate.
+
+    Attributes:
+        state: ``made``, ``kept``, or ``foreign`` for one that the site has put there itself.
+    """
+
+    file: Path
+    state: str
+    not_after: datetime
+
+
+def init(folder: Path, hosts: Sequence[str], now: datetime | None = None) -> list[Outcome]:
+    """Make what is missing, too old, or for other names: CA, server, demo directory.
+
+    A ``server.crt`` that our CA has not signed is the site's own and stays as it is.
+    Raises TLSError for a file that cannot be used.
+    """
+    now = now or datetime.now(UTC)
+    folder.mkdir(parents=True, exist_ok=True)
+    authority, outcome = _authority(folder, now)
+    return [
+        outcome,
+        _server(folder, "server", [*dict.fromkeys([*hosts, *LOOPBACK])], authority, now),
+        _server(folder, "directory", ["directory", *LOOPBACK], authority, now),
+    ]
+
+
+def _authority(folder: Path, now: datetime) -> tuple[Authority, Outcome]:
+    crt, key_file = folder / "ca.crt", folder / "ca.key"
+    if key_file.exists():
+        key = _read_key(key_file)
+        if crt.exists():
+            certificate = _read(crt)
+            if certificate.public_key() != key.public_key():
+                raise TLSError(f"{key_file} is not the key of {crt}; restore the pair")
+            if certificate.not_valid_after_utc > now + LIFETIME:
+                outcome = Outcome(crt, "kept", certificate.not_valid_after_utc)
+                return Authority(certificate, key), outcome
+    elif crt.exists():
+        raise TLSError(
+            f"{key_file} is missing; restore it from a backup, or remove {crt} to begin with a "
+            "new CA (everyone has to import it again)"
+        )
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+        # The key first: without it a certificate left by an interruption would be of no use.
+        _write_key(key_file, key)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "LabCommons CA")])
+    certificate = (
+        _builder(name, name, now, CA_LIFETIME)
+        .public_key(key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    _write(crt, certificate.public_bytes(Encoding.PEM), 0o644)
+    return Authority(certificate, key), Outcome(crt, "made", certificate.not_valid_after_utc)
+
+
+def _server(
+    folder: Path, stem: str, hosts: Sequence[str], authority: Authority, now: datetime
+) -> Outcome:
+    crt, key_file = folder / f"{stem}.crt", folder / f"{stem}.key"
+    names = [_general_name(host) for host in hosts]
+    if crt.exists():
+        present = _read(crt)
+        until = present.not_valid_after_utc
+        if not _ours(present, authority):
+            if not key_file.exists():
+                raise TLSError(f"{key_file} is missing: put the key of {crt} there")
+            return Outcome(crt, "foreign", until)
+        if (
+            authority.signed(present)
+            and until > now + RENEW_BEFORE
+            and set(_names(present)) == set(names)
+            and _is_key_of(key_file, present)
+        ):
+            return Outcome(crt, "kept", until)
+    key = ec.generate_private_key(ec.SECP256R1())
+    # The common name is for people to read and holds 64 characters; names are checked in the SANs.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    certificate = (
+        _builder(subject, authority.certificate.subject, now, LIFETIME)
+        .public_key(key.public_key())
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(_authority_identifier(authority.certificate), critical=False)
+        .sign(authority.key, hashes.SHA256())
+    )
+    # Two files cannot change at once; between the two writes they do not match, and the next
+    # run sees that and makes both anew.
+    _write_key(key_file, key)
+    _write(crt, certificate.public_bytes(Encoding.PEM), 0o644)
+    return Outcome(crt, "made", certificate.not_valid_after_utc)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, now: datetime, lifetime: timedelta
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(now + lifetime)
+    )
+
+
+def _usage(ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _authority_identifier(certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    subject = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject.value)
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(host.encode("idna").decode("ascii").lower())
+    except UnicodeError as error:
+        raise TLSError(f"{host!r} is not a host name") from error
+
+
+def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
+    try:
+        return list(
+            certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        )
+    except x509.ExtensionNotFound:
+        return []
+
+
+def _ours(certificate: x509.Certificate, authority: Authority) -> bool:
+    """Whether this CA, or the one it has replaced, made the certificate.
+
+    The name alone decides nothing for a client; here it keeps a certificate of an earlier CA
+    of ours from being taken for the site's own.
+    """
+    return authority.signed(certificate) or certificate.issuer == authority.certificate.subject
+
+
+def _is_key_of(path: Path, certificate: x509.Certificate) -> bool:
+    return path.exists() and _read_key(path).public_key() == certificate.public_key()
+
+
+def _read(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise TLSError(f"{path}: not a PEM certificate: {error}") from error
+
+
+def _read_key(path: Path) -> Key:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise TLSError(f"{path}: not a PEM private key without a password: {error}") from error
+    if not isinstance(key, Key):
+        raise TLSError(f"{path}: neither an elliptic curve key nor an RSA key")
+    return key
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    _write(path, text, 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Replace a file in one move; nobody sees a part of it, or a key that others may read."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+@click.group()
+def tls() -> None:
+    """Certificates."""
+
+
+@tls.command("init")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where they are kept; by default tls/ in LABCOMMONS_DATA.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def init_command(folder: Path | None, as_json: bool) -> None:
+    """Make the site's CA and certificates, or renew what needs it. Harmless to repeat.
+
+    A server.crt and server.key that you have put there yourself are left as they are.
+    """
+    folder = folder or Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data")) / "tls"
+    url = os.environ.get("LABCOMMONS_PUBLIC_URL") or load_site().site.public_url
+    host = urlsplit(url).hostname
+    if not host:
+        raise TLSError(f"{url!r} has no host name: set site.public_url in the site file")
+    outcomes = init(folder, [host])
+    if as_json:
+        rows = [
+            {"file": str(o.file), "state": o.state, "not_after": o.not_after.isoformat()}
+            for o in outcomes
+        ]
+        click.echo(json.dumps(rows))
+        return
+    for outcome in outcomes:
+        click.echo(f"{outcome.file}: {outcome.state}, valid until {outcome.not_after:%Y-%m-%d}")

@@ -1,0 +1,162 @@
+"""The console, served for real, against a store of its own and a hub that only knows tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyterhub.services.auth import HubOAuth
+from sqlalchemy.orm import Session
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+from tornado.web import Application, RequestHandler
+
+from hub_ext.console.app import PREFIX, make_app
+from hub_ext.site import Site
+from hub_ext.store import Store
+from spawner.environments.catalog import CatalogEntry, record
+from spawner.gpu import ledger
+from spawner.gpu.devices import Device
+
+ACCESS = "access:services!service=labcommons"
+HOSTILE = "<script>alert('x')</script>"
+# Tokens and whom the hub says they belong to.
+PEOPLE: dict[str, dict[str, Any]] = {
+    "alice-token": {"name": "alice", "admin": False, "scopes": [ACCESS]},
+    "bob-token": {"name": "bob", "admin": False, "scopes": [ACCESS]},
+    "carol-token": {"name": "carol", "admin": True, "scopes": [ACCESS]},
+    "stranger-token": {"name": "stranger", "admin": False, "scopes": []},
+}
+
+
+class _User(RequestHandler):
+    """``GET /hub/api/user``, as the hub answers it."""
+
+    def get(self) -> None:
+        if self.settings["broken"]["hub"]:
+            self.set_status(503)
+            return
+        token = self.request.headers["Authorization"].removeprefix("token ")
+        if token not in PEOPLE:
+            self.set_status(403)
+            self.finish("{}")
+            return
+        self.finish({"kind": "user", "groups": []} | PEOPLE[token])
+
+
+@pytest.fixture
+def lab_site() -> Site:
+    return Site.model_validate(
+        {
+            "version": 1,
+            "site": {"name": f"Lab {HOSTILE}"},
+            "directory": {
+                "servers": ["ldaps://ldap.example.org"],
+                "users": {"base_dn": "dc=example,dc=org"},
+            },
+            "sizes": {"small": {"cpu": 1, "memory": "1G"}},
+        }
+    )
+
+
+@pytest.fixture
+def lab_store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path / 'labcommons.sqlite'}")
+    store.migrate()
+    yield store
+    store.close()
+
+
+def fill(session: Session) -> None:
+    """Three GPUs, of which alice and bob hold one each, and one environment."""
+    ledger.sync_inventory(
+        session,
+        [
+            Device("GPU-0", "A100", 80 * 2**30, True),
+            Device("GPU-1", "A100", 80 * 2**30, True),
+            Device("GPU-2", f"RTX {HOSTILE}", 24 * 2**30, True),
+        ],
+    )
+    lease, _ = ledger.hold(session, "alice", "", 1, "A100")
+    ledger.activate(session, lease.id, "container-1")
+    ledger.hold(session, "bob", "train", 1, "A100")
+    for day in (1, 21):
+        record(
+            session,
+            CatalogEntry(
+                name="py313-data",
+                version=f"202611{day:02}-ab12cd34",
+                image="labcommons/env-py313-data:x",
+                image_id="sha256:secret-to-nobody",
+                prefix="/opt/conda/envs/py313-data",
+                python="3.13.5",
+                lock_digest="sha256:0",
+                channels=[],
+                words={"title": {"en": f"Data {HOSTILE}", "zh_CN": "数据分析"}},
+                main_packages=[{"name": "numpy", "version": "2.3.1"}],
+                packages=[{"name": "numpy", "version": "2.3.1"}],
+                kernelspecs={},
+                created_at=datetime(2026, 11, day),
+            ),
+        )
+
+
+@dataclass
+class Console:
+    """A running console; ``broken["hub"] = True`` makes the hub fail."""
+
+    origin: str
+    store: Store
+    broken: dict[str, bool]
+
+    async def get(self, path: str = "", token: str | None = None, **headers: str) -> HTTPResponse:
+        if token:
+            headers["Authorization"] = f"token {token}"
+        return await AsyncHTTPClient().fetch(
+            f"{self.origin}{PREFIX}{path}",
+            headers=headers,
+            follow_redirects=False,
+            raise_error=False,
+        )
+
+    async def json(self, path: str, token: str | None = None, **headers: str) -> Any:
+        answer = await self.get(path, token, **headers)
+        assert answer.headers["Content-Type"].startswith("application/json"), answer.body
+        return json.loads(answer.body)
+
+
+def _listen(app: Application) -> tuple[HTTPServer, str]:
+    listener, port = bind_unused_port()
+    server = HTTPServer(app)
+    server.add_socket(listener)
+    return server, f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+async def console(lab_site: Site, lab_store: Store) -> AsyncIterator[Console]:
+    broken = {"hub": False}
+    hub, hub_origin = _listen(Application([("/hub/api/user", _User)], broken=broken))
+    auth = HubOAuth(
+        api_token="the-console's-own",
+        api_url=f"{hub_origin}/hub/api",
+        base_url=PREFIX,
+        oauth_client_id="service-labcommons",
+        access_scopes={ACCESS},
+    )
+    server, origin = _listen(make_app(lab_site, lab_store, auth))
+    yield Console(origin, lab_store, broken)
+    for one in (server, hub):
+        one.stop()
+        await one.close_all_connections()
+
+
+@pytest.fixture
+def filled(console: Console) -> Console:
+    console.store.transact(fill)
+    return console
