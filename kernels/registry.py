@@ -16,7 +16,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,7 @@ def write_registry(root: Path, kernels: Sequence[RegisteredKernel]) -> Changes:
                             changes.written += _write_kernel(folder, staging, name, kernel)
                 except OSError as error:
                     changes.failed[version] = _say(root, version, error)
+                    _clear_staging(staging)
         with _entered(top, SOURCE) as source:
             _remove_unwanted(root, source, wanted, changes)
     return changes
@@ -176,7 +177,6 @@ def _write_kernel(folder: int, staging: int, name: str, kernel: RegisteredKernel
                 return True
     except FileNotFoundError:
         pass
-    os.mkdir(name, 0o755, dir_fd=staging)
     with _entered(staging, name) as fresh:
         _write_file(fresh, _FILE, content)
     # Onto nothing, or onto an empty folder that an interrupted pass left.
@@ -280,18 +280,15 @@ def _entered(folder: int, *names: str, create: bool = True) -> Iterator[int]:
     descriptor = os.dup(folder)
     try:
         for name in names:
-            made = False
             if create:
-                try:
+                with suppress(FileExistsError):
                     os.mkdir(name, 0o755, dir_fd=descriptor)
-                    made = True
-                except FileExistsError:
-                    pass
             inner = os.open(name, _OPEN_FOLDER, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = inner
-            if made:
-                os.fchmod(descriptor, 0o755)  # people's servers read it, whatever our umask
+            # People's servers read it as other users, whatever our umask is.
+            if create and stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o755:
+                os.fchmod(descriptor, 0o755)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -163,4 +163,4 @@ class Kernel(Base):
     prefix: Mapped[str] = mapped_column(String(255))
     registered_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
 
-    __table_args__ = (Index("uq_kernels", "name", "version", unique=True),)
+    __table_args__ = (Index("uq_kernels", "name", "environment", "version", unique=True),)

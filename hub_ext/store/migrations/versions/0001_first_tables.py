@@ -82,7 +82,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("kernels", schema=None) as batch_op:
-        batch_op.create_index("uq_kernels", ["name", "version"], unique=True)
+        batch_op.create_index("uq_kernels", ["name", "environment", "version"], unique=True)
 
     op.create_table(
         "gpu_lease_devices",

@@ -1,0 +1,25 @@
+"""The server's configuration. Read-only, and the last word: on JUPYTER_CONFIG_PATH."""
+
+import os
+
+c = get_config()  # noqa: F821
+
+home = os.environ.get("HOME", "/tmp")  # noqa: S108
+
+c.ServerApp.root_dir = home
+c.ServerApp.kernel_spec_manager_class = "kernels.manager.CondaKernelSpecManager"
+if kernel := os.environ.get("LABCOMMONS_DEFAULT_KERNEL"):
+    c.MultiKernelManager.default_kernel_name = kernel
+
+# Not a login shell: /etc/profile would take the server's PATH away.
+c.ServerApp.terminado_settings = {"shell_command": ["/bin/bash"]}
+c.ServerApp.terminals_enabled = True
+# Nothing comes back from the trash of a container.
+c.FileContentsManager.delete_to_trash = False
+
+# A laboratory need not reach the internet: no announcements, no updates, no extension store.
+c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
+c.LabApp.news_url = None
+c.LabApp.extension_manager = "readonly"
+# Language servers are part of no environment; looking for them costs time at every start.
+c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}

@@ -1,0 +1,106 @@
+"""Environments to test with: hand-made prefixes, and one in which a kernel really runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import site
+import sys
+import tempfile
+import venv
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+IPYKERNEL = {
+    "argv": ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+    "display_name": "Python 3 (ipykernel)",
+    "language": "python",
+    "metadata": {"debugger": True},
+    "kernel_protocol_version": "5.5",
+}
+
+MakePrefix = Callable[..., Path]
+
+
+def write_kernel(prefix: Path, document: Any = IPYKERNEL, own_name: str = "python3") -> Path:
+    """A kernel.json in a prefix; bytes are written as they are."""
+    folder = prefix / "share/jupyter/kernels" / own_name
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+    (folder / "kernel.json").write_bytes(raw)
+    return folder
+
+
+def write_program(prefix: Path, name: str = "python") -> Path:
+    program = prefix / "bin" / name
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def roots() -> Iterator[Path]:
+    """A folder that other users may enter, unlike tmp_path."""
+    with tempfile.TemporaryDirectory(prefix="labcommons-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def make_prefix(roots: Path) -> MakePrefix:
+    """Make a conda prefix ``<root>/<name>`` with a program and a kernel that is never run."""
+
+    def make(
+        name: str, root: str = "envs", python: str = "3.13.5", kernel: Any = IPYKERNEL
+    ) -> Path:
+        prefix = roots / root / name
+        (prefix / "conda-meta").mkdir(parents=True)
+        (prefix / "conda-meta/history").touch()
+        (prefix / f"conda-meta/python-{python}-h1234567_0_cp.json").touch()
+        write_program(prefix)
+        if kernel is not None:
+            write_kernel(prefix, kernel)
+        return prefix
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def live_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prefix in which kernels run: a virtual environment with conda's marks on it.
+
+    It borrows ipykernel from the environment of the tests through a .pth file.
+    """
+    prefix = tmp_path_factory.mktemp("live") / "envs" / "lab-env"
+    venv.create(prefix, symlinks=True, with_pip=False)
+    packages = next(prefix.glob("lib/python3*/site-packages"))
+    (packages / "borrowed.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    version = ".".join(map(str, sys.version_info[:3]))
+    (prefix / "conda-meta").mkdir()
+    (prefix / "conda-meta/history").touch()
+    (prefix / f"conda-meta/python-{version}-h1234567_0_cp.json").touch()
+    write_kernel(prefix)
+    return prefix
+
+
+@pytest.fixture
+def as_nobody() -> Callable[[], AbstractContextManager[None]]:
+    """Act with the rights of a person who is not root, as far as files are concerned."""
+
+    @contextmanager
+    def act() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return act
