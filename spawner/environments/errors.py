@@ -1,0 +1,19 @@
+"""What can go wrong on the way from environment.yml to an image, for the person who builds."""
+
+from __future__ import annotations
+
+
+class BuildError(Exception):
+    """An environment cannot be built; the message says why and what to do."""
+
+
+class SpecError(BuildError):
+    """environment.yml or labcommons.yml is wrong; the message names file, line and remedy."""
+
+
+class ChannelError(BuildError):
+    """No place answers for a channel; the message lists what was tried."""
+
+
+class LockError(BuildError):
+    """The packages asked for cannot be had together; the message is the solver's reason."""

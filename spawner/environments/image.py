@@ -1,0 +1,205 @@
+"""Images of environments: built, tried in a container, and tagged, through the Docker Engine."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from requests.exceptions import ConnectionError as RequestsConnectionError
+from requests.exceptions import RequestException, Timeout
+
+from spawner.environments.errors import BuildError
+from spawner.environments.package import EPOCH
+
+TIMEOUT = 600  # seconds for one call to the Engine, and between two words of a build
+CHECK_TIMEOUT = 120
+_NOBODY = "65534:65534"
+# Run in the image as a stranger: the environment must work and be nobody's but root's.
+# Modes are looked at, as on a read-only file system nothing is writable anyway.
+_CHECK = """
+import os, stat, sys
+import ipykernel
+open_to_others = [
+    os.path.join(folder, name)
+    for folder, folders, files in os.walk(sys.prefix)
+    for name in (".", *folders, *files)
+    for status in [os.lstat(os.path.join(folder, name))]
+    if status.st_uid != 0 or (not stat.S_ISLNK(status.st_mode) and status.st_mode & 0o022)
+]
+if open_to_others:
+    sys.exit(f"others could change {open_to_others[0]}")
+print(sys.prefix)
+"""
+
+
+class Images:
+    """The images of one Engine. Every method raises BuildError, saying what Docker said."""
+
+    def __init__(self) -> None:
+        self._client: Any = None
+
+    @contextmanager
+    def _api(self, doing: str) -> Iterator[Any]:
+        try:
+            if self._client is None:
+                self._client = docker.from_env(timeout=TIMEOUT)
+            yield self._client.api
+        except APIError as error:
+            raise BuildError(f"{doing}: Docker refused: {error.explanation or error}") from error
+        except (DockerException, RequestException, OSError) as error:
+            raise BuildError(
+                f"{doing}: Docker does not answer ({str(error)[:300]}); see that it runs and that "
+                "DOCKER_HOST or /var/run/docker.sock leads to it"
+            ) from error
+
+    def id_of(self, image: str) -> str | None:
+        """An image's id; None where there is no such image."""
+        with self._api(f"looking for image {image}") as api:
+            try:
+                return str(api.inspect_image(image)["Id"])
+            except ImageNotFound:
+                return None
+
+    def build(
+        self, name: str, base: str, folder: Path, prefix: str, labels: Mapping[str, str]
+    ) -> str:
+        """Put a folder's files at ``prefix`` on top of an image; returns the new image's id.
+
+        They become root's, writable to nobody else, and all of one time. A container that is
+        never started is filled and committed: a Dockerfile's COPY takes twice the time, as
+        it unpacks the same files once more, and wants a builder that newer Engines lack.
+        """
+        with self._api("building the image") as api, _container(api, "build", name) as container:
+            config = dict(api.inspect_image(base)["Config"] or {})
+            config["Labels"] = {**(config.get("Labels") or {}), **labels}
+            api.create_container(base, name=container)
+            with _archive(folder, prefix) as stream:
+                api.put_archive(container, "/", stream)
+            # With the base's own configuration: a container's has more in it, as its host name.
+            return str(api.commit(container, message="labcommons env build", conf=config)["Id"])
+
+    def check(self, name: str, image: str, prefix: str) -> None:
+        """Try an image's environment in a container without rights, network or disk."""
+        with self._api("trying the image") as api, _container(api, "check", name) as container:
+            limits = api.create_host_config(
+                network_mode="none",
+                cap_drop=["ALL"],
+                read_only=True,
+                security_opt=["no-new-privileges:true"],
+                pids_limit=256,
+                mem_limit="1g",
+                tmpfs={"/tmp": "size=64m"},  # noqa: S108  (the container's)
+            )
+            api.create_container(
+                image,
+                name=container,
+                entrypoint=[f"{prefix}/bin/python", "-I", "-c", _CHECK],
+                command=[],
+                user=_NOBODY,
+                environment={"HOME": "/tmp", "PATH": f"{prefix}/bin:/usr/bin:/bin"},  # noqa: S108
+                working_dir="/",
+                host_config=limits,
+            )
+            api.start(container)
+            status = self._status(api, container)
+            said = api.logs(container, tail=20).decode("utf-8", "replace").strip()
+        if status or said.splitlines()[-1:] != [prefix]:
+            raise BuildError(f"the image does not pass its check (status {status}): {said[-800:]}")
+
+    @staticmethod
+    def _status(api: Any, name: str) -> int:
+        try:
+            return int(api.wait(name, timeout=CHECK_TIMEOUT)["StatusCode"])
+        except (RequestsConnectionError, Timeout) as error:
+            raise BuildError(
+                f"the image's check did not end within {CHECK_TIMEOUT} s; try again"
+            ) from error
+
+    def tag(self, image: str, repository: str, version: str) -> None:
+        """Give an image its name."""
+        with self._api(f"tagging {repository}:{version}") as api:
+            api.tag(image, repository, version, force=True)
+
+    def discard(self, image: str) -> None:
+        """Remove an image that nobody named; never an error, it only takes room."""
+        with suppress(BuildError), self._api("removing the image") as api:
+            api.remove_image(image, noprune=False)
+
+
+@contextmanager
+def _container(api: Any, purpose: str, name: str) -> Iterator[str]:
+    """A container's name; it is gone afterwards, as is one that a killed build left behind."""
+    container = f"{os.environ.get('LABCOMMONS_SITE_ID') or 'labcommons'}-env-{purpose}-{name}"
+
+    def remove() -> None:
+        with suppress(NotFound):
+            api.remove_container(container, force=True, v=True)
+
+    remove()
+    try:
+        yield container
+    finally:
+        remove()
+
+
+@contextmanager
+def _archive(folder: Path, prefix: str) -> Iterator[IO[bytes]]:
+    """A folder as a tar stream, written by a thread while Docker reads it."""
+    reader, writer = os.pipe()
+    failures: list[OSError] = []
+
+    def write() -> None:
+        try:
+            with (
+                os.fdopen(writer, "wb") as stream,
+                tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+            ):
+                _add_folder(tar, folder, PurePosixPath(prefix).relative_to("/"))
+        except BrokenPipeError:
+            pass  # Docker has given up reading; it says why
+        except OSError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    with os.fdopen(reader, "rb") as stream:
+        yield stream
+    thread.join()
+    if failures:
+        raise BuildError(f"reading {folder}: {failures[0]}")
+
+
+def _add_folder(tar: tarfile.TarFile, folder: Path, prefix: PurePosixPath) -> None:
+    """Add a folder's contents below a prefix, and the folders above that are made with it."""
+    for above in reversed(prefix.parents[:-2]):
+        tar.addfile(_entry(str(above), tarfile.DIRTYPE, 0o755))
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        name = str(prefix / path.relative_to(folder).as_posix())
+        status = path.lstat()
+        mode = 0o755 if status.st_mode & 0o100 else 0o644
+        if stat.S_ISLNK(status.st_mode):
+            entry = _entry(name, tarfile.SYMTYPE, 0o777)
+            entry.linkname = os.readlink(path)
+            tar.addfile(entry)
+        elif stat.S_ISDIR(status.st_mode):
+            tar.addfile(_entry(name, tarfile.DIRTYPE, 0o755))
+        elif stat.S_ISREG(status.st_mode):
+            entry = _entry(name, tarfile.REGTYPE, mode)
+            entry.size = status.st_size
+            with path.open("rb") as file:
+                tar.addfile(entry, file)
+
+
+def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode, entry.mtime = kind, mode, EPOCH
+    entry.uname = entry.gname = "root"
+    return entry

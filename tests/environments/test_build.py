@@ -1,0 +1,337 @@
+"""From environment.yml to an image, on a real Engine and a real channel of PyPI's and Debian's."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import DockerException, ImageNotFound
+from requests.exceptions import RequestException
+
+from hub_ext.site import Environments
+from hub_ext.store import Store
+from rig.channel import TinyChannel
+from spawner.environments import catalog, offline
+from spawner.environments.build import Builder, Places
+from spawner.environments.errors import BuildError
+
+# Kept between runs, as the channel itself is: the first one fetches some 30 MB.
+CACHE = Path(__file__).parents[2] / ".cache" / "tests" / "environments"
+NAME = "lc-tests-tiny"
+GLIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Any:
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+    except (DockerException, RequestException, OSError) as error:
+        pytest.fail(
+            f"no Docker Engine answers ({error}); run the tests with `make test`, which brings "
+            "one, or set DOCKER_HOST"
+        )
+    return client.api
+
+
+def imported(engine: Any, files: dict[str, tuple[bytes, int]], tag: str) -> str:
+    """An image of nothing but some files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, (data, mode) in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), mode
+            tar.addfile(entry, io.BytesIO(data))
+    engine.import_image_from_data(
+        buffer.getvalue(),
+        repository="lc-tests-base",
+        tag=tag,
+        changes=['ENTRYPOINT ["/start"]', 'CMD ["server"]', "ENV SERVER=1", "WORKDIR /opt"],
+    )
+    return f"lc-tests-base:{tag}"
+
+
+def glibc() -> dict[str, tuple[bytes, int]]:
+    """This machine's C library: all that Debian's Python needs of an image."""
+    cache = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True)
+    paths = {
+        match[1]: match[2]
+        for match in re.finditer(r"(\S+) \(libc6,x86-64[^)]*\) => (\S+)", cache.stdout)
+    }
+    files = {f"lib/x86_64-linux-gnu/{name}": paths[name] for name in GLIBC if name in paths}
+    files["lib64/ld-linux-x86-64.so.2"] = "/lib64/ld-linux-x86-64.so.2"
+    return {name: (Path(path).read_bytes(), 0o755) for name, path in files.items()}
+
+
+@pytest.fixture(scope="module")
+def server_image(engine: Any) -> Iterator[str]:
+    """A stand-in for the server image: the environment brings everything but the C library."""
+    image = imported(engine, glibc(), uuid.uuid4().hex)
+    yield image
+    engine.remove_image(image, force=True)
+
+
+@dataclass
+class Bench:
+    """A builder in folders of its own, and what it said."""
+
+    builder: Builder
+    store: Store
+    said: list[str] = field(default_factory=list)
+
+    def write(
+        self, *dependencies: str, name: str = NAME, channel: str = "x", title: str = "Tiny"
+    ) -> None:
+        folder = self.builder.places.environments / name
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {"name": name, "channels": [channel], "dependencies": dependencies}
+        (folder / "environment.yml").write_text(json.dumps(document))
+        (folder / "labcommons.yml").write_text(json.dumps({"title": title}))
+
+    def newest(self) -> catalog.CatalogEntry | None:
+        found = self.store.transact(catalog.newest, read=True).get(NAME)
+        return found[0] if found else None
+
+
+SPEC = ("python 3.11.*", "ipykernel", "six")
+
+
+@pytest.fixture(scope="module")
+def workshop(
+    tmp_path_factory: pytest.TempPathFactory, server_image: str, engine: Any
+) -> Iterator[Bench]:
+    """One catalog and one set of folders for all tests: a build takes its time."""
+    folder = tmp_path_factory.mktemp("environments")
+    store = Store(f"sqlite:///{folder}/labcommons.sqlite")
+    store.migrate()
+    data = folder / "data"
+    data.mkdir()
+    for kept in ("channel", "cache"):
+        (CACHE / kept).mkdir(parents=True, exist_ok=True)
+        (data / kept).symlink_to(CACHE / kept)
+    said: list[str] = []
+    builder = Builder(
+        Environments(offline_channel="always"),
+        Places(folder / "environments", data),
+        store,
+        said.append,
+        server_image,
+    )
+    yield Bench(builder, store, said)
+    store.close()
+    for image in engine.images(f"labcommons/env-{NAME}"):
+        engine.remove_image(image["Id"], force=True)
+
+
+@pytest.fixture
+def bench(workshop: Bench, server_image: str) -> Bench:
+    """The workshop with its environment built and nothing said yet."""
+    workshop.builder.settings = Environments(offline_channel="always")
+    workshop.builder.server_image = server_image
+    workshop.write(*SPEC)
+    workshop.builder.build(NAME)
+    workshop.said.clear()
+    return workshop
+
+
+pytestmark = [pytest.mark.docker, pytest.mark.channel]
+
+
+def ours(engine: Any) -> set[str]:
+    """The images with the label of the tests' environment."""
+    label = {"label": f"labcommons.environment={NAME}"}
+    return {image["Id"] for image in engine.images(all=True, filters=label)}
+
+
+def run(engine: Any, image: str, *command: str) -> str:
+    """The output of a command in a container without rights, network or disk."""
+    limits = engine.create_host_config(network_mode="none", cap_drop=["ALL"], read_only=True)
+    container = engine.create_container(
+        image, [], entrypoint=list(command), user="12345", host_config=limits
+    )
+    try:
+        engine.start(container)
+        engine.wait(container, timeout=60)
+        return str(engine.logs(container).decode())
+    finally:
+        engine.remove_container(container, force=True)
+
+
+def test_an_environment_becomes_an_image_with_a_row_in_the_catalog(
+    bench: Bench, engine: Any
+) -> None:
+    entry = bench.newest()
+    assert entry is not None
+    assert re.fullmatch(r"\d{8}-[0-9a-f]{8}", entry.version)
+    assert entry.image == f"labcommons/env-{NAME}:{entry.version}"
+    assert entry.main_packages[0]["name"] == "six"
+    assert "python3" in entry.kernelspecs
+    assert {"python", "ipykernel", "six"} <= {package["name"] for package in entry.packages}
+
+    image = engine.inspect_image(entry.image)
+    assert image["Id"] == entry.image_id
+    labels = image["Config"]["Labels"]
+    assert labels["org.opencontainers.image.title"] == "Tiny"
+    assert labels["org.opencontainers.image.version"] == entry.version
+    assert labels["labcommons.environment"] == NAME
+    assert labels["labcommons.lock-digest"] == entry.lock_digest
+    assert labels["labcommons.python"] == entry.python
+    assert json.loads(labels["labcommons.kernels"]) == entry.kernelspecs
+
+    program = "import sys, six, sqlite3, ssl; print(sys.prefix, six.__cached__)"
+    said = run(engine, entry.image, f"{entry.prefix}/bin/python", "-c", program)
+    assert said.split() == [
+        entry.prefix,
+        f"{entry.prefix}/lib/python3.11/site-packages/__pycache__/six.cpython-311.pyc",
+    ]
+
+
+def test_the_image_keeps_what_the_server_image_says_of_itself(bench: Bench, engine: Any) -> None:
+    entry = bench.newest()
+    assert entry is not None
+    base = engine.inspect_image(bench.builder.server_image)["Config"]
+    config = engine.inspect_image(entry.image)["Config"]
+    for key in ("Cmd", "Entrypoint", "Env", "User", "WorkingDir", "Hostname"):
+        assert config.get(key) == base.get(key), key
+
+
+def test_building_again_changes_nothing_and_asks_nobody(bench: Bench) -> None:
+    before = bench.newest()
+    again = bench.builder.build(NAME)
+    assert again.entry == before
+    assert not again.is_new
+    assert bench.said == []
+
+
+def test_a_new_title_is_shown_without_a_new_build(bench: Bench) -> None:
+    before = bench.newest()
+    assert before is not None
+    bench.write(*SPEC, title="Renamed")
+    outcome = bench.builder.build(NAME)
+    assert not outcome.is_new
+    assert outcome.entry.image_id == before.image_id
+    assert outcome.entry == bench.newest()
+    assert outcome.entry.words["title"] == "Renamed"
+
+
+def test_an_image_that_was_lost_is_built_again_as_the_same_version(
+    bench: Bench, engine: Any
+) -> None:
+    before = bench.newest()
+    assert before is not None
+    engine.remove_image(before.image_id, force=True)
+    outcome = bench.builder.build(NAME)
+    assert outcome.is_new
+    assert outcome.entry.version == before.version
+    assert engine.inspect_image(before.image)["Id"] == outcome.entry.image_id
+
+
+def test_what_cannot_be_had_leaves_the_old_version_in_place(bench: Bench, engine: Any) -> None:
+    before = bench.newest()
+    assert before is not None
+    bench.write(*SPEC, "six-that-does-not-exist-anywhere")
+    with pytest.raises(BuildError, match="six-that-does-not-exist-anywhere"):
+        bench.builder.build(NAME)
+    assert bench.newest() == before
+    assert engine.inspect_image(before.image)["Id"] == before.image_id
+
+
+def test_an_image_that_fails_its_check_is_neither_offered_nor_kept(
+    bench: Bench, engine: Any
+) -> None:
+    old = bench.newest()
+    open_file = {f"opt/conda/envs/{NAME}/lib/open": (b"anyone may write here", 0o666)}
+    bench.builder.server_image = imported(engine, glibc() | open_file, uuid.uuid4().hex)
+    base = engine.inspect_image(bench.builder.server_image)["Id"]
+    before = ours(engine)
+    try:
+        with pytest.raises(BuildError, match=r"others could change .*/lib/open"):
+            bench.builder.build(NAME)
+        assert ours(engine) == before
+        assert base in {image["Id"] for image in engine.images(all=True)}
+    finally:
+        engine.remove_image(bench.builder.server_image, force=True)
+    assert bench.newest() == old
+
+
+def test_an_environment_without_a_kernel_is_refused_with_the_remedy(
+    bench: Bench, channel: TinyChannel
+) -> None:
+    old = bench.newest()
+    bench.builder.settings = Environments()
+    bench.write("beta", channel=str(channel.folder))
+    with pytest.raises(BuildError, match="add '- python' and '- ipykernel'"):
+        bench.builder.build(NAME)
+    assert bench.newest() == old
+
+
+def test_without_the_server_image_the_build_says_which_one_is_missing(bench: Bench) -> None:
+    bench.builder.server_image = "lc-tests/nowhere:1"
+    with pytest.raises(BuildError, match="lc-tests/nowhere:1"):
+        bench.builder.build(NAME)
+
+
+def test_the_offline_channel_is_made_once(bench: Bench) -> None:
+    index = offline.index_digest(bench.builder.places.channel)
+    bench.builder.lock(NAME)
+    assert not any("offline channel: " in line for line in bench.said)
+    assert offline.index_digest(bench.builder.places.channel) == index
+
+
+def test_the_command_builds_lists_and_fails_with_the_right_status(
+    bench: Bench, engine: Any, tmp_path: Path
+) -> None:
+    bench.write("python 3.11.*", "six-that-does-not-exist-anywhere", name="broken")
+    site = tmp_path / "site.yaml"
+    site.write_text(
+        "version: 1\n"
+        "directory: {servers: [ldaps://d.example.org], users: {base_dn: dc=x}}\n"
+        "sizes: {small: {cpu: 1, memory: 1G}}\n"
+        "environments: {offline_channel: always}\n"
+    )
+
+    def labcommons(*arguments: str) -> subprocess.CompletedProcess[str]:
+        places = bench.builder.places
+        variables = {
+            **os.environ,
+            "LABCOMMONS_CONFIG": str(places.environments.parent),
+            "LABCOMMONS_DATA": str(places.data),
+            "LABCOMMONS_SITE_FILE": str(site),
+            "LABCOMMONS_DATABASE_URL": bench.store.url,
+        }
+        command = [sys.executable, "-m", "hub_ext.cli", "env", *arguments]
+        return subprocess.run(
+            command, env=variables, capture_output=True, text=True, check=False, timeout=600
+        )
+
+    image = ("--server-image", bench.builder.server_image)
+    done = labcommons("build", "--all", "--json", *image)
+    assert done.returncode == 1, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows[NAME]["state"] == "up to date", done.stderr
+    assert "six-that-does-not-exist-anywhere" in rows["broken"]["error"]
+    assert "[broken 1/6] looking for x" in done.stderr
+
+    listed = labcommons("list", "--json")
+    assert [row["image"] for row in json.loads(listed.stdout)] == [rows[NAME]["image"]]
+    assert rows[NAME]["image"] in labcommons("list").stdout
+    assert labcommons("build", NAME, *image).returncode == 0
+
+    assert labcommons("build").returncode == 2
+    unknown = labcommons("build", "nope")
+    assert unknown.returncode == 2
+    assert NAME in unknown.stderr
+    with pytest.raises(ImageNotFound):
+        engine.inspect_image("labcommons/env-broken")
