@@ -56,7 +56,6 @@ c.JupyterHub.template_vars = template_vars(site)
 c.JupyterHub.jinja_environment_options = jinja_environment_options
 
 # -- login --------------------------------------------------------------------------------
-c.JupyterHub.authenticator_class = "labcommons-ldap"
 configure_from_site(c, site)
 
 # -- servers ------------------------------------------------------------------------------

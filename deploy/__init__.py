@@ -1,1 +1,4 @@
-"""From a bare machine to a running site. Standard library only: it runs before anything is installed."""
+"""From a bare machine to a running site.
+
+Standard library only: this runs before anything is installed.
+"""

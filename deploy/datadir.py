@@ -49,21 +49,24 @@ def prepare(data: Path, owner: int) -> list[str]:
     for leftover in vault.glob(".new-*"):
         leftover.unlink(missing_ok=True)
     made = [name for name in SECRETS if _make_secret(vault / name)]
-    for name in SECRETS:
+    # What PostgreSQL's clients read; it only repeats the secret before it.
+    password = (vault / "postgres-password").read_text("ascii").strip()
+    _make_secret(vault / "pgpass", f"db:5432:*:labcommons:{password}\n")
+    for name in (*SECRETS, "pgpass"):
         if (vault / name).stat().st_size == 0:
             raise ValueError(f"secret {name} is empty: delete the file to have a new one made")
         _own(vault / name, owner, 0o600)
     return made
 
 
-def _make_secret(path: Path) -> bool:
+def _make_secret(path: Path, text: str = "") -> bool:
     """Write a new secret unless there is one. A link, unlike a rename, never replaces."""
     if path.exists():
         return False
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32))
+            file.write(text or secrets.token_hex(32))
             file.flush()
             os.fsync(descriptor)
         with suppress(FileExistsError):

@@ -64,7 +64,7 @@ def find() -> Engine:
     if not answers():
         raise Failure(
             f"Docker Engine does not answer at {_endpoint()}",
-            "start it (systemctl start docker), add yourself to the group docker, or set DOCKER_HOST",
+            "start it (systemctl start docker), join the group docker, or set DOCKER_HOST",
         )
     # Without buildx, a client that asks for BuildKit fails instead of using the classic builder.
     buildx = output(["docker", "buildx", "version"], timeout=20)
@@ -135,7 +135,7 @@ def _install_and_start(step: Step) -> None:
     if os.geteuid() != 0:
         raise Failure(
             "Docker Engine is not running, and only root can start it",
-            "as root, run: systemctl enable --now docker; usermod -aG docker $USER; then log in again",
+            "as root, run: systemctl enable --now docker; usermod -aG docker $USER",
         )
     if answers():  # the package started it
         step.result = "installed"

@@ -18,9 +18,9 @@ from deploy.shell import Failure
 ROOT = Path(__file__).resolve().parent.parent
 
 DEFAULTS: dict[str, tuple[str, str]] = {
-    "COMPOSE_PROJECT_NAME": ("labcommons", "The name of this site among the containers of the machine."),
-    "COMPOSE_PROFILES": ("demo", "demo: a directory with made-up people. A real site: empty, or postgres."),
-    "LABCOMMONS_SITE_FILE": ("demo/site.yaml", "The site file, under config/. A real site: site.yaml"),
+    "COMPOSE_PROJECT_NAME": ("labcommons", "What this site is called on its machine."),
+    "COMPOSE_PROFILES": ("demo", "demo: with made-up people. A real site: empty, or postgres."),
+    "LABCOMMONS_SITE_FILE": ("demo/site.yaml", "Under config/. A real site: site.yaml"),
     "LABCOMMONS_DATA": ("./data", "Everything that must outlive a container."),
     "LABCOMMONS_BIND": ("127.0.0.1", "The address to listen on. A real site: 0.0.0.0"),
     "LABCOMMONS_HTTPS_PORT": ("8443", "A real site: 443"),
@@ -70,7 +70,7 @@ def parse_env(text: str) -> dict[str, str]:
 
 
 def with_defaults(text: str) -> str:
-    """The text with a line for every setting that it lacks; lines that are there stay as they are."""
+    """The text with a line for every setting that it lacks; what is there stays as it is."""
     present = parse_env(text)
     lines = [text.rstrip("\n")] if text.strip() else []
     for name, (value, comment) in DEFAULTS.items():
@@ -95,7 +95,7 @@ def with_found(text: str, values: Mapping[str, str]) -> str:
 def prepare(root: Path = ROOT) -> Settings:
     """Write `.env` where it is missing or lacks a setting, and read it."""
     path = root / ".env"
-    text = _read(path)
+    text = read(path)
     wanted = with_defaults(text)
     if wanted != text:
         write_atomically(path, wanted, 0o600)
@@ -105,7 +105,7 @@ def prepare(root: Path = ROOT) -> Settings:
 def record(values: Mapping[str, str], root: Path = ROOT) -> None:
     """Keep what was found out, so that docker compose works without `make` too."""
     path = root / ".env"
-    text = _read(path)
+    text = read(path)
     wanted = with_found(text, values)
     if wanted != text:
         write_atomically(path, wanted, 0o600)
@@ -114,7 +114,7 @@ def record(values: Mapping[str, str], root: Path = ROOT) -> None:
 def load(root: Path = ROOT) -> Settings:
     """Read and check the settings. Raises Failure naming the variable and what fits."""
     values = {name: default for name, (default, _) in DEFAULTS.items()}
-    values |= parse_env(_read(root / ".env"))
+    values |= parse_env(read(root / ".env"))
     values |= {name: os.environ[name] for name in DEFAULTS if name in os.environ}
     project = values["COMPOSE_PROJECT_NAME"]
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", project):
@@ -143,7 +143,8 @@ def load(root: Path = ROOT) -> Settings:
     )
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """The text of a file, "" where there is none."""
     try:
         return path.read_text("utf-8")
     except FileNotFoundError:

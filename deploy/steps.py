@@ -13,6 +13,7 @@ from typing import IO
 from deploy.shell import CommandFailed, Failure, run
 
 TAIL = 25  # lines of a log shown when its step fails
+WIDTH = 400  # characters of each that are shown
 
 
 class Step:
@@ -63,7 +64,8 @@ class Progress:
         slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
         path = self.logs / f"{self.number:02d}-{slug}.log"
         begin = time.monotonic()
-        self._say(f"[{self.number:2d}/{self.total}] {title} … ", end="")
+        width = len(str(self.total))
+        self._say(f"[{self.number:{width}}/{self.total}] {title} … ", end="")
         with path.open("w", encoding="utf-8", errors="replace") as log:
             step = Step(log)
             try:
@@ -83,7 +85,8 @@ class Progress:
     def _tail(self, path: Path) -> None:
         lines = path.read_text("utf-8", errors="replace").splitlines()
         for line in lines[-TAIL:]:
-            self._say("    " + "".join(c if c.isprintable() else " " for c in line))
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", line)[:WIDTH]
+            self._say("    " + "".join(c if c.isprintable() else " " for c in plain))
         self._say(f"    (the whole log: {path})")
 
     def _say(self, text: str, end: str = "\n") -> None:

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import click
+from sqlalchemy.exc import DBAPIError
 
 from hub_ext.site import DEFAULT_SITE_FILE, load_site
-from hub_ext.store.database import Store
+from hub_ext.store.database import Store, StoreError
 
 
 @click.group()
@@ -53,6 +54,10 @@ def migrate(as_json: bool) -> None:
     database = Store()
     try:
         database.migrate()
+    except DBAPIError as error:
+        raise StoreError(
+            f"database {database.safe_url}: {error.orig}; does it run, and does the user exist?"
+        ) from error
     finally:
         database.close()
     click.echo(

@@ -89,8 +89,9 @@ class Homes:
                 "Mounts": [{"Type": "bind", "Source": str(self.host), "Target": "/homes"}],
                 "ReadonlyRootfs": True,
                 "CapDrop": ["ALL"],
-                # CHOWN gives the folder away; FOWNER then still may set its mode.
-                "CapAdd": ["CHOWN", "FOWNER"],
+                # The folder of homes is not root's; a new one is given away (CHOWN), and its
+                # mode set after that (FOWNER).
+                "CapAdd": ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
                 "SecurityOpt": ["no-new-privileges:true"],
                 "Memory": 64 * 2**20,
                 "PidsLimit": 16,

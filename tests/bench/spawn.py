@@ -139,9 +139,8 @@ def main() -> None:
     copy_checkout(root)
     site = Deployment(root)
     site.up()
-    site.login_once("carol")
     site.login_once("alice")
-    token = site.token("carol")
+    token = site.login_once("carol")
     site.stop_all_servers(token)
 
     def ours(method: str, path: str, body: object) -> tuple[int, Any]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,9 +48,8 @@ def deployment() -> Iterator[Deployment]:
 
 @pytest.fixture(scope="session")
 def admin(deployment: Deployment) -> str:
-    """A token of carol, platform admin, who has logged in once."""
-    deployment.login_once("carol")
-    return deployment.token("carol")
+    """A token of carol, platform admin."""
+    return deployment.login_once("carol")
 
 
 @pytest.fixture
@@ -83,11 +82,27 @@ def browser(deployment: Deployment) -> Iterator[Browser]:
 
 
 NewPage = Callable[..., Page]
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
 
 
 @pytest.fixture
-def new_page(browser: Browser, deployment: Deployment) -> Iterator[NewPage]:
-    """``new_page()``: a page of somebody's own browser, with no cookies of others."""
+def new_page(
+    browser: Browser, deployment: Deployment, pictures: Path, request: pytest.FixtureRequest
+) -> Iterator[NewPage]:
+    """``new_page()``: a page of somebody's own browser, with no cookies of others.
+
+    Of a test that fails, each page is kept as a picture ``failed-…``.
+    """
     contexts: list[BrowserContext] = []
 
     def make(locale: str = "en-US", **options: object) -> Page:
@@ -98,7 +113,10 @@ def new_page(browser: Browser, deployment: Deployment) -> Iterator[NewPage]:
         return context.new_page()
 
     yield make
-    for context in contexts:
+    for number, context in enumerate(contexts):
+        if request.node.stash.get(FAILED, False):
+            name = f"failed-{request.node.name[:60]}-{number}".replace("/", "_")
+            context.pages[0].screenshot(path=str(pictures / f"{name}.png"))
         context.close()
 
 

@@ -12,12 +12,18 @@ import shutil
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import docker
+from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = {".env", "data", ".cache"}
@@ -72,10 +78,6 @@ class Deployment:
     def down(self) -> None:
         subprocess.run(["make", "down"], cwd=self.root, check=True, timeout=300)
 
-    def compose(self, *arguments: str) -> str:
-        """``docker compose …`` for this site; its standard output."""
-        return self.run("make", "-s", "compose", f"ARGS={' '.join(arguments)}")
-
     def run(self, *command: str) -> str:
         done = subprocess.run(
             command, cwd=self.root, capture_output=True, text=True, timeout=300, check=False
@@ -86,7 +88,7 @@ class Deployment:
     def container(self, service: str) -> str:
         """The id of a service's container."""
         return self.docker(
-            "ps", "-q", "--no-trunc", "--filter", "label=com.docker.compose.project=labcommons",
+            "ps", "-aq", "--no-trunc", "--filter", "label=com.docker.compose.project=labcommons",
             "--filter", f"label=com.docker.compose.service={service}",
         ).strip()  # fmt: skip
 
@@ -105,13 +107,6 @@ class Deployment:
         # init is the container's first process; what it runs is its child.
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         subprocess.run(["kill", "-9", *children], check=True)
-
-    def token(self, user: str) -> str:
-        """An API token of a person, made by the hub's own command."""
-        return self.docker(
-            "exec", self.container("hub"), "jupyterhub", "token",
-            "--config", "/etc/labcommons/jupyterhub_config.py", user,
-        ).strip().splitlines()[-1]  # fmt: skip
 
     def api(self, method: str, path: str, token: str, body: object = None) -> tuple[int, Any]:
         """A request to the hub's REST API over HTTPS, CA verified: (status, parsed body)."""
@@ -146,19 +141,32 @@ class Deployment:
             self.docker("inspect", "-f", "{{.State.Health.Status}}", container).strip() == "healthy"
         )
 
-    def login_once(self, user: str) -> None:
-        """Log a person in over HTTPS without a browser: the hub then knows them."""
+    def login_once(self, user: str) -> str:
+        """Log a person in over HTTPS without a browser; returns an API token of theirs."""
         jar = http.cookiejar.CookieJar()
         context = ssl.create_default_context(cafile=str(self.ca_file))
         opener = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=context), urllib.request.HTTPCookieProcessor(jar)
         )
+
+        def xsrf() -> str:
+            return next(str(cookie.value) for cookie in jar if cookie.name == "_xsrf")
+
         opener.open(f"{self.url}/hub/login", timeout=30).read()
-        xsrf = next(cookie.value for cookie in jar if cookie.name == "_xsrf")
-        form = {"username": user, "password": f"{user}-demo", "_xsrf": xsrf or ""}
+        form = {"username": user, "password": f"{user}-demo", "_xsrf": xsrf()}
         body = urllib.parse.urlencode(form).encode()
         opener.open(f"{self.url}/hub/login?next=/hub/home", body, timeout=30).read()
-        assert any(cookie.name == "jupyterhub-hub-login" for cookie in jar), "login failed"
+        request = urllib.request.Request(
+            f"{self.url}/hub/api/users/{user}/tokens",
+            method="POST",
+            data=b'{"expires_in": 7200}',
+            headers={
+                "X-XSRFToken": xsrf(),
+                "Referer": f"{self.url}/hub/token",
+                "Content-Type": "application/json",
+            },
+        )
+        return str(json.loads(opener.open(request, timeout=30).read())["token"])
 
     def start_server(self, token: str, user: str, options: dict[str, Any]) -> None:
         """Start a person's server by REST and wait until it is ready."""
@@ -171,6 +179,32 @@ class Deployment:
             return bool(found["servers"][""]["ready"])
 
         wait_for(ready, f"the server of {user}", 120)
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """The next server's container stands still from its start to the end of the block."""
+        client = docker.from_env()
+        events = client.events(
+            decode=True, filters={"type": "container", "event": "start", "label": "labcommons.user"}
+        )
+        paused: list[Container] = []
+
+        def pause_first() -> None:
+            for event in events:
+                container = client.containers.get(event["id"])
+                container.pause()
+                paused.append(container)
+                return
+
+        watcher = threading.Thread(target=pause_first, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            events.close()
+            watcher.join(10)
+            for container in paused:
+                container.unpause()
 
     def containers(self) -> list[str]:
         """Names of users' containers."""

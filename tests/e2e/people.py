@@ -28,8 +28,9 @@ def start(page: Page) -> None:
 
 
 def in_lab(page: Page) -> None:
-    """Wait until JupyterLab shows its launcher."""
+    """Wait until JupyterLab is there, then for its launcher alone, without tabs of earlier visits."""
     page.wait_for_url("**/user/*/lab**", timeout=120_000)
+    page.goto(page.url.partition("?")[0] + "?reset")
     expect(page.locator(".jp-Launcher")).to_be_visible(timeout=60_000)
 
 
@@ -40,6 +41,8 @@ def open_notebook(page: Page, kernel: str) -> None:
     )
     card.first.click()
     expect(page.locator(".jp-NotebookPanel-toolbar").get_by_text(kernel)).to_be_visible()
+    # What is run before the kernel is there does not run.
+    expect(page.get_by_text(f"{kernel} | Idle")).to_be_visible(timeout=60_000)
 
 
 def run_cell(page: Page, code: str) -> str:

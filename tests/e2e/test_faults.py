@@ -67,7 +67,8 @@ def test_the_directory_is_down_login_says_so_and_servers_go_on(
 ) -> None:
     clean.login_once("alice")
     clean.start_server(admin, "alice", {"environment": "py313-data"})
-    clean.compose("stop", "directory")
+    directory = clean.container("directory")
+    clean.docker("stop", directory)
     try:
         page = new_page()
         log_in(page, "bob")
@@ -75,7 +76,8 @@ def test_the_directory_is_down_login_says_so_and_servers_go_on(
         assert "password" not in page.locator("[role=alert]").first.inner_text().lower()
         assert clean.get("/user/alice/api") == 200
     finally:
-        clean.compose("up", "-d", "--wait", "directory")
+        clean.docker("start", directory)
+        wait_for(lambda: clean.healthy("directory"), "the directory")
 
 
 def test_a_silent_docker_costs_nobody_their_server(clean: Deployment, admin: str) -> None:

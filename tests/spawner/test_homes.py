@@ -19,6 +19,7 @@ ALICE = Identity("alice", 20003, 20000)
 
 @pytest.fixture
 async def homes(tmp_path: Path) -> AsyncIterator[Homes]:
+    os.chown(tmp_path, 990, 990)  # as in a deployment
     engine = Engine(timeout=20)
     yield Homes(engine, "lctest", tmp_path, tmp_path, "labcommons/base:latest")
     engine.close()

@@ -1,0 +1,22 @@
+# What can be done with a checkout. Each target does its own set-up.
+PYTHON ?= python3
+export FORCE REFRESH
+
+.PHONY: help up down clean logs test test-bare bench
+
+help:
+	@echo "make up         set up and start everything, and wait until it is healthy"
+	@echo "                (REFRESH=yes: with Debian's newest updates in all images)"
+	@echo "make down       stop; the data is kept"
+	@echo "make clean      stop, and remove data and images, after asking (FORCE=yes: without)"
+	@echo "make logs       follow what the services say"
+	@echo "make test       all checks and tests (as root; installs what they need)"
+	@echo "make test-bare  make up and make test in a container with nothing but Debian, git, make, python3"
+	@echo "make bench      how long a server takes to start, beside a stock DockerSpawner"
+
+up down clean logs test test-bare:
+	@$(PYTHON) -m deploy $@
+
+bench:
+	@$(PYTHON) -m deploy test-tools
+	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python -m tests.bench.spawn

@@ -1,0 +1,58 @@
+"""``python3 -m deploy COMMAND``: what the Makefile's targets call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+
+# Before the rest is imported: an older Python would fail there in less helpful words.
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.exit("LabCommons needs Python 3.11 or newer; this is " + sys.version.split()[0])
+
+from deploy import bare, checks, down, engine, settings, up
+from deploy.shell import Failure
+
+
+def logs() -> None:
+    """Follow what the services say."""
+    compose = up.Compose(engine.find(), settings.load())
+    words = [*compose.words, "logs", "--tail=100", "--follow"]
+    os.execvpe(words[0], words, {**os.environ, **compose.env})  # noqa: S606
+
+
+COMMANDS = {
+    "up": up.up,
+    "down": down.down,
+    "clean": down.clean,
+    "logs": logs,
+    "test": checks.test,
+    "test-tools": checks.tools,
+    "test-bare": bare.test_bare,
+}
+
+
+def main() -> int:
+    """Exit 0: done; 1: failed, with cause and remedy; 130: interrupted."""
+    parser = argparse.ArgumentParser(prog="python3 -m deploy")
+    parser.add_argument("command", choices=COMMANDS)
+    command = COMMANDS[parser.parse_args().command]
+    # As with Ctrl-C: whatever runs is ended, and the next run goes on from there.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    try:
+        command()
+    except Failure as failure:
+        print(f"\nError: {failure.cause}", file=sys.stderr)
+        if failure.remedy:
+            print(f"What to do: {failure.remedy}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

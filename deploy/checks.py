@@ -1,0 +1,111 @@
+"""`make test`: what the tests need, then lint, types and tests, one line for each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy import apt
+from deploy.engine import CACHE
+from deploy.files import write_atomically
+from deploy.settings import ROOT
+from deploy.shell import CommandFailed, Failure, output
+from deploy.steps import Progress, Step
+
+VENV = ROOT / ".venv"
+PACKAGES = (
+    "chromium",
+    "docker.io",
+    "fonts-noto-cjk",
+    "gcc",
+    "git",
+    "iproute2",
+    "iptables",
+    "ldap-utils",
+    "libc6-dev",
+    "mmdebstrap",
+    "postgresql",
+    "procps",
+    "python3-venv",
+    "slapd",
+)
+# What Debian 13 has in packages of its own, and 12 does not.
+IF_OFFERED = ("docker-cli",)
+
+
+def prepare(progress: Progress) -> None:
+    """Install packages and the virtual environment that the tests need."""
+    with progress.step("packages for the tests") as step:
+        wanted = [*PACKAGES, *(name for name in IF_OFFERED if apt.candidate(name))]
+        if not apt.missing(wanted):
+            step.result = "up to date"
+        apt.install(wanted, step, start_services=False)
+    with progress.step("Python packages") as step:
+        _virtual_environment(step)
+
+
+def tools() -> None:
+    """Only what the tests need."""
+    prepare(Progress(2, CACHE / "log"))
+
+
+def test() -> None:
+    """All checks and tests. Raises Failure at the first that fails."""
+    if os.geteuid() != 0:
+        raise Failure(
+            "the tests need root: they run a Docker Engine of their own, in a network of its own",
+            "run make test as root",
+        )
+    progress = Progress(6, CACHE / "log")
+    prepare(progress)
+    bin_ = VENV / "bin"
+    python_files = ["hub_ext", "spawner", "kernels", "deploy", "tests", "config"]
+    checks: tuple[tuple[str, list[str | Path]], ...] = (
+        ("lint", [bin_ / "ruff", "check", *python_files]),
+        ("format", [bin_ / "ruff", "format", "--check", *python_files]),
+        ("types", [bin_ / "mypy", "-p", "hub_ext", "-p", "spawner", "-p", "kernels"]),
+    )
+    for title, command in checks:
+        with progress.step(title) as step:
+            step.run(command, timeout=600, cwd=ROOT)
+    # pytest shows its own progress, so it gets the terminal.
+    print(f"[{progress.total}/{progress.total}] tests", flush=True)
+    testbed = [sys.executable, str(ROOT / "tests" / "rig" / "testbed.py"), "exec", "--"]
+    arguments = os.environ.get("PYTEST_ARGS", "").split()
+    done = subprocess.run(
+        [*testbed, str(bin_ / "python"), "-m", "pytest", *arguments], cwd=ROOT, check=False
+    )
+    if done.returncode:
+        raise Failure(f"tests failed (exit code {done.returncode})", "see pytest's report above")
+
+
+def _virtual_environment(step: Step) -> None:
+    """Make .venv, unless it was made of this pyproject.toml by this Python."""
+    stamp = VENV / ".made-of"
+    text = (ROOT / "pyproject.toml").read_text("utf-8") + sys.version + str(ROOT)
+    inputs = hashlib.sha256(text.encode()).hexdigest()
+    python = VENV / "bin" / "python"
+    if _text(stamp) == inputs and output([python, "-c", "import hub_ext, pytest"]) is not None:
+        step.result = "up to date"
+        return
+    if output([python, "-m", "pip", "--version"]) is None:
+        step.run([sys.executable, "-m", "venv", "--clear", VENV], timeout=120)
+    try:
+        step.run(
+            [python, "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[test]"],
+            timeout=1800,
+        )
+    except CommandFailed as error:
+        error.remedy = "is a package index reachable? PIP_INDEX_URL names another"
+        raise
+    write_atomically(stamp, inputs, 0o644)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError:
+        return ""

@@ -1,0 +1,147 @@
+"""Our images: built when what they are made of has changed, and only then."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.engine import Engine
+from deploy.settings import ROOT
+from deploy.shell import Failure
+from deploy.steps import Step
+
+LABEL = "labcommons.inputs"
+BUILD_TIMEOUT = 1800
+KEEP_LAYERS = "168h"
+
+# Settings of this machine that a build needs as well. Docker knows the proxies by itself and
+# keeps them out of the image, so they do not count as input.
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+PASSED_ON = (
+    "LABCOMMONS_DEBIAN_MIRROR",
+    "NPM_CONFIG_REGISTRY",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_INDEX_URL",
+)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image ``labcommons/<name>``, made from ``config/images/<name>/Dockerfile``.
+
+    Attributes:
+        base: the image it starts from, given to the Dockerfile as ``BASE``.
+        profile: the compose profile that needs it, "" when all do.
+        context: what the Dockerfile copies from, under the root.
+    """
+
+    name: str
+    base: str
+    profile: str = ""
+    context: str = "."
+
+    @property
+    def tag(self) -> str:
+        return f"labcommons/{self.name}"
+
+
+BASE = Image("base", "debian:13", context=".cache/base")
+IMAGES = (
+    Image("hub", "base"),
+    Image("builder", "hub"),
+    Image("server", "base"),
+    Image("chp", "base"),
+    Image("proxy", "base"),
+    Image("directory", "base", profile="demo", context="config/demo/directory"),
+    Image("postgres", "base", profile="postgres"),
+)
+
+
+def needed(profiles: tuple[str, ...]) -> list[Image]:
+    """The images of a site with these compose profiles, each after the one it starts from."""
+    return [image for image in IMAGES if not image.profile or image.profile in profiles]
+
+
+def ensure(image: Image, engine: Engine, step: Step) -> None:
+    """Build an image, unless the one that is there was made of the same."""
+    dockerfile = ROOT / "config" / "images" / image.name / "Dockerfile"
+    context = ROOT / image.context
+    if not dockerfile.is_file():
+        raise Failure(f"{dockerfile} is missing", "restore it with: git checkout config/images")
+    base_tag = f"labcommons/{image.base}"
+    base_id = engine.docker("image", "inspect", "--format", "{{.Id}}", base_tag)
+    if not base_id:
+        raise Failure(f"the image {base_tag} is missing", "run make up again")
+    arguments = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    inputs = digest(dockerfile, context, {"BASE": base_id, **arguments})
+    present = engine.docker("image", "inspect", "--format", _label_format(), image.tag)
+    if present == inputs:
+        step.result = "up to date"
+        return
+    former = engine.docker("image", "inspect", "--format", "{{.Id}}", image.tag)
+    arguments |= {name: os.environ[name] for name in PROXIES if name in os.environ}
+    arguments["BASE"] = base_tag
+    # By name only: docker takes the value from the environment, so that an address with a
+    # password in it is neither in our log nor in the list of processes.
+    words = [word for name in arguments for word in ("--build-arg", name)]
+    step.run(
+        [
+            *("docker", "build", "--force-rm", *words, "--label", f"{LABEL}={inputs}"),
+            *("--tag", image.tag, "--file", dockerfile, context),
+        ],
+        timeout=BUILD_TIMEOUT,
+        env={**engine.env, **arguments},
+    )
+    _tidy(engine, former, image.tag)
+
+
+def _tidy(engine: Engine, former: str | None, tag: str) -> None:
+    """Remove the image that the tag named before, and layers that no build of a week has used.
+
+    Younger ones stay: the next build starts from them.
+    """
+    if former and former != engine.docker("image", "inspect", "--format", "{{.Id}}", tag):
+        engine.docker("rmi", former, timeout=120)
+    filters = ["--filter", f"label={LABEL}", "--filter", f"until={KEEP_LAYERS}"]
+    engine.docker("image", "prune", "--force", *filters, timeout=120)
+
+
+def digest(dockerfile: Path, context: Path, arguments: Mapping[str, str]) -> str:
+    """A hash of all that a build sees: Dockerfile, copied files with their modes, arguments."""
+    total = hashlib.sha256(dockerfile.read_bytes())
+    for name, value in sorted(arguments.items()):
+        total.update(f"\0{name}={value}".encode())
+    for source in copied(dockerfile.read_text("utf-8")):
+        for path in sorted(_files(context, source)):
+            runnable = os.access(path, os.X_OK)
+            total.update(f"\0{path.relative_to(context)}\0{runnable}\0".encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def copied(dockerfile: str) -> list[str]:
+    """What the Dockerfile takes from its context: the sources of every COPY and ADD."""
+    sources = []
+    for line in re.sub(r"\\\n", " ", dockerfile).splitlines():
+        words = line.split()
+        if words and words[0].upper() in ("COPY", "ADD"):
+            options = [word for word in words[1:] if word.startswith("--")]
+            if not any(option.startswith("--from=") for option in options):
+                sources += [word for word in words[1:-1] if word not in options]
+    return sources
+
+
+def _files(context: Path, source: str) -> Iterator[Path]:
+    """The files behind one source, without those that .dockerignore leaves out."""
+    for found in context.glob(source.strip("/")):
+        for path in [found] if found.is_file() else found.rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path
+
+
+def _label_format() -> str:
+    return f'{{{{index .Config.Labels "{LABEL}"}}}}'

@@ -1,0 +1,312 @@
+"""`make up`: everything from a bare machine to a login page that answers over HTTPS."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import socket
+import ssl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from deploy import base, engine, images, settings
+from deploy.engine import CACHE, Engine
+from deploy.settings import ROOT, Settings
+from deploy.shell import CommandFailed, Failure, output
+from deploy.steps import Progress, Step
+
+OWNER = 990  # uid and gid of `labcommons` in our images
+IN_CONTAINER = "/srv/labcommons/data"
+HEALTH_TIMEOUT = 240  # seconds for all services to be healthy
+# A first build of environments fetches some hundred megabytes.
+ENVIRONMENTS_TIMEOUT = 3600
+
+
+def up() -> None:
+    """Run all steps. Raises Failure at the first that cannot be done; repeat at will."""
+    with alone():
+        site = settings.prepare()
+        wanted = images.needed(site.profiles)
+        database_first = "postgres" in site.profiles
+        total = 11 + len(wanted) + database_first
+        progress = Progress(total, _logs(site))
+
+        with progress.step("Docker Engine") as step:
+            docker = engine.ensure(step)
+        with progress.step("docker compose") as step:
+            docker = replace(docker, compose=engine.ensure_compose(step))
+        with progress.step("Debian 13") as step:
+            base.ensure_debian(docker, step)
+        base.write_context(CACHE / "base")
+        for image in [images.BASE, *wanted]:
+            with progress.step(f"building {image.tag}") as step:
+                images.ensure(image, docker, step)
+        with progress.step("folders and secrets") as step:
+            _data_folder(docker, site, step)
+        with progress.step("site file") as step:
+            public_url, demo = _site_file(docker, site, step)
+            _record(docker, site, public_url)
+        with progress.step("certificates") as step:
+            _certificates(docker, site, public_url, step)
+        _record(docker, site, public_url)
+        compose = Compose(docker, site)
+        if database_first:
+            with progress.step("starting the database server") as step:
+                compose.run(step, "up", "--detach", "--wait", "db", timeout=HEALTH_TIMEOUT)
+        with progress.step("database tables") as step:
+            compose.run(
+                step, "run", "--rm", "--no-deps", "-T", "hub", "labcommons", "store", "migrate",
+                timeout=120,
+            )  # fmt: skip
+        with progress.step("environments") as step:
+            _environments(docker, site, step)
+        with progress.step("starting the services") as step:
+            _start(compose, step)
+        with progress.step(f"login page at {public_url}") as step:
+            _login_page(site, public_url, step)
+        _tell(site, public_url, demo)
+
+
+class Compose:
+    """docker compose for this site."""
+
+    def __init__(self, docker: Engine, site: Settings) -> None:
+        self.words = [*docker.compose, "--project-directory", str(ROOT), "--project-name"]
+        self.words += [site.project, "--file", str(ROOT / "docker-compose.yml")]
+        self.env = docker.env
+
+    def run(self, step: Step, *words: str, timeout: float) -> None:
+        """Run a compose command with its output in the step's log; raises CommandFailed."""
+        step.run([*self.words, "--ansi", "never", *words], timeout=timeout, env=self.env)
+
+    def output(self, *words: str, timeout: float = 60) -> str | None:
+        """What a compose command prints; None when it fails."""
+        return output([*self.words, *words], timeout=timeout, env=self.env)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Only one `make up` or `make down` at a time in a checkout."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Failure(
+                "another make is at work in this checkout", "wait until it is done"
+            ) from error
+        yield
+
+
+def _logs(site: Settings) -> Path:
+    logs = site.data / "log"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failure(
+            f"{logs} cannot be made: {error.strerror}",
+            "set LABCOMMONS_DATA in .env to a folder that you may write to",
+        ) from error
+    return logs
+
+
+def _data_folder(docker: Engine, site: Settings, step: Step) -> None:
+    # In a container, as root there: whoever may use Docker need not be root here.
+    step.run(
+        [
+            *("docker", "run", "--rm", "--network=none", "--user=0:0", "--entrypoint=python3"),
+            f"--volume={site.data}:/data",
+            f"--volume={ROOT / 'deploy' / 'datadir.py'}:/datadir.py:ro",
+            *("labcommons/hub", "/datadir.py", "/data", str(OWNER)),
+        ],
+        timeout=120,
+        env=docker.env,
+    )
+
+
+def _hub_once(docker: Engine, site: Settings, *words: str, url: str = "") -> list[str]:
+    """The words that run one command of the hub's image beside config and certificates."""
+    return [
+        *("docker", "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL"),
+        f"--volume={ROOT / 'config'}:/etc/labcommons:ro",
+        f"--volume={site.data / 'tls'}:{IN_CONTAINER}/tls",
+        f"--env=LABCOMMONS_SITE_FILE=/etc/labcommons/{site.site_file}",
+        *([f"--env=LABCOMMONS_PUBLIC_URL={url}"] if url else []),
+        *("labcommons/hub", "labcommons", *words),
+    ]
+
+
+def _answer(command: list[str], docker: Engine, step: Step) -> str:
+    """What a command prints. One that fails is run again, so that the log shows why."""
+    answer = output(command, timeout=60, env=docker.env)
+    if answer is None:
+        step.run(command, timeout=60, env=docker.env)
+        raise Failure("a command failed at first, and then did not", "run make up again")
+    step.note(answer)
+    return answer
+
+
+def _site_file(docker: Engine, site: Settings, step: Step) -> tuple[str, bool]:
+    """Check the site file; returns the public address, and whether it is a demo."""
+    command = _hub_once(docker, site, "site", "check", "--json")
+    step.remedy = f"correct config/{site.site_file}"
+    facts = json.loads(_answer(command, docker, step))
+    url = urlsplit(facts["public_url"])
+    if facts["demo"] and url.hostname == "localhost":
+        port = "" if site.https_port == 443 else f":{site.https_port}"
+        return f"https://localhost{port}", True
+    return facts["public_url"], bool(facts["demo"])
+
+
+def _certificates(docker: Engine, site: Settings, public_url: str, step: Step) -> None:
+    command = _hub_once(docker, site, "tls", "init", "--json", url=public_url)
+    rows = json.loads(_answer(command, docker, step))
+    states = {Path(row["file"]).name: row for row in rows}
+    server = states["server.crt"]
+    words = {"made": "made", "kept": "up to date", "foreign": "the site's own"}
+    step.result = f"{words[server['state']]}, valid until {server['not_after'][:10]}"
+
+
+def _record(docker: Engine, site: Settings, public_url: str) -> None:
+    """What docker-compose.yml wants to know of this machine, into .env and our environment."""
+    tls = site.data / "tls"
+    found = {
+        "LABCOMMONS_HOST_DATA": str(site.data),
+        "LABCOMMONS_DOCKER_SOCKET": str(docker.socket),
+        "LABCOMMONS_DOCKER_GID": str(docker.group),
+        "LABCOMMONS_PUBLIC_URL": public_url,
+        # Services whose configuration has changed are started anew.
+        "LABCOMMONS_CONFIG_HASH": _hash(
+            [ROOT / "config" / site.site_file, ROOT / "config" / "jupyterhub_config.py"]
+        ),
+        "LABCOMMONS_PROXY_HASH": _hash([ROOT / "config/nginx/nginx.conf", tls / "server.crt"]),
+        "LABCOMMONS_DIRECTORY_HASH": _hash([tls / "directory.crt", tls / "ca.crt"]),
+    }
+    if "postgres" in site.profiles:
+        address = "postgresql+psycopg://labcommons@db/"
+        found["LABCOMMONS_DATABASE_URL"] = address + "labcommons"
+        found["LABCOMMONS_HUB_DATABASE_URL"] = address + "jupyterhub"
+    settings.record(found)
+    os.environ.update(found)
+
+
+def _hash(paths: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        if path.exists():
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def _environments(docker: Engine, site: Settings, step: Step) -> None:
+    """Solve and build what is new in config/environments."""
+    postgres = "postgres" in site.profiles
+    step.run(
+        [
+            *("docker", "run", "--rm", "--init", "--cap-drop=ALL"),
+            "--security-opt=no-new-privileges:true",
+            f"--network={site.project}_control" if postgres else "--network=bridge",
+            f"--group-add={docker.group}",
+            f"--volume={docker.socket}:/var/run/docker.sock",
+            f"--volume={ROOT / 'config'}:/etc/labcommons:ro",
+            *(
+                f"--volume={site.data / name}:{IN_CONTAINER}/{name}"
+                for name in ("hub", "channel", "locks", "cache")
+            ),
+            f"--volume={site.data / 'secrets' / 'pgpass'}:/run/labcommons/pgpass:ro",
+            "--env=PGPASSFILE=/run/labcommons/pgpass",
+            f"--env=LABCOMMONS_SITE_FILE=/etc/labcommons/{site.site_file}",
+            f"--env=LABCOMMONS_DATA={IN_CONTAINER}",
+            f"--env=LABCOMMONS_HOST_DATA={site.data}",
+            f"--env=LABCOMMONS_SITE_ID={site.project}",
+            "--env=LABCOMMONS_DATABASE_URL="
+            + os.environ.get(
+                "LABCOMMONS_DATABASE_URL", f"sqlite:///{IN_CONTAINER}/hub/labcommons.sqlite"
+            ),
+            *(f"--env={name}" for name in images.PASSED_ON + images.PROXIES if name in os.environ),
+            *("labcommons/builder", "labcommons", "env", "build", "--all"),
+        ],
+        timeout=ENVIRONMENTS_TIMEOUT,
+        env=docker.env,
+    )
+
+
+def _start(compose: Compose, step: Step) -> None:
+    """Start all services and wait until they are healthy; else say which is not, and why."""
+    try:
+        compose.run(
+            step, "up", "--detach", "--remove-orphans", "--wait",
+            "--wait-timeout", str(HEALTH_TIMEOUT), timeout=HEALTH_TIMEOUT + 120,
+        )  # fmt: skip
+    except CommandFailed:
+        listing = compose.output("ps", "--all", "--format", "{{.Service}} {{.State}} {{.Health}}")
+        for line in (listing or "").splitlines():
+            service, _, state = line.partition(" ")
+            if state.strip() not in ("running healthy", "running"):
+                step.note(f"\n{service}: {state}")
+                step.note(compose.output("logs", "--no-color", "--tail", "12", service) or "")
+        said = Path(step.log.name).read_text("utf-8", errors="replace")
+        if "already in use" in said or "already allocated" in said:
+            step.remedy = "set LABCOMMONS_HTTPS_PORT and LABCOMMONS_HTTP_PORT in .env to free ports"
+        else:
+            step.remedy = "see what the service says above; the whole: make logs"
+        raise
+
+
+def _login_page(site: Settings, public_url: str, step: Step) -> None:
+    """Fetch the login page as a browser would, with the certificate verified."""
+    url = urlsplit(public_url)
+    context = ssl.create_default_context()
+    context.load_verify_locations(site.data / "tls" / "ca.crt")
+    step.remedy = "see data/log and make logs"
+    try:
+        connection = _Connection(
+            url.hostname or "localhost",
+            timeout=15,
+            context=context,
+            address=(site.connect_to, site.https_port),
+        )
+        connection.request("GET", "/hub/login", headers={"Host": url.netloc})
+        status = connection.getresponse().status
+    except ssl.SSLCertVerificationError as error:
+        raise Failure(
+            f"the certificate does not verify: {error.verify_message}",
+            "put a certificate for this name, with its chain, into data/tls/server.crt",
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Failure(f"{public_url}/hub/login does not answer: {error}") from error
+    if status != 200:
+        raise Failure(f"{public_url}/hub/login answers with status {status} instead of 200")
+    step.result = "answers"
+
+
+class _Connection(http.client.HTTPSConnection):
+    """HTTPS for a name that need not resolve to this machine from this machine."""
+
+    def __init__(
+        self, host: str, *, timeout: float, context: ssl.SSLContext, address: tuple[str, int]
+    ) -> None:
+        super().__init__(host, timeout=timeout, context=context)
+        self._address = address
+        self._tls = context
+
+    def connect(self) -> None:
+        plain = socket.create_connection(self._address, self.timeout)
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+
+
+def _tell(site: Settings, public_url: str, demo: bool) -> None:
+    print(f"\nLabCommons runs at {public_url}")
+    print(f"CA to import into your browser: {site.data / 'tls' / 'ca.crt'}")
+    if demo and "demo" in site.profiles:
+        print(
+            "Demo accounts (the password is NAME-demo): carol (platform admin), bob (team lead),\n"
+            "  alice (researcher), dan (instructor), s01 to s40 (students)"
+        )
+    print("Next: make logs, make down; what to change for a real site is in README.md")

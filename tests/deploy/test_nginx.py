@@ -1,0 +1,239 @@
+"""The proxy: nginx in its own image with our configuration, before a server that echoes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from hub_ext import tls
+
+from .conftest import ROOT
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif("LABCOMMONS_TESTBED" not in os.environ, reason="runs in the test bed"),
+]
+
+PUBLIC_URL = "https://lab.example.org:9443"
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers with what it was asked, in CHP's place."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = json.dumps({"path": self.path, "headers": dict(self.headers.items())}).encode()
+        self.send_response(200)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Tests say themselves what went wrong."""
+
+
+def docker(*words: str, check: bool = True) -> str:
+    done = subprocess.run(
+        ["docker", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done.stdout.strip() or done.stderr.strip()
+
+
+@pytest.fixture(scope="module")
+def mounts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("tls")
+    tls.init(folder, ["lab.example.org"])
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        shutil.chown(path, 990, 990)
+    return [
+        f"--volume={ROOT / 'config' / 'nginx'}:/etc/labcommons/nginx:ro",
+        f"--volume={folder}:/run/labcommons/tls:ro",
+        *("--read-only", "--tmpfs=/tmp:mode=1777", "--cap-drop=ALL"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def proxy(proxy_image: str, mounts: list[str]) -> Iterator[tuple[str, Path]]:
+    """The address of a running proxy, and the CA file."""
+    server = ThreadingHTTPServer(("0.0.0.0", 8000), Echo)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    name = f"lctest-proxy-{uuid.uuid4().hex[:8]}"
+    gateway = docker(
+        "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
+    )
+    docker(
+        *("run", "--detach", "--name", name, f"--add-host=chp:{gateway}", *mounts),
+        *(f"--env=LABCOMMONS_PUBLIC_URL={PUBLIC_URL}", proxy_image),
+    )
+    try:
+        address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", name)
+        docker(
+            *("exec", name, "sh", "-c"),
+            "for i in $(seq 100); do sh /usr/local/lib/labcommons/healthy && exit; sleep 0.1; done;"
+            "exit 1",
+        )
+        yield address, Path(mounts[1].split("=")[1].split(":")[0]) / "ca.crt"
+    finally:
+        docker("rm", "--force", name, check=False)
+        server.shutdown()
+        server.server_close()
+
+
+class _Named(http.client.HTTPSConnection):
+    """HTTPS to an address under the name that its certificate has."""
+
+    def __init__(self, address: str, context: ssl.SSLContext) -> None:
+        super().__init__(address, 8443, timeout=20, context=context)
+        self._tls = context
+
+    def connect(self) -> None:
+        http.client.HTTPConnection.connect(self)
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname="lab.example.org")
+
+
+def ask(
+    proxy: tuple[str, Path],
+    path: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    **headers: str,
+) -> http.client.HTTPResponse:
+    connection = _Named(proxy[0], ssl.create_default_context(cafile=str(proxy[1])))
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body=body, headers={"Host": "lab.example.org:9443", **named})
+    return connection.getresponse()
+
+
+def test_the_configuration_is_right_for_nginx_itself(proxy_image: str, mounts: list[str]) -> None:
+    said = docker(
+        *("run", "--rm", "--add-host=chp:127.0.0.1", *mounts),
+        *(f"--env=LABCOMMONS_PUBLIC_URL={PUBLIC_URL}", proxy_image),
+        *("sh", "-c", "nginx -t -q -c /etc/labcommons/nginx/nginx.conf 2>&1; echo code $?"),
+    )
+    assert said == "code 0"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://lab.example.org", "https://lab.example.org/hub", 'https://a";return 200;#']
+)
+def test_a_public_url_that_is_none_is_refused(
+    proxy_image: str, mounts: list[str], url: str
+) -> None:
+    done = subprocess.run(
+        ["docker", "run", "--rm", *mounts, f"--env=LABCOMMONS_PUBLIC_URL={url}", proxy_image],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "LABCOMMONS_PUBLIC_URL" in done.stderr
+
+
+def test_plain_http_is_sent_to_the_public_address_whatever_host_was_asked_for(
+    proxy: tuple[str, Path],
+) -> None:
+    connection = http.client.HTTPConnection(proxy[0], 8080, timeout=20)
+    connection.request("GET", "/user/alice/?a=b", headers={"Host": "evil.example.org"})
+    answer = connection.getresponse()
+    assert answer.status == 301
+    assert answer.getheader("Location") == f"{PUBLIC_URL}/user/alice/?a=b"
+
+
+def test_what_a_client_says_of_itself_is_not_believed(proxy: tuple[str, Path]) -> None:
+    answer = ask(
+        proxy,
+        "/hub/home",
+        X_Forwarded_For="10.9.8.7",
+        X_Forwarded_Host="evil.example.org",
+        X_Real_IP="10.9.8.7",
+        X_Scheme="http",
+        Forwarded="for=10.9.8.7",
+    )
+    seen = json.loads(answer.read())["headers"]
+    assert "Forwarded" not in seen
+    assert seen["X-Scheme"] == seen["X-Forwarded-Proto"] == "https"
+    assert "10.9.8.7" not in (seen["X-Forwarded-For"], seen["X-Real-IP"])
+    assert seen["X-Forwarded-Host"] == seen["Host"] == "lab.example.org:9443"
+
+
+def test_websockets_are_passed_on_with_the_origin_they_came_from(proxy: tuple[str, Path]) -> None:
+    answer = ask(
+        proxy,
+        "/user/alice/api/kernels/1/channels",
+        Connection="Upgrade",
+        Upgrade="websocket",
+        Origin=PUBLIC_URL,
+    )
+    seen = json.loads(answer.read())["headers"]
+    assert (seen["Upgrade"], seen["Connection"]) == ("websocket", "upgrade")
+    assert seen["Origin"].removeprefix("https://") == seen["Host"]
+
+
+def test_browsers_are_told_to_stay_with_https_and_each_header_comes_once(
+    proxy: tuple[str, Path],
+) -> None:
+    answer = ask(proxy, "/")
+    assert answer.headers.get_all("X-Content-Type-Options") == ["nosniff"]
+    assert answer.headers.get_all("Strict-Transport-Security") == ["max-age=63072000"]
+    assert answer.headers["Server"] == "nginx"
+
+
+def test_localhost_is_not_bound_to_https_for_all_its_ports(proxy: tuple[str, Path]) -> None:
+    assert ask(proxy, "/", Host="localhost:9443").getheader("Strict-Transport-Security") is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/hub/metrics", "/hub//metrics", "/hub/%6detrics", "/x/../hub/metrics"]
+)
+def test_the_hubs_figures_are_not_for_the_outside(proxy: tuple[str, Path], path: str) -> None:
+    assert ask(proxy, path).status == 403
+
+
+def test_a_large_upload_is_let_through_and_a_large_login_is_not(proxy: tuple[str, Path]) -> None:
+    large = b"x" * 2_000_000
+    assert ask(proxy, "/user/alice/api/contents/a", "PUT", large).status == 501  # the echo's own
+    assert ask(proxy, "/user/alice/api/contents/a", "POST", large).status == 200
+    assert ask(proxy, "/hub/login", "POST", large).status == 413
+
+
+def test_a_class_can_log_in_at_once_and_a_flood_cannot(proxy: tuple[str, Path]) -> None:
+    codes = [ask(proxy, "/hub/login?next=", "POST", b"username=s").status for _ in range(300)]
+    assert codes[:45] == [200] * 45
+    assert 429 in codes
+    assert ask(proxy, "/hub/login").status == 200  # looking at the page is never limited
+
+
+@pytest.mark.parametrize(
+    ("cipher", "taken"),
+    [("ECDHE-ECDSA-AES128-GCM-SHA256", True), ("ECDHE-ECDSA-AES128-SHA256", False)],
+)
+def test_only_authenticated_ciphers_are_taken(
+    proxy: tuple[str, Path], cipher: str, taken: bool
+) -> None:
+    context = ssl.create_default_context(cafile=str(proxy[1]))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(cipher)
+    connection = _Named(proxy[0], context)
+    with nullcontext() if taken else pytest.raises(ssl.SSLError):
+        connection.connect()
+    connection.close()

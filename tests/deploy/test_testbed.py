@@ -1,0 +1,108 @@
+"""The test bed itself: it runs a command on its own Engine and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT
+
+TESTBED = ROOT / "tests" / "rig" / "testbed.py"
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif(os.geteuid() != 0, reason="networks are root's"),
+]
+
+
+@pytest.fixture
+def bed() -> Iterator[list[str]]:
+    """The words before a command that runs in a test bed of the tests' own."""
+    # Not under tmp_path, which may lie on an overlay.
+    data = ROOT / ".cache" / "testbed-of-tests"
+    words = [sys.executable, str(TESTBED), "exec", "--data", str(data), "--"]
+    yield words
+    subprocess.run([*words, "true"], timeout=180, check=False)
+
+
+def traces() -> set[str]:
+    """What a test bed could leave: namespaces, links, rules, processes' control sockets."""
+    listings = (
+        ("ip", "netns", "list"),
+        ("ip", "-o", "link", "show", "type", "veth"),
+        ("iptables", "-t", "nat", "-S"),
+        ("iptables", "-S", "FORWARD"),
+    )
+    lines = set()
+    for command in listings:
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        lines |= {line.split(" id:")[0].split("(id")[0].strip() for line in said.splitlines()}
+    names = {word for line in lines for word in line.split() if "labcommons-" in word}
+    return names | {path.name for path in Path("/run").glob("labcommons-*")}
+
+
+def test_a_command_runs_on_an_engine_of_its_own_and_its_exit_code_comes_back(
+    bed: list[str],
+) -> None:
+    before = traces()
+    script = 'docker info --format "{{.DockerRootDir}}"; exit 7'
+    done = subprocess.run(
+        [*bed, "sh", "-c", script], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 7, done.stderr
+    assert "testbed-of-tests" in done.stdout
+    assert traces() == before
+
+
+def test_after_a_kill_the_next_run_clears_up_and_works(bed: list[str]) -> None:
+    before = traces()
+    process = subprocess.Popen(
+        [*bed, "sh", "-c", "echo inside; exec sleep 600"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "inside\n"
+    process.kill()
+    process.wait()
+    assert traces() != before
+    done = subprocess.run(
+        [*bed, "docker", "info"], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert traces() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_takes_everything_down(bed: list[str], number: signal.Signals) -> None:
+    before = traces()
+    process = subprocess.Popen(
+        [*bed, "sh", "-c", "echo inside $$; exec sleep 600"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    pid = int(process.stdout.readline().split()[1])
+    process.send_signal(number)
+    assert process.wait(timeout=180) == 130
+    assert traces() == before
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "the command goes on"
+        time.sleep(0.05)
+
+
+def test_two_runs_do_not_share_one_test_bed(bed: list[str]) -> None:
+    first = subprocess.Popen(
+        [*bed, "sh", "-c", "echo inside; exec sleep 600"], stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout
+    first.stdout.readline()
+    second = subprocess.run([*bed, "true"], capture_output=True, text=True, timeout=60, check=False)
+    first.terminate()
+    first.wait(timeout=180)
+    assert second.returncode == 1
+    assert "another run uses it" in second.stderr
