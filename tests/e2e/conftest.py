@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 sys.path.insert(0, str(Path(__file__).parent))
 
 from deployment import ROOT, Deployment, copy_checkout
+from network import BrowserNetwork
 
 CHROMIUM = [
     "--no-sandbox",  # the tests run as root
@@ -63,7 +64,11 @@ def clean(deployment: Deployment, admin: str) -> Iterator[Deployment]:
 @pytest.fixture(scope="session")
 def browser(deployment: Deployment) -> Iterator[Browser]:
     """Chromium that trusts the site's CA and no exceptions."""
-    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory() as home,
+        BrowserNetwork(8443) as network,
+        sync_playwright() as playwright,
+    ):
         for place in (".pki/nssdb", ".local/share/pki/nssdb"):
             folder = Path(home, place)
             folder.mkdir(parents=True)
@@ -73,7 +78,7 @@ def browser(deployment: Deployment) -> Iterator[Browser]:
             ):
                 subprocess.run(["certutil", "-d", f"sql:{folder}", *command], check=True)
         browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
+            executable_path=network.command("chromium", Path(home)),
             args=CHROMIUM,
             env={**os.environ, "HOME": home},  # type: ignore[dict-item]
         )

@@ -122,7 +122,10 @@ class Deployment:
                 text, status = answer.read(), answer.status
         except urllib.error.HTTPError as error:
             text, status = error.read(), error.code
-        return status, json.loads(text) if text else None
+        try:
+            return status, json.loads(text) if text else None
+        except json.JSONDecodeError:  # nginx's own page, while the hub is away
+            return status, text.decode("utf-8", "replace")
 
     def get(self, path: str) -> int:
         """The status of a page, CA verified."""

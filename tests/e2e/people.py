@@ -28,7 +28,7 @@ def start(page: Page) -> None:
 
 
 def in_lab(page: Page) -> None:
-    """Wait until JupyterLab is there, then for its launcher alone, without tabs of earlier visits."""
+    """Wait for JupyterLab, then for its launcher, without the tabs of earlier visits."""
     page.wait_for_url("**/user/*/lab**", timeout=120_000)
     page.goto(page.url.partition("?")[0] + "?reset")
     expect(page.locator(".jp-Launcher")).to_be_visible(timeout=60_000)
