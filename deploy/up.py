@@ -79,6 +79,9 @@ class Compose:
     def __init__(self, docker: Engine, site: Settings) -> None:
         self.words = [*docker.compose, "--project-directory", str(ROOT), "--project-name"]
         self.words += [site.project, "--file", str(ROOT / "docker-compose.yml")]
+        # A site's own additions, as docker compose itself would read them.
+        if (ROOT / "docker-compose.override.yml").exists():
+            self.words += ["--file", str(ROOT / "docker-compose.override.yml")]
         self.env = docker.env
 
     def run(self, step: Step, *words: str, timeout: float) -> None:

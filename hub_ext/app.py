@@ -16,7 +16,8 @@ from spawner.errors import SpawnerError
 from spawner.gpu import ledger
 from spawner.gpu.inventory import InventoryError, read_inventory
 from spawner.reconcile import Reconciler, Server
-from spawner.spawner import LabSpawner, Resources
+from spawner.resources import Resources
+from spawner.spawner import LabSpawner
 
 CONFIG_FILE = "/etc/labcommons/jupyterhub_config.py"
 RECONCILE_INTERVAL = 30  # seconds

@@ -22,8 +22,8 @@ from traitlets import Any as AnyTrait
 from traitlets import Unicode, default
 
 from hub_ext.i18n import LANGUAGE_COOKIE, N_, Gettext, choose_language, gettext_for
-from hub_ext.site import Site, load_site, parse_bytes
-from hub_ext.store import Store, StoreError
+from hub_ext.site import parse_bytes
+from hub_ext.store import StoreError
 from spawner import options
 from spawner.container import (
     SERVER_PORT,
@@ -34,40 +34,12 @@ from spawner.container import (
     container_name,
     create_body,
 )
-from spawner.engine import ContainerState, Engine
+from spawner.engine import ContainerState
 from spawner.environments import catalog
 from spawner.errors import NotAllowed, NotAvailable, SpawnerError
 from spawner.gpu import ledger
 from spawner.homes import Homes
-
-
-class Resources:
-    """What all spawners of one hub share: site, store, Engine and places.
-
-    Args:
-        data: the data folder as this process sees it.
-        host_data: the same folder on the Engine's machine.
-    """
-
-    def __init__(
-        self, site: Site, store: Store, engine: Engine, site_id: str, data: Path, host_data: Path
-    ) -> None:
-        self.site, self.store, self.engine, self.site_id = site, store, engine, site_id
-        self.data, self.host_data = data, host_data
-
-    @classmethod
-    def from_environment(cls) -> Resources:
-        """As the variables LABCOMMONS_* say (docs/architecture.md, Places)."""
-        site = load_site()
-        data = Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
-        return cls(
-            site,
-            Store(),
-            Engine(site.servers.engine_timeout, site.servers.engine_threads),
-            os.environ.get("LABCOMMONS_SITE_ID", "labcommons"),
-            data,
-            Path(os.environ.get("LABCOMMONS_HOST_DATA", data)),
-        )
+from spawner.resources import Resources
 
 
 class Refusal(web.HTTPError):

@@ -13,9 +13,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hub_ext.i18n import N_
 from hub_ext.store import EnvironmentVersion
-from spawner.errors import BadRequest
 
 
 @dataclass(frozen=True)
@@ -68,34 +66,6 @@ def newest(session: Session) -> dict[str, list[CatalogEntry]]:
     for row in rows:
         catalog.setdefault(row.name, []).append(_entry(row))
     return catalog
-
-
-def resolve(session: Session, wanted: str) -> CatalogEntry:
-    """The entry for "name" (its newest version) or "name:version".
-
-    Raises BadRequest that names what there is.
-    """
-    name, _, version = wanted.partition(":")
-    catalog = newest(session)
-    if name not in catalog:
-        raise BadRequest(
-            "environment_unknown",
-            N_("There is no environment “{environment}”. Environments: {known}."),
-            {"environment": name[:100], "known": ", ".join(catalog) or "-"},
-        )
-    versions = catalog[name]
-    for entry in versions:
-        if version in ("", entry.version):
-            return entry
-    raise BadRequest(
-        "environment_unknown",
-        N_("Environment “{environment}” has no version “{version}”. Versions: {known}."),
-        {
-            "environment": name,
-            "version": version[:100],
-            "known": ", ".join(entry.version for entry in versions),
-        },
-    )
 
 
 def find(session: Session, name: str, suffix: str) -> CatalogEntry | None:

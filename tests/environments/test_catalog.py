@@ -1,16 +1,13 @@
-"""The catalog: newest first, resolved by name, replaced only as a whole."""
+"""The catalog: newest first, replaced only as a whole."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
-
 from hub_ext.store import Store
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
-from spawner.errors import BadRequest
 
 NOON = datetime(2026, 5, 1, 12)
 
@@ -39,53 +36,30 @@ def record(store: Store, *entries: CatalogEntry) -> None:
         store.transact(lambda session, item=item: catalog.record(session, item))
 
 
-def resolve(store: Store, wanted: str) -> CatalogEntry:
-    return store.transact(lambda session: catalog.resolve(session, wanted), read=True)
+def newest(store: Store) -> dict[str, list[CatalogEntry]]:
+    return store.transact(catalog.newest, read=True)
 
 
 def test_an_empty_catalog_is_empty(store: Store) -> None:
-    assert store.transact(catalog.newest, read=True) == {}
-    with pytest.raises(BadRequest, match="There is no environment"):
-        resolve(store, "data")
+    assert newest(store) == {}
 
 
 def test_what_was_recorded_comes_back_unchanged(store: Store) -> None:
     record(store, entry())
-    assert resolve(store, "data") == entry()
+    assert newest(store) == {"data": [entry()]}
 
 
 def test_the_newest_version_comes_first_and_names_are_in_order(store: Store) -> None:
     older = entry(version="20260430-bbbbbbbb", created_at=NOON - timedelta(days=1))
     record(store, entry(), older, entry(name="bio"))
-    found = store.transact(catalog.newest, read=True)
+    found = newest(store)
     assert list(found) == ["bio", "data"]
-    assert [item.version for item in found["data"]] == ["20260501-aaaaaaaa", "20260430-bbbbbbbb"]
-    assert resolve(store, "data").version == "20260501-aaaaaaaa"
-    assert resolve(store, "data:20260430-bbbbbbbb") == older
-
-
-@pytest.mark.parametrize(
-    ("wanted", "words"),
-    [
-        ("nope", "Environments: data"),
-        ("", "Environments: data"),
-        ("data:nope", "Versions: 20260501-aaaaaaaa"),
-        ("{image}", "{image}"),
-    ],
-)
-def test_a_name_that_does_not_exist_is_refused_with_those_that_do(
-    store: Store, wanted: str, words: str
-) -> None:
-    record(store, entry())
-    with pytest.raises(BadRequest) as caught:
-        resolve(store, wanted)
-    assert caught.value.code == "environment_unknown"
-    assert words in str(caught.value)
+    assert found["data"] == [entry(), older]
 
 
 def test_recording_a_version_again_replaces_it(store: Store) -> None:
     record(store, entry(), entry(image_id="sha256:2"))
-    found = store.transact(catalog.newest, read=True)
+    found = newest(store)
     assert [item.image_id for item in found["data"]] == ["sha256:2"]
 
 

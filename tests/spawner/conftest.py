@@ -20,7 +20,8 @@ from hub_ext.store import EnvironmentVersion, Store
 from spawner.engine import Engine
 from spawner.gpu.inventory import read_inventory
 from spawner.gpu.ledger import sync_inventory
-from spawner.spawner import LabSpawner, Resources
+from spawner.resources import Resources
+from spawner.spawner import LabSpawner
 
 # Debian's smallest base has perl-base: enough for a server that says 200 to everything,
 # exits with the code of FAIL_WITH where the home has such a file, and is slow where it says so.

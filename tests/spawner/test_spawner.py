@@ -14,7 +14,8 @@ from tornado.httpclient import AsyncHTTPClient
 from spawner.engine import Engine
 from spawner.gpu import ledger
 from spawner.reconcile import Reconciler
-from spawner.spawner import LabSpawner, Resources
+from spawner.resources import Resources
+from spawner.spawner import LabSpawner
 
 from .conftest import NewSpawner
 
