@@ -19,6 +19,7 @@ FOLDERS = {
     "channel": 0o755,
     "homes": 0o755,
     "hub": 0o700,
+    "store": 0o700,
     "kernels": 0o755,
     "locks": 0o755,
     "secrets": 0o700,

@@ -220,7 +220,7 @@ def _environments(docker: Engine, site: Settings, step: Step) -> None:
             f"--volume={ROOT / 'config'}:/etc/labcommons:ro",
             *(
                 f"--volume={site.data / name}:{IN_CONTAINER}/{name}"
-                for name in ("hub", "channel", "locks", "cache")
+                for name in ("store", "channel", "locks", "cache")
             ),
             f"--volume={site.data / 'secrets' / 'pgpass'}:/run/labcommons/pgpass:ro",
             "--env=PGPASSFILE=/run/labcommons/pgpass",
@@ -230,7 +230,7 @@ def _environments(docker: Engine, site: Settings, step: Step) -> None:
             f"--env=LABCOMMONS_SITE_ID={site.project}",
             "--env=LABCOMMONS_DATABASE_URL="
             + os.environ.get(
-                "LABCOMMONS_DATABASE_URL", f"sqlite:///{IN_CONTAINER}/hub/labcommons.sqlite"
+                "LABCOMMONS_DATABASE_URL", f"sqlite:///{IN_CONTAINER}/store/labcommons.sqlite"
             ),
             *(f"--env={name}" for name in images.PASSED_ON + images.PROXIES if name in os.environ),
             *("labcommons/builder", "labcommons", "env", "build", "--all"),

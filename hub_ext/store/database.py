@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 T = TypeVar("T")
 
-DEFAULT_URL = "sqlite:////srv/labcommons/data/hub/labcommons.sqlite"
+DEFAULT_URL = "sqlite:////srv/labcommons/data/store/labcommons.sqlite"
 BUSY_TIMEOUT = 10  # seconds a writer waits for another one
 
 
@@ -41,7 +41,7 @@ class Store:
         except ArgumentError as error:
             raise StoreError(
                 "LABCOMMONS_DATABASE_URL is not a database URL; write for example "
-                "sqlite:////srv/labcommons/data/hub/labcommons.sqlite or "
+                "sqlite:////srv/labcommons/data/store/labcommons.sqlite or "
                 "postgresql+psycopg://labcommons@db/labcommons"
             ) from error
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
