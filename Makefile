@@ -19,4 +19,4 @@ up down clean logs test test-bare:
 
 bench:
 	@$(PYTHON) -m deploy test-tools
-	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py.spawn
+	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py
