@@ -1,7 +1,7 @@
 """LDAPAuthenticator: log in to JupyterHub with a directory account.
 
-Traits and the hub's hooks; the work is done in ``hub_ext.directory``. It needs nothing else
-of LabCommons::
+The hub's hooks; the work is done in ``hub_ext.directory``, where the traits are too
+(``traits``). It can be used in any JupyterHub 6, without the rest of LabCommons::
 
     c.JupyterHub.authenticator_class = "labcommons-ldap"
     c.LDAPAuthenticator.servers = ["ldaps://ldap.example.org"]
@@ -12,236 +12,68 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jupyterhub.auth import Authenticator
 from tornado import web
-from traitlets import Bool, Float, Int, List, Unicode
-from traitlets.config import Config
+
+from hub_ext.audit import AuditTrail, Outcome, make_event
+from hub_ext.store import Store, StoreError
 
 from .directory.client import Directory, Person
 from .directory.errors import (
     AccountGone,
     DirectoryError,
     DirectoryUnavailable,
-    NotAllowed,
+    NameTaken,
+    TooManyAttempts,
     WrongCredentials,
 )
-from .directory.settings import DirectorySettings, parse_server
+from .directory.from_site import configure_from_site
+from .directory.memory import Memory, Remembered
+from .directory.roles import Roles, check_admitted, roles_of
+from .directory.sweep import Sweep
+from .directory.throttle import Attempt, Throttle
+from .directory.traits import DirectoryTraits
 from .i18n import LANGUAGE_COOKIE, Gettext, choose_language, gettext_for
 
-if TYPE_CHECKING:
-    from .site import Site
+__all__ = ["LDAPAuthenticator", "configure_from_site"]
 
 _LOGGED_NAME = 64
 
 
-class LDAPAuthenticator(Authenticator):
+class LDAPAuthenticator(DirectoryTraits):
     """Names, passwords, groups and numeric ids from a directory, always over verified TLS."""
-
-    enable_auth_state = Bool(
-        True,
-        help="""Keep uid, gid, groups and display name, encrypted, for the spawner.
-
-        Needs `JUPYTERHUB_CRYPT_KEY`, for example from `openssl rand -hex 32`.
-        """,
-    ).tag(config=True)
-
-    manage_groups = Bool(
-        True, help="Replace a person's hub groups by those of the directory at every login."
-    ).tag(config=True)
-
-    allow_all = Bool(
-        True,
-        help="""Let in everybody whom the directory accepts and `allowed_groups` admits.
-
-        Set it to False to require a name in `allowed_users` too.
-        """,
-    ).tag(config=True)
-
-    servers = List(
-        Unicode(),
-        help="""Servers of the directory, asked in this order; one that failed rests a while.
-
-        `ldaps://` is TLS from the start, `ldap://` is StartTLS. There is no clear text.
-        Example: `["ldaps://ldap1.example.org", "ldap://ldap2.example.org:1389"]`
-        """,
-    ).tag(config=True)
-
-    ca_file = Unicode(
-        None,
-        allow_none=True,
-        help="""PEM file with the CA of the servers' certificates; then no other is trusted.
-
-        Without it, the machine's trust store. Read once, at start.
-        Example: `"/etc/labcommons/tls/directory-ca.crt"`
-        """,
-    ).tag(config=True)
-
-    bind_dn = Unicode(
-        None,
-        allow_none=True,
-        help="""The service account that searches people and groups; without it, anonymous.
-
-        Example: `"uid=jupyterhub,ou=services,dc=example,dc=org"`
-        """,
-    ).tag(config=True)
-
-    bind_password_file = Unicode(
-        None,
-        allow_none=True,
-        help="""File with the service account's password, read at each use.
-
-        Example: `"/run/secrets/ldap-password"`
-        """,
-    ).tag(config=True)
-
-    user_base_dn = Unicode(
-        help="""Where people are. Example: `"ou=people,dc=example,dc=org"`"""
-    ).tag(config=True)
-
-    user_filter = Unicode(
-        "(uid={login})",
-        help="""Finds a person by what was typed; `{login}` is replaced by the escaped text.
-
-        It must find exactly one entry. Example, for name or e-mail address:
-        `"(&(objectClass=posixAccount)(|(uid={login})(mail={login})))"`
-        """,
-    ).tag(config=True)
-
-    name_attribute = Unicode(
-        "uid",
-        help="""Holds the name in the hub, whatever was typed; must have exactly one value.
-
-        Example: `"sAMAccountName"`
-        """,
-    ).tag(config=True)
-
-    uid_attribute = Unicode(
-        "uidNumber", help="""Holds the numeric user id. Example: `"uidNumber"`"""
-    ).tag(config=True)
-
-    gid_attribute = Unicode(
-        "gidNumber",
-        help="""Holds the numeric id of a person's primary group, and of a group.
-
-        Example: `"gidNumber"`
-        """,
-    ).tag(config=True)
-
-    display_name_attribute = Unicode(
-        "cn", help="""Holds the name to show. Example: `"displayName"`"""
-    ).tag(config=True)
-
-    mail_attribute = Unicode("mail", help="""Holds the e-mail address. Example: `"mail"`""").tag(
-        config=True
-    )
-
-    language_attribute = Unicode(
-        "preferredLanguage",
-        help="""Holds the language of choice, such as zh-CN. Example: `"preferredLanguage"`""",
-    ).tag(config=True)
-
-    group_base_dn = Unicode(
-        None,
-        allow_none=True,
-        help="""Where groups are; without it, nobody has any.
-
-        Example: `"ou=groups,dc=example,dc=org"`
-        """,
-    ).tag(config=True)
-
-    group_filter = Unicode(
-        "(|(objectClass=groupOfNames)(objectClass=posixGroup))",
-        help="""Which entries below `group_base_dn` are groups.
-
-        Example: `"(objectClass=groupOfNames)"`
-        """,
-    ).tag(config=True)
-
-    group_name_attribute = Unicode(
-        "cn", help="""Holds a group's name in the hub. Example: `"cn"`"""
-    ).tag(config=True)
-
-    group_depth = Int(
-        8,
-        min=1,
-        max=64,
-        help="How many levels of groups in groups are followed. Example: `1` for direct ones only",
-    ).tag(config=True)
-
-    admin_groups = List(
-        Unicode(),
-        help="""Members of any of these are hub administrators, others are not.
-
-        Names in `admin_users` are administrators besides. Empty: groups make nobody one.
-        Example: `["lab-admins"]`
-        """,
-    ).tag(config=True)
-
-    allowed_groups = List(
-        Unicode(),
-        help="""Only members of at least one of these may log in, administrators included.
-
-        Empty: everybody in the directory. Example: `["lab-users"]`
-        """,
-    ).tag(config=True)
-
-    min_uid = Int(
-        1000,
-        min=1,
-        help="The smallest uid of a person; smaller ones are the system's. Example: `500`",
-    ).tag(config=True)
-
-    min_gid = Int(
-        1000,
-        min=1,
-        help="The smallest gid of a person or group; smaller ones are the system's. Example: `100`",
-    ).tag(config=True)
-
-    timeout = Int(
-        5, min=1, help="Seconds for one network operation with one server. Example: `3`"
-    ).tag(config=True)
-
-    login_deadline = Float(
-        12.0, min=1, help="Seconds for a whole login, all servers together. Example: `20`"
-    ).tag(config=True)
-
-    cool_down = Float(
-        30.0, min=0, help="Seconds a server that failed is asked last. Example: `60`"
-    ).tag(config=True)
-
-    threads = Int(8, min=1, max=64, help="How many operations run at once. Example: `16`").tag(
-        config=True
-    )
-
-    failed_login_seconds = Float(
-        0.4,
-        min=0,
-        help="""A refused name or password is answered no sooner than after this many seconds.
-
-        It hides how long the directory took, which differs for known and unknown names.
-        Set it above the time of one bind. Example: `1.0`
-        """,
-    ).tag(config=True)
-
-    outage_grace = Int(
-        4 * 3600,
-        min=0,
-        help="""Seconds for which people who were logged in keep what was known of them while the
-        directory is down. Counted from the last answer about the person. Example: `86400`
-        """,
-    ).tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
         """Raises hub_ext.directory.errors.SettingsError when the directory cannot be asked."""
         super().__init__(**kwargs)
-        self._directory = Directory(self._settings(), self.log)
-        # When the directory last answered about a person (time.monotonic).
-        self._confirmed: dict[str, float] = {}
+        self._directory = Directory(self.directory_settings(), self.log)
+        self._roles = self.role_map()
+        self._audit = AuditTrail(Path(self.audit_file) if self.audit_file else None)
+        store = Store(self.state_database, threads=1) if self.state_database else None
+        self._memory = Memory(store, self.log)
+        self._throttle = Throttle(self.limits(), self._memory)
+        self._loaded = False
+        self._sweep: asyncio.Task[None] | None = None
+
+    def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
+        """JupyterHub's own; called once, while it starts, which is when this one starts too."""
+        self._load()
+        if self.sweep_interval:
+            sweep = Sweep(
+                app,
+                self.refresh_user,
+                self._memory,
+                self.disabled_grace,
+                self._server_stopped,
+                self.log,
+            )
+            self._sweep = asyncio.ensure_future(sweep.forever(self.sweep_interval))
+        handlers: list[tuple[str, Any]] = super().get_handlers(app)
+        return handlers
 
     async def authenticate(
         self, handler: web.RequestHandler | None, data: Any
@@ -252,19 +84,21 @@ class LDAPAuthenticator(Authenticator):
         ``None`` would be its own English sentence.
         """
         started = time.monotonic()
-        typed = _field(data, "username")
+        typed, address = _field(data, "username"), _address(handler)
         try:
-            person = await self._directory.login(typed, _field(data, "password"))
-            self._admit(person)
+            if not self._loaded:
+                await asyncio.to_thread(self._load)
+            person = await self._try_password(typed, _field(data, "password"), address)
+            check_admitted(person.groups, self._roles)
+            name = self._hub_name(person)
         except DirectoryError as error:
-            self._log_login(typed, handler, error.outcome, error)
-            if isinstance(error, WrongCredentials):
+            self._refused(typed, address, error)
+            if isinstance(error, WrongCredentials | TooManyAttempts):
                 await asyncio.sleep(self.failed_login_seconds - (time.monotonic() - started))
             raise web.HTTPError(error.status, error.sentence(_gettext(handler))) from None
-        self._log_login(person.name, handler, "ok")
-        model = self._auth_model(person, person.name)
-        self._confirmed[self.normalize_username(person.name)] = time.monotonic()
-        return model
+        self.log.info("event=login outcome=ok name=%s address=%s", ascii(name), address or "-")
+        self._event("login", "success", name, address, user_id=person.account.id)
+        return self._accepted(person, name, address)
 
     async def refresh_user(
         self, user: Any, handler: web.RequestHandler | None = None
@@ -273,28 +107,158 @@ class LDAPAuthenticator(Authenticator):
 
         While it is down, True for up to ``outage_grace`` seconds: an outage is not a dismissal.
         """
+        address = _address(handler)
+        if not self._loaded:
+            await asyncio.to_thread(self._load)
+        known = self._memory.person(user.name)
         try:
-            person = await self._directory.lookup(self._directory_name(user.name))
+            person = await self._directory.lookup(
+                self._directory_name(user.name), known.id if known else ""
+            )
             if person is None:
                 raise AccountGone("no such entry in the directory")
-            if self.normalize_username(person.name) != user.name:
+            if not (known and known.id) and self.normalize_username(person.name) != user.name:
                 raise AccountGone(f"the entry's name is now {person.name!r}")
-            self._admit(person)
+            check_admitted(person.groups, self._roles)
+            self._check_holder(user.name, person)
         except DirectoryUnavailable as error:
             return self._during_outage(user.name, error)
         except DirectoryError as error:
-            self._confirmed.pop(user.name, None)
-            self.log.warning(
-                "event=refresh outcome=%s name=%s: %s", error.outcome, _loggable(user.name), error
-            )
+            self._barred(user.name, error, address)
             return False
-        self._confirmed[user.name] = time.monotonic()
-        return self._auth_model(person, user.name)
+        return self._accepted(person, user.name, address)
+
+    # -- logins ---------------------------------------------------------------------------
+
+    async def _try_password(self, typed: str, password: str, address: str | None) -> Person:
+        attempt = self._throttle.begin(address or "-")
+        answered = False
+        try:
+            person = await self._directory.login(typed, password, attempt.gate)
+            answered = True
+        except WrongCredentials:
+            answered = True
+            self._locked(attempt.wrong(), attempt, typed, address)
+            raise
+        except (DirectoryUnavailable, TooManyAttempts):
+            raise
+        except DirectoryError:
+            answered = True
+            attempt.right()  # barred, or not fit for a server: the password was right
+            raise
+        finally:
+            if not answered:
+                attempt.void()
+        attempt.right()
+        return person
+
+    def _hub_name(self, person: Person) -> str:
+        """The name in the hub: the first one that this person had here, if they were renamed."""
+        known = self._memory.person_by_id(person.account.id)
+        if known:
+            return known.name
+        name: str = self.normalize_username(person.name)
+        self._check_holder(name, person)
+        return name
+
+    def _check_holder(self, name: str, person: Person) -> None:
+        """Raises NameTaken when the name in the hub is another person's."""
+        if not self._is_others(name, person):
+            return
+        try:
+            self._memory.reload(name)
+        except StoreError as error:
+            self.log.error("directory: %s", error)
+        if self._is_others(name, person):
+            known = self._memory.person(name)
+            raise NameTaken(name, known.id if known else "", person.account.id)
+
+    def _is_others(self, name: str, person: Person) -> bool:
+        known = self._memory.person(name)
+        return bool(known and known.id and person.account.id and known.id != person.account.id)
+
+    def _accepted(self, person: Person, name: str, address: str | None) -> dict[str, Any]:
+        """Remember that all is well; the auth model."""
+        hub_name = self.normalize_username(name)
+        roles = roles_of(person.groups, self._roles)
+        known = self._memory.person(hub_name)
+        if known and known.roles and known.roles != roles.as_json():
+            self.log.warning("event=role_change name=%s", ascii(hub_name))
+            self._event(
+                "role-change",
+                "success",
+                hub_name,
+                address,
+                user_id=person.account.id,
+                details={"before": dict(known.roles), "after": roles.as_json()},
+            )
+        self._memory.remember(
+            Remembered(
+                hub_name,
+                person.account.id or (known.id if known else ""),
+                confirmed=time.time(),
+                roles=roles.as_json(),
+            )
+        )
+        admin = None
+        if self.admin_groups:
+            admin = roles.admin or hub_name in self.admin_users
+        return {
+            "name": name,
+            "admin": admin,
+            "groups": list(roles.hub_groups),
+            "auth_state": _auth_state(person, roles),
+        }
+
+    def _refused(self, typed: str, address: str | None, error: DirectoryError) -> None:
+        """One line and one event for each refusal; never a password."""
+        unavailable = isinstance(error, DirectoryUnavailable)
+        log = self.log.error if unavailable else self.log.warning
+        log(
+            "event=login outcome=%s name=%s address=%s: %s",
+            error.outcome,
+            _loggable(typed),
+            address or "-",
+            error,
+        )
+        if isinstance(error, NameTaken):
+            self.log.error("event=alert kind=name_taken: %s", error)
+        self._event("login", "failure", typed, address, reason=error.outcome)
+
+    def _locked(self, limits: list[str], attempt: Attempt, typed: str, address: str | None) -> None:
+        for limit in limits:
+            name = attempt.name or typed
+            self.log.error(
+                "event=alert kind=lockout by=%s name=%s address=%s: too many failed logins; "
+                "no more are passed on for up to %g s",
+                limit,
+                _loggable(name),
+                address or "-",
+                self.failure_window,
+            )
+            self._event("lockout", "success", name, address, reason=f"failures_by_{limit}")
+
+    # -- people who are logged in -----------------------------------------------------------
+
+    def _barred(self, name: str, error: DirectoryError, address: str | None) -> None:
+        self.log.warning(
+            "event=refresh outcome=%s name=%s: %s", error.outcome, _loggable(name), error
+        )
+        known = self._memory.person(name) or Remembered(name)
+        if known.barred is None or known.reason != error.outcome:
+            self._event("access-refused", "success", name, address, reason=error.outcome)
+        since = known.barred if known.barred is not None and known.dismissed else time.time()
+        self._memory.remember(
+            replace(known, barred=since, reason=error.outcome, dismissed=error.dismissal)
+        )
 
     def _during_outage(self, name: str, error: DirectoryUnavailable) -> bool:
-        now = time.monotonic()
-        age = now - self._confirmed.setdefault(name, now)
-        keep = age <= self.outage_grace
+        known = self._memory.person(name)
+        if known is None:
+            known = Remembered(name, confirmed=time.time())
+            self._memory.remember(known)
+        age = time.time() - known.confirmed
+        keep = age <= self.outage_grace and known.barred is None
         self.log.warning(
             "event=refresh outcome=%s name=%s: last answer %d s ago, %s: %s",
             error.outcome,
@@ -305,81 +269,61 @@ class LDAPAuthenticator(Authenticator):
         )
         return keep
 
-    def _admit(self, person: Person) -> None:
-        # Here and not in check_allowed, which allow_all skips and a refresh never asks.
-        if self.allowed_groups and not _in_any(person, self.allowed_groups):
-            raise NotAllowed(self.allowed_groups)
+    def _server_stopped(self, name: str, server: str, reason: str) -> None:
+        self._event("server-stopped", "success", name, None, reason, details={"server": server})
 
-    def _auth_model(self, person: Person, name: str) -> dict[str, Any]:
-        admin = None
-        if self.admin_groups:
-            hub_name = self.normalize_username(name)
-            admin = hub_name in self.admin_users or _in_any(person, self.admin_groups)
-        return {
-            "name": name,
-            "admin": admin,
-            "groups": list(person.membership.names),
-            "auth_state": person.auth_state(),
-        }
+    # -- odds and ends -----------------------------------------------------------------------
+
+    def _load(self) -> None:
+        """Raises StoreError when the database cannot be used."""
+        if not self._loaded:
+            self._memory.load(oldest_failure=time.time() - self.failure_window)
+            self._loaded = True
+
+    def _event(
+        self,
+        action: str,
+        outcome: Outcome,
+        name: str,
+        address: str | None,
+        reason: str = "",
+        *,
+        user_id: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._audit.record(
+            make_event(
+                action,
+                outcome,
+                user=name,
+                user_id=user_id,
+                address=address,
+                reason=reason,
+                details=details,
+            )
+        )
 
     def _directory_name(self, hub_name: str) -> str:
         """The name in the directory of a hub user, through ``username_map`` backwards."""
         return next((key for key, name in self.username_map.items() if name == hub_name), hub_name)
 
-    def _settings(self) -> DirectorySettings:
-        # Each field of the settings has a trait of its name.
-        values = {field.name: getattr(self, field.name) for field in fields(DirectorySettings)}
-        values["servers"] = tuple(parse_server(server) for server in self.servers)
-        for name in ("ca_file", "bind_password_file"):
-            values[name] = Path(values[name]) if values[name] else None
-        return DirectorySettings(**values)
 
-    def _log_login(
-        self,
-        name: str,
-        handler: web.RequestHandler | None,
-        outcome: str,
-        error: DirectoryError | None = None,
-    ) -> None:
-        """One line for each login, for people and for log shippers; never a password."""
-        level = {"ok": self.log.info, "directory_unavailable": self.log.error}
-        level.get(outcome, self.log.warning)(
-            "event=login outcome=%s name=%s address=%s%s",
-            outcome,
-            _loggable(name),
-            handler.request.remote_ip if handler else "-",
-            f": {error}" if error else "",
-        )
-
-
-def configure_from_site(c: Config, site: Site) -> None:
-    """Set up this authenticator in a jupyterhub_config.py from the site file's ``directory``."""
-    directory = site.directory
-    c.JupyterHub.authenticator_class = "labcommons-ldap"
-    traits = c.LDAPAuthenticator
-    traits.servers = list(directory.servers)
-    traits.ca_file = str(directory.ca_file) if directory.ca_file else None
-    traits.bind_dn = directory.bind_dn
-    traits.bind_password_file = (
-        str(directory.bind_password_file) if directory.bind_password_file else None
-    )
-    traits.timeout = directory.timeout
-    # Room for a second server after one that is silent, and for the answer.
-    traits.login_deadline = 2.0 * directory.timeout + 2.0
-    users, groups = directory.users, directory.groups
-    traits.user_base_dn = users.base_dn
-    traits.user_filter = users.filter
-    for kind in ("name", "uid", "gid", "display_name", "mail", "language"):
-        traits[f"{kind}_attribute"] = getattr(users, f"{kind}_attribute")
-    if groups:
-        traits.group_base_dn = groups.base_dn
-        traits.group_filter = groups.filter
-        traits.group_name_attribute = groups.name_attribute
-    traits.admin_groups = list(directory.platform_admins)
-    traits.allowed_groups = list(directory.allowed_groups)
-    # A right that was taken away must end for tokens too, and before a server starts.
-    traits.auth_refresh_strict = True
-    traits.refresh_pre_spawn = True
+def _auth_state(person: Person, roles: Roles) -> dict[str, Any]:
+    """What the spawner and our services need to know (the contract in docs/architecture.md)."""
+    account = person.account
+    return {
+        "id": account.id,
+        "uid": account.uid,
+        "gid": account.gid,
+        "gids": list(person.groups.gids),
+        "display_name": account.display_name,
+        "mail": account.mail,
+        "language": account.language,
+        "dn": account.dn,
+        "groups": list(roles.hub_groups),
+        "teams": dict(roles.teams),
+        "courses": dict(roles.courses),
+    }
 
 
 def _field(data: Any, key: str) -> str:
@@ -388,11 +332,8 @@ def _field(data: Any, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _in_any(person: Person, groups: Iterable[str]) -> bool:
-    # Directories compare group names without case.
-    return not {name.casefold() for name in groups}.isdisjoint(
-        name.casefold() for name in person.membership.names
-    )
+def _address(handler: web.RequestHandler | None) -> str | None:
+    return handler.request.remote_ip if handler else None
 
 
 def _loggable(name: str) -> str:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ldap3.utils.dn import escape_rdn
 
 from hub_ext.i18n import N_
 
-from .connection import Entry, Session
-from .errors import AccountUnusable
+from .entry import Entry, Searcher
+from .errors import AccountBarred, AccountUnusable
 from .servers import Log
 from .settings import DirectorySettings
+from .standing import STANDING_ATTRIBUTES, standing_of
 
 # A name becomes a folder, a container's name and a part of URLs.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -22,12 +28,20 @@ _MAX_LOGIN = 256
 # Nothing hashes a longer password in good time; bcrypt ends at 72 bytes, argon2 sites rarely above.
 _MAX_PASSWORD = 4096
 _MAX_TEXT = 200
+# entryUUID, ipaUniqueID and nsUniqueId are hexadecimal digits in groups.
+_ID = re.compile(r"[0-9a-z-]{8,64}")
+_MAX_ID_TEXT = 64
 
 
 @dataclass(frozen=True)
 class Account:
-    """A person as the directory knows them; ``entry_name`` is the name as it is written there."""
+    """A person as the directory knows them.
 
+    ``entry_name`` is the name as it is written there; ``id`` stays when the name changes, and is
+    empty where the directory gives none.
+    """
+
+    id: str
     name: str
     entry_name: str
     dn: str
@@ -48,6 +62,11 @@ def escape_filter_value(text: str) -> str:
         chr(byte) if chr(byte).isalnum() and byte < 0x80 else f"\\{byte:02x}"
         for byte in text.encode("utf-8")
     )
+
+
+def escape_filter_bytes(value: bytes) -> str:
+    """Any bytes as a value in a search filter: a GUID, a SID."""
+    return "".join(f"\\{byte:02x}" for byte in value)
 
 
 def clean_login(text: str) -> str | None:
@@ -77,32 +96,124 @@ def password_bytes(text: str) -> bytes | None:
     return password
 
 
-def find_entry(session: Session, settings: DirectorySettings, login: str, log: Log) -> Entry | None:
+def split_domain(login: str, netbios_domain: str) -> str | None:
+    """``"LAB\\alice"`` -> ``"alice"`` where LAB is the site's domain; None for another domain's."""
+    domain, backslash, name = login.partition("\\")
+    if not backslash:
+        return login
+    if netbios_domain and domain.casefold() == netbios_domain.casefold() and name:
+        return name
+    return None
+
+
+def throttle_key(entry: Entry | None, login: str, settings: DirectorySettings) -> str:
+    """One name for all the ways to type it: the directory's, else the typed one, folded."""
+    values = entry.values(settings.name_attribute) if entry else []
+    text = values[0][:_MAX_LOGIN].decode("utf-8", "replace") if len(values) == 1 else login
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def entry_attributes(settings: DirectorySettings) -> list[str]:
+    """Everything that is read of a person."""
+    names = [
+        settings.name_attribute,
+        settings.id_attribute,
+        settings.uid_attribute,
+        settings.gid_attribute,
+        settings.display_name_attribute,
+        settings.mail_attribute,
+        settings.language_attribute,
+        *STANDING_ATTRIBUTES,
+    ]
+    if settings.group_membership == "memberof":
+        names.append("memberOf")
+    if settings.group_membership == "in-chain":
+        names += ["objectSid", "primaryGroupID"]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def find_entry(
+    searcher: Searcher, settings: DirectorySettings, login: str, log: Log
+) -> Entry | None:
     """The one entry that answers to a login; None for nobody, and for more than one."""
-    entries = session.search(
-        settings.user_base_dn,
-        settings.user_filter.replace("{login}", escape_filter_value(login)),
-        [
-            settings.name_attribute,
-            settings.uid_attribute,
-            settings.gid_attribute,
-            settings.display_name_attribute,
-            settings.mail_attribute,
-            settings.language_attribute,
-        ],
-        limit=1,
+    name = split_domain(login, settings.netbios_domain)
+    if name is None:
+        return None
+    if settings.user_dn_templates:
+        return next(
+            (
+                entry
+                for dn in login_dns(settings, name)
+                if (entry := read_entry(searcher, settings, dn))
+            ),
+            None,
+        )
+    text = settings.user_filter.replace("{login}", escape_filter_value(name))
+    return _one(searcher, settings, text, name, log)
+
+
+def find_by_id(searcher: Searcher, settings: DirectorySettings, id: str, log: Log) -> Entry | None:
+    """The entry with a stable id, whatever its name is now."""
+    text = f"({settings.id_attribute}={_id_filter_value(settings, id)})"
+    return _one(searcher, settings, text, id, log)
+
+
+def read_entry(searcher: Searcher, settings: DirectorySettings, dn: str) -> Entry | None:
+    """The entry with this DN."""
+    entries = searcher.search(
+        dn, "(objectClass=*)", entry_attributes(settings), limit=1, base_only=True
+    )
+    return entries[0] if entries else None
+
+
+def login_dns(settings: DirectorySettings, login: str) -> list[str]:
+    """The DNs that a login may mean, by ``user_dn_templates``."""
+    name = escape_rdn(login)
+    return [template.replace("{login}", name) for template in settings.user_dn_templates]
+
+
+def _one(
+    searcher: Searcher, settings: DirectorySettings, search_filter: str, asked: str, log: Log
+) -> Entry | None:
+    entries = searcher.search(
+        settings.user_base_dn, search_filter, entry_attributes(settings), limit=1
     )
     if len(entries) > 1:
         log.error(
             "directory: more than one entry answers to %r below %s (%s, %s); nobody can log in "
             "by it until user_filter finds exactly one",
-            login,
+            asked,
             settings.user_base_dn,
             entries[0].dn,
             entries[1].dn,
         )
         return None
     return entries[0] if entries else None
+
+
+def check_standing(entry: Entry, settings: DirectorySettings) -> None:
+    """Raises AccountBarred where the entry says that the account may not be used now."""
+    lasts = timedelta(seconds=settings.lockout_seconds) if settings.lockout_seconds else None
+    standing = standing_of(entry, datetime.now(UTC), lasts)
+    if standing:
+        raise AccountBarred(standing, entry.dn)
+
+
+def stable_id(entry: Entry, settings: DirectorySettings) -> str:
+    """The id that stays when the name changes; empty where there is none, or no single one."""
+    values = entry.values(settings.id_attribute)
+    if len(values) != 1:
+        return ""
+    if settings.id_attribute.lower() == "objectguid":
+        return str(uuid.UUID(bytes_le=values[0])) if len(values[0]) == 16 else ""
+    text = values[0][:_MAX_ID_TEXT].decode("ascii", "replace").strip().lower()
+    return text if _ID.fullmatch(text) else ""
+
+
+def _id_filter_value(settings: DirectorySettings, id: str) -> str:
+    if settings.id_attribute.lower() == "objectguid":
+        return escape_filter_bytes(uuid.UUID(id).bytes_le)
+    return escape_filter_value(id)
 
 
 def read_account(entry: Entry, settings: DirectorySettings) -> Account:
@@ -119,6 +230,7 @@ def read_account(entry: Entry, settings: DirectorySettings) -> Account:
             f"{_NAME.pattern} after lower-casing",
         )
     return Account(
+        id=stable_id(entry, settings),
         name=name,
         entry_name=entry_name,
         dn=entry.dn,

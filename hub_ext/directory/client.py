@@ -12,14 +12,32 @@ from typing import TypeVar
 
 from ldap3.utils.dn import escape_rdn
 
-from .accounts import Account, clean_login, find_entry, password_bytes, read_account
+from .accounts import (
+    Account,
+    check_standing,
+    clean_login,
+    find_by_id,
+    find_entry,
+    login_dns,
+    password_bytes,
+    read_account,
+    read_entry,
+    split_domain,
+    throttle_key,
+)
+from .answers import BindAnswer
 from .connection import Deadline, Session, make_tls_context
-from .errors import DirectoryUnavailable, ServerFailed, WrongCredentials
-from .groups import Membership, read_groups
+from .discovery import Discovery
+from .entry import Entry, Searcher
+from .errors import AccountBarred, DirectoryUnavailable, ServerFailed, WrongCredentials
+from .groups import Groups, read_groups
+from .pool import ServicePool
 from .servers import Log, Servers
 from .settings import DirectorySettings, Server
 
 T = TypeVar("T")
+# Called with the name that a login means before its password is tried; may raise.
+Gate = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -27,24 +45,11 @@ class Person:
     """An account with its groups."""
 
     account: Account
-    membership: Membership
+    groups: Groups
 
     @property
     def name(self) -> str:
         return self.account.name
-
-    def auth_state(self) -> dict[str, object]:
-        """What the spawner needs to know (the contract in docs/architecture.md)."""
-        return {
-            "uid": self.account.uid,
-            "gid": self.account.gid,
-            "gids": list(self.membership.gids),
-            "display_name": self.account.display_name,
-            "mail": self.account.mail,
-            "language": self.account.language,
-            "dn": self.account.dn,
-            "groups": list(self.membership.names),
-        }
 
 
 class Directory:
@@ -55,41 +60,64 @@ class Directory:
         self._settings = settings
         self._log = log
         self._tls = make_tls_context(settings.ca_file)
-        self._servers = Servers(settings.servers, settings.cool_down, log)
+        self.servers = Servers(settings.servers, settings.cool_down, log)
+        self._discovery = (
+            Discovery(settings.dns_domain, self.servers, settings.timeout, log)
+            if settings.dns_domain
+            else None
+        )
+        self.pool = ServicePool(self.open_service_session)
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="directory")
 
-    async def login(self, login: str, password: str) -> Person:
+    async def login(self, login: str, password: str, gate: Gate = lambda name: None) -> Person:
         """The person with this name and password.
 
-        Raises WrongCredentials, AccountUnusable or DirectoryUnavailable, the last one no
-        later than ``settings.login_deadline`` seconds from now.
+        ``gate`` is called, in another thread, with the canonical name before each bind, also
+        for a name that the directory does not know. Raises what it raises, WrongCredentials,
+        AccountBarred, AccountUnusable or DirectoryUnavailable, the last one no later than
+        ``settings.login_deadline`` seconds from now.
         """
         name, secret = clean_login(login), password_bytes(password)
         if name is None or secret is None:
             raise WrongCredentials("empty, too long or with characters that no account has")
+        work = self._login_as_self if self._without_service else self._login
         return await self._within_deadline(
-            lambda deadline: self._servers.attempt(
-                lambda server: self._login(server, deadline, name, secret)
+            lambda deadline: self.servers.attempt(
+                lambda server: work(server, deadline, name, secret, gate)
             )
         )
 
-    async def lookup(self, name: str) -> Person | None:
-        """The person with this name as the directory knows them now; None for nobody.
+    async def lookup(self, name: str, id: str = "") -> Person | None:
+        """The person with this stable id, else with this name, as the directory knows them now.
 
-        Raises AccountUnusable or DirectoryUnavailable; the last one at once while all
-        servers rest after a failure.
+        None for nobody. Raises AccountBarred, AccountUnusable or DirectoryUnavailable; the last
+        one at once while all servers rest after a failure.
         """
         login = clean_login(name)
         if login is None:
             return None
+        if self._without_service:
+            raise DirectoryUnavailable(
+                ["nobody can be looked up without a password; set bind_dn for refreshes"]
+            )
         return await self._within_deadline(
-            lambda deadline: self._servers.attempt(
-                lambda server: self._lookup(server, deadline, login), patient=False
+            lambda deadline: self.servers.attempt(
+                lambda server: self._lookup(server, deadline, login, id), patient=False
             )
         )
 
+    async def discover(self) -> None:
+        """Bring the list of servers up to date, where DNS has it."""
+        if self._discovery:
+            await self._discovery.refresh()
+
+    @property
+    def _without_service(self) -> bool:
+        return bool(self._settings.user_dn_templates) and not self._settings.bind_dn
+
     async def _within_deadline(self, work: Callable[[Deadline], T]) -> T:
-        """Run ``work`` in the pool; waiting for a free thread counts."""
+        """Run ``work`` in a thread; waiting for a free one counts."""
+        await self.discover()
         deadline = Deadline(self._settings.login_deadline)
         future = asyncio.get_running_loop().run_in_executor(self._threads, work, deadline)
         try:
@@ -103,24 +131,57 @@ class Directory:
             # Also when the request was cancelled: the thread must not go on waiting.
             deadline.abort()
 
-    def _login(self, server: Server, deadline: Deadline, login: str, password: bytes) -> Person:
-        with self._service_session(server, deadline) as service:
+    def _login(
+        self, server: Server, deadline: Deadline, login: str, password: bytes, gate: Gate
+    ) -> Person:
+        with self.pool.service(server, deadline) as service:
             entry = find_entry(service, self._settings, login, self._log)
+            gate(throttle_key(entry, login, self._settings))
             # An unknown name costs a bind too, so that the time does not tell who has an account.
-            dn = entry.dn if entry else self._nobody()
+            answer = self._bind(server, deadline, entry.dn if entry else self._nobody(), password)
+            if entry is None:
+                raise WrongCredentials("no such entry")
+            _check(answer, entry.dn)
+            return self._person(service, entry)
+
+    def _login_as_self(
+        self, server: Server, deadline: Deadline, login: str, password: bytes, gate: Gate
+    ) -> Person:
+        """Without a service account: whoever binds reads their own entry and groups."""
+        gate(throttle_key(None, login, self._settings))
+        name = split_domain(login, self._settings.netbios_domain)
+        for dn in login_dns(self._settings, name or ""):
             with self._session(server, deadline) as session:
-                right = session.bind(dn, password)
-            if entry is None or not right:
-                raise WrongCredentials("wrong password" if entry else "no such entry")
-            return self._person(service, read_account(entry, self._settings))
+                answer = session.bind(dn, password)
+                if answer.password_right:
+                    _check(answer, dn)
+                    entry = read_entry(session, self._settings, dn)
+                    if entry is None:
+                        raise ServerFailed(
+                            str(server),
+                            f"lets {dn} not read its own entry; allow it, or set bind_dn",
+                        )
+                    return self._person(session, entry)
+        raise WrongCredentials("no such entry, or wrong password")
 
-    def _lookup(self, server: Server, deadline: Deadline, login: str) -> Person | None:
-        with self._service_session(server, deadline) as service:
-            entry = find_entry(service, self._settings, login, self._log)
-            return self._person(service, read_account(entry, self._settings)) if entry else None
+    def _lookup(self, server: Server, deadline: Deadline, login: str, id: str) -> Person | None:
+        with self.pool.service(server, deadline) as service:
+            entry = (
+                find_by_id(service, self._settings, id, self._log)
+                if id
+                else find_entry(service, self._settings, login, self._log)
+            )
+            return self._person(service, entry) if entry else None
 
-    def _person(self, service: Session, account: Account) -> Person:
-        return Person(account, read_groups(service, self._settings, account, self._log))
+    def _person(self, searcher: Searcher, entry: Entry) -> Person:
+        check_standing(entry, self._settings)
+        account = read_account(entry, self._settings)
+        return Person(account, read_groups(searcher, self._settings, account, entry, self._log))
+
+    def _bind(self, server: Server, deadline: Deadline, dn: str, password: bytes) -> BindAnswer:
+        """On a connection of its own: a failed bind leaves one anonymous (RFC 4513, 4)."""
+        with self._session(server, deadline) as session:
+            return session.bind(dn, password)
 
     def _nobody(self) -> str:
         """A DN that does not exist."""
@@ -130,13 +191,13 @@ class Directory:
     def _session(self, server: Server, deadline: Deadline) -> Session:
         return Session(server, self._tls, self._settings.timeout, deadline)
 
-    def _service_session(self, server: Server, deadline: Deadline) -> Session:
+    def open_service_session(self, server: Server, deadline: Deadline) -> Session:
         """A session bound as the service account, or anonymous without one."""
         session = self._session(server, deadline)
         try:
             if self._settings.bind_dn and self._settings.bind_password_file:
                 password = _read_secret(server, self._settings.bind_password_file)
-                if not session.bind(self._settings.bind_dn, password):
+                if not session.bind(self._settings.bind_dn, password).password_right:
                     raise ServerFailed(
                         str(server),
                         f"refused the service account {self._settings.bind_dn!r}; check bind_dn "
@@ -146,6 +207,13 @@ class Directory:
             session.close()
             raise
         return session
+
+
+def _check(answer: BindAnswer, dn: str) -> None:
+    if not answer.password_right:
+        raise WrongCredentials("wrong password", answer.standing)
+    if answer.standing:
+        raise AccountBarred(answer.standing, dn)
 
 
 def _read_secret(server: Server, path: Path) -> bytes:

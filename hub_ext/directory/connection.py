@@ -1,7 +1,7 @@
 """One connection to one server: verified TLS, one bind, searches that say when they are partial.
 
-A connection belongs to one thread and is bound once: a failed second bind would leave it
-anonymous (RFC 4513, 4). ldap3 opens it and speaks the protocol; TLS, time and the reading
+A connection belongs to one thread at a time and is bound once: a failed second bind would
+leave it anonymous (RFC 4513, 4). ldap3 opens it and speaks the protocol; TLS, time and the reading
 of answers are settled here because its defaults are unsafe or slow.
 """
 
@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,20 +21,12 @@ from typing import Any
 import ldap3
 from ldap3.core import results
 
+from .answers import PASSWORD_POLICY, BindAnswer, read_bind_answer
+from .entry import Entry
 from .errors import DirectoryError, DirectoryUnavailable, ServerFailed, SettingsError
 from .settings import Server
 
 _PAGED_RESULTS = "1.2.840.113556.1.4.319"
-# Answers to a bind that speak about this name and password, not about the server (RFC 4511, A).
-# unwillingToPerform is how several servers refuse a locked or expired account.
-_REFUSED = {
-    results.RESULT_NO_SUCH_OBJECT,
-    results.RESULT_INVALID_DN_SYNTAX,
-    results.RESULT_INAPPROPRIATE_AUTHENTICATION,
-    results.RESULT_INVALID_CREDENTIALS,
-    results.RESULT_CONSTRAINT_VIOLATION,
-    results.RESULT_UNWILLING_TO_PERFORM,
-}
 
 
 def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -67,7 +58,7 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
         self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
+        self._sockets: set[socket.socket] = set()
         self._aborted = False
 
     def seconds(self, at_most: int) -> int:
@@ -87,31 +78,25 @@ class Deadline:
     def watch(self, sock: socket.socket) -> None:
         """Make ``abort`` end what waits on this socket."""
         with self._lock:
-            self._socket = sock
+            self._sockets.add(sock)
             aborted = self._aborted
         if aborted:
             self.abort()
 
+    def release(self, sock: socket.socket) -> None:
+        """This socket goes on to serve others: ``abort`` must leave it alone."""
+        with self._lock:
+            self._sockets.discard(sock)
+
     def abort(self) -> None:
         """End the operation now; safe from any thread, and more than once."""
+        # Under the lock, so that no socket is shut after its release.
         with self._lock:
             self._aborted = True
-            watched = self._socket
-        if watched is not None:
-            with suppress(OSError):
-                # Not SSLSocket.shutdown, which takes the TLS state from under the reader.
-                socket.socket.shutdown(watched, socket.SHUT_RDWR)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry as the server sent it; attribute names are in lower case, values are bytes."""
-
-    dn: str
-    attributes: dict[str, list[bytes]]
-
-    def values(self, attribute: str) -> list[bytes]:
-        return self.attributes.get(attribute.lower(), [])
+            for watched in self._sockets:
+                with suppress(OSError):
+                    # Not SSLSocket.shutdown, which takes the TLS state from under the reader.
+                    socket.socket.shutdown(watched, socket.SHUT_RDWR)
 
 
 class _VerifiedTls(ldap3.Tls):
@@ -148,6 +133,9 @@ class Session:
         """Connect and start TLS. Raises ServerFailed with the cause."""
         self._server = server
         self._deadline = deadline
+        self._timeout = timeout
+        # Whether an answer may still be on its way: such a connection serves nobody else.
+        self.broken = False
         seconds = deadline.seconds(timeout)
         tls = _VerifiedTls(context, deadline)
         with self._failing():
@@ -182,6 +170,7 @@ class Session:
         raw = self._connection.socket
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._deadline.watch(raw)
+        # False is an answer too; the caller looks at the socket besides.
         if not self._connection.start_tls(read_server_info=False):
             raise ServerFailed(str(self._server), "refuses StartTLS; set up TLS on it")
 
@@ -202,11 +191,32 @@ class Session:
             self._connection.unbind()
         sock, self._connection.socket = self._connection.socket, None
         if sock is not None:
+            self._deadline.release(sock)
             with suppress(OSError):
                 sock.close()
 
-    def bind(self, dn: str, password: bytes) -> bool:
-        """Whether this password is right for this DN.
+    def lend(self, deadline: Deadline) -> None:
+        """Go on under another deadline. Raises DirectoryUnavailable when it has passed."""
+        self._deadline = deadline
+        self._connection.socket.settimeout(deadline.seconds(self._timeout))
+        deadline.watch(self._connection.socket)
+
+    def rest(self) -> None:
+        """Work under the last deadline is done; the connection waits for the next."""
+        self._deadline.release(self._connection.socket)
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """The server's verified certificate, as ``ssl.SSLSocket.getpeercert`` gives it."""
+        return dict(self._connection.socket.getpeercert() or {})
+
+    @property
+    def tls_version(self) -> str:
+        """For example ``TLSv1.3``."""
+        return str(self._connection.socket.version())
+
+    def bind(self, dn: str, password: bytes) -> BindAnswer:
+        """What the server says to this password for this DN.
 
         Bytes, because ldap3 runs text through SASLprep, which refuses valid passwords.
         Raises ServerFailed when the answer is not about the password, ValueError for an
@@ -219,15 +229,17 @@ class Session:
             self._connection.authentication = ldap3.SIMPLE
             self._connection.user, self._connection.password = dn, password
             try:
-                self._connection.bind(read_server_info=False)
+                # Not critical: a server that does not know the control ignores it.
+                self._connection.bind(
+                    read_server_info=False, controls=[(PASSWORD_POLICY, False, None)]
+                )
             finally:
                 self._connection.password = None
             result = self._connection.result
-            if result["result"] == results.RESULT_SUCCESS:
-                return True
-            if result["result"] in _REFUSED:
-                return False
-            raise ServerFailed(str(self._server), f"answered the bind with {_words(result)}")
+            answer = read_bind_answer(result)
+            if answer is None:
+                raise ServerFailed(str(self._server), f"answered the bind with {_words(result)}")
+            return answer
 
     def search(
         self,
@@ -237,8 +249,9 @@ class Session:
         *,
         limit: int,
         page: int = 200,
+        base_only: bool = False,
     ) -> list[Entry]:
-        """Entries below a base, read page by page; referrals are skipped.
+        """Entries below a base, or the base itself, read page by page; referrals are skipped.
 
         Reading stops after more than ``limit`` entries: then ``limit + 1`` come back, so that
         the caller sees that there are more. Raises ServerFailed when a page does not end in
@@ -252,11 +265,14 @@ class Session:
                 self._connection.search(
                     base_dn,
                     search_filter,
+                    search_scope=ldap3.BASE if base_only else ldap3.SUBTREE,
                     attributes=list(attributes),
                     paged_size=min(page, limit + 1),
                     paged_cookie=cookie,
                 )
                 result = self._connection.result
+                if base_only and result["result"] == results.RESULT_NO_SUCH_OBJECT:
+                    return []
                 if result["result"] != results.RESULT_SUCCESS:
                     raise ServerFailed(
                         str(self._server),
@@ -283,6 +299,7 @@ class Session:
         except (ServerFailed, DirectoryError):
             raise
         except Exception as error:
+            self.broken = True
             cause = tls.failure if tls and tls.failure else error
             raise ServerFailed(str(self._server), _explain(cause)) from error
 

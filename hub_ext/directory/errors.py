@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from hub_ext.i18n import N_, Gettext
+
+from .standing import Standing
 
 
 class DirectoryError(Exception):
     """Base of this package's errors.
 
     Attributes:
-        outcome: a stable, machine-readable word for the log.
+        outcome: a stable, machine-readable word for the log and the audit trail.
         status: the HTTP status that fits.
+        dismissal: whether the person is not to work here any more, so that after a grace their
+            running servers are stopped; a lock or an expired password is not that.
         message: an English sentence for the person, with ``{placeholders}``, translated
             where it is shown.
         params: the values of the placeholders.
@@ -21,6 +26,7 @@ class DirectoryError(Exception):
 
     outcome = "error"
     status = 500
+    dismissal = False
 
     def __init__(
         self, message: str, *, params: Mapping[str, object] | None = None, detail: str = ""
@@ -44,10 +50,55 @@ class WrongCredentials(DirectoryError):
     outcome = "wrong_credentials"
     status = 403
 
-    def __init__(self, detail: str = "") -> None:
+    def __init__(self, detail: str = "", standing: Standing | None = None) -> None:
+        """``standing``: what the directory said besides; for the log, as it may tell a stranger
+        that the account exists."""
         super().__init__(
             N_("Unknown name or wrong password. Please check both and try again."), detail=detail
         )
+        if standing:
+            self.outcome = standing.value
+
+
+class TooManyAttempts(DirectoryError):
+    """Too many wrong passwords for a name, known or not, or from one address."""
+
+    outcome = "too_many_attempts"
+    status = 429
+
+    def __init__(self, seconds: float, what: str) -> None:
+        super().__init__(
+            N_("Too many failed logins. Please try again in {minutes} minutes."),
+            params={"minutes": max(1, math.ceil(seconds / 60))},
+            detail=f"too many failed logins {what}; again in {seconds:.0f} s",
+        )
+
+
+class AccountBarred(DirectoryError):
+    """The directory says that this account may not be used, or not now."""
+
+    status = 403
+
+    def __init__(self, standing: Standing, dn: str) -> None:
+        self.standing = standing
+        self.outcome = standing.value
+        self.dismissal = standing in (Standing.DISABLED, Standing.EXPIRED)
+        super().__init__(_SENTENCES[standing], detail=f"{dn}: {standing.value}")
+
+
+_SENTENCES = {
+    Standing.DISABLED: N_("Your account is disabled. Please ask the administrators."),
+    Standing.EXPIRED: N_("Your account has expired. Please ask the administrators."),
+    Standing.LOCKED: N_(
+        "Your account is locked after too many wrong passwords. "
+        "Please wait, or ask the administrators."
+    ),
+    Standing.MUST_CHANGE: N_(
+        "Your password must be changed before you can log in here. Please change it first."
+    ),
+    Standing.PASSWORD_EXPIRED: N_("Your password has expired. Please change it first."),
+    Standing.NOT_NOW: N_("Your account may not log in at this time or from this place."),
+}
 
 
 class AccountUnusable(DirectoryError):
@@ -62,6 +113,7 @@ class AccountGone(DirectoryError):
 
     outcome = "account_gone"
     status = 403
+    dismissal = True
 
     def __init__(self, detail: str) -> None:
         super().__init__(N_("Your account is no longer in the directory."), detail=detail)
@@ -72,6 +124,7 @@ class NotAllowed(DirectoryError):
 
     outcome = "not_allowed"
     status = 403
+    dismissal = True
 
     def __init__(self, groups: Sequence[str]) -> None:
         super().__init__(
@@ -80,6 +133,40 @@ class NotAllowed(DirectoryError):
                 "Please ask the administrators to be added to one."
             ),
             detail=f"in none of allowed_groups ({', '.join(groups)})",
+        )
+
+
+class Denied(DirectoryError):
+    """The password was right, but a group of this person may not use the site."""
+
+    outcome = "denied"
+    status = 403
+    dismissal = True
+
+    def __init__(self, groups: Sequence[str]) -> None:
+        super().__init__(
+            N_(
+                "Your account is in a group that may not use this site. "
+                "Please ask the administrators."
+            ),
+            detail=f"in one of denied_groups ({', '.join(groups)})",
+        )
+
+
+class NameTaken(DirectoryError):
+    """The name belonged to somebody else before, whose home and servers it still has."""
+
+    outcome = "name_taken"
+    status = 403
+
+    def __init__(self, name: str, old: str, new: str) -> None:
+        super().__init__(
+            N_(
+                "Your name was used on this site by another person before. "
+                "Please ask the administrators to free it."
+            ),
+            detail=f"{name!r} belongs to the directory's id {old}, and this entry has {new}; move "
+            f"the home away, then run: labcommons ldap release {name}",
         )
 
 

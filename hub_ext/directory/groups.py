@@ -1,19 +1,23 @@
-"""The groups of a person: named as member by DN (nested) or by name, and the primary group.
+"""The groups of a person, nested ones included, each kind of directory in its way.
 
-``groupOfNames`` lists DNs of people and of groups (RFC 4519), ``posixGroup`` lists names
-(RFC 2307); the primary group of a person is only in their gidNumber.
+``member``: groups that list the person by DN (groupOfNames, groupOfUniqueNames: RFC 4519) or
+by name (posixGroup: RFC 2307), then the groups that list those, and so on. ``memberof``: the
+server lists them at the person and at each group. ``in-chain``: Active Directory walks the
+chain itself (LDAP_MATCHING_RULE_IN_CHAIN); elsewhere that rule finds nothing and says success.
+The primary group of a person is in none of these, only in their gidNumber or primaryGroupID.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from ldap3.core.exceptions import LDAPInvalidDnError
 from ldap3.utils.dn import parse_dn
 
-from .accounts import Account, escape_filter_value, parse_id
-from .connection import Entry, Session
+from .accounts import Account, escape_filter_bytes, escape_filter_value, parse_id
+from .entry import Entry, Searcher
 from .servers import Log
 from .settings import DirectorySettings
 
@@ -25,12 +29,20 @@ _CHUNK = 50
 _MAX_NAME = 255
 
 
-@dataclass(frozen=True)
-class Membership:
-    """Names of all groups, sorted, and the gids of those that have one (the primary included)."""
+_IN_CHAIN = "1.2.840.113556.1.4.1941"
+_ATTRIBUTE = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+# One escaped character of a DN, or all bytes of one that is not ASCII.
+_DN_ESCAPE = re.compile(r"\\([0-9A-Fa-f]{2}(?:\\[0-9A-Fa-f]{2})*|.)", re.DOTALL)
 
-    names: tuple[str, ...]
-    gids: tuple[int, ...]
+
+@dataclass(frozen=True)
+class Groups:
+    """Names of all groups, sorted, their DNs in comparable form, and the gids of those that
+    have one (the primary included)."""
+
+    names: tuple[str, ...] = ()
+    gids: tuple[int, ...] = ()
+    dns: tuple[str, ...] = ()
 
 
 def normal_dn(dn: str) -> str:
@@ -43,61 +55,158 @@ def normal_dn(dn: str) -> str:
 
 
 def read_groups(
-    session: Session, settings: DirectorySettings, account: Account, log: Log
-) -> Membership:
-    """All groups of a person, breadth-first through nested ones.
+    searcher: Searcher, settings: DirectorySettings, account: Account, entry: Entry, log: Log
+) -> Groups:
+    """All groups of a person. What cannot be a group's name or gid here is skipped with a warning.
 
     Groups that contain each other end the walk as they were seen before; ``group_depth``
-    bounds it besides. What cannot be a group's name or gid here is skipped with a warning.
+    bounds it besides.
     """
-    found: dict[str, Entry] = {}
-    if settings.group_base_dn is not None:
-        terms = [
-            f"(member={escape_filter_value(account.dn)})",
-            f"(memberUid={escape_filter_value(account.entry_name)})",
-            f"({settings.gid_attribute}={account.gid})",
-        ]
-        for _ in range(settings.group_depth):
-            fresh = [
-                group
-                for group in _groups_with(session, settings, terms)
-                if found.setdefault(normal_dn(group.dn), group) is group
-            ]
-            if not fresh:
-                break
-            if len(found) > _MAX_GROUPS:
-                log.error(
-                    "directory: %s is in more than %d groups below %s; check group_base_dn and "
-                    "group_filter. The rest is left out",
-                    account.dn,
-                    _MAX_GROUPS,
-                    settings.group_base_dn,
-                )
-                break
-            terms = [f"(member={escape_filter_value(group.dn)})" for group in fresh]
-        else:
-            log.warning(
-                "directory: groups of %s are nested deeper than group_depth=%d; "
-                "the rest is left out",
-                account.dn,
-                settings.group_depth,
-            )
+    found = _Walk(searcher, settings, account, entry, log).groups()
     names = {name for group in found.values() if (name := _name(group, settings, log))}
     gids = {gid for group in found.values() if (gid := _gid(group, settings, log))}
-    return Membership(tuple(sorted(names)), tuple(sorted(gids | {account.gid})))
+    return Groups(tuple(sorted(names)), tuple(sorted(gids | {account.gid})), tuple(sorted(found)))
 
 
-def _groups_with(
-    session: Session, settings: DirectorySettings, terms: Sequence[str]
-) -> Iterator[Entry]:
-    assert settings.group_base_dn is not None
-    for start in range(0, len(terms), _CHUNK):
-        yield from session.search(
-            settings.group_base_dn,
-            f"(&{settings.group_filter}(|{''.join(terms[start : start + _CHUNK])}))",
-            [settings.group_name_attribute, settings.gid_attribute],
-            limit=_MAX_GROUPS,
-        )
+class _Walk:
+    """From a person up through the groups; ``found`` by comparable DN."""
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        settings: DirectorySettings,
+        account: Account,
+        entry: Entry,
+        log: Log,
+    ) -> None:
+        self._searcher = searcher
+        self._settings = settings
+        self._account = account
+        self._entry = entry
+        self._log = log
+        self._found: dict[str, Entry] = {}
+        self._asked: set[str] = set()
+
+    def groups(self) -> dict[str, Entry]:
+        if self._settings.group_base_dn is not None:
+            if self._settings.group_membership == "in-chain":
+                self._by_chain()
+            else:
+                self._by_levels()
+        return self._found
+
+    def _by_levels(self) -> None:
+        upwards = self._listing if self._settings.group_membership == "member" else self._listed
+        level = upwards([self._entry], self._posix_terms())
+        for _ in range(1, self._settings.group_depth):
+            if not level:
+                return
+            if len(self._found) > _MAX_GROUPS:
+                self._log.error(
+                    "directory: %s is in more than %d groups below %s; check group_base_dn and "
+                    "group_filter. The rest is left out",
+                    self._account.dn,
+                    _MAX_GROUPS,
+                    self._settings.group_base_dn,
+                )
+                return
+            level = upwards(level, [])
+        if level:
+            self._log.warning(
+                "directory: groups of %s are nested deeper than group_depth=%d; "
+                "the rest is left out",
+                self._account.dn,
+                self._settings.group_depth,
+            )
+
+    def _by_chain(self) -> None:
+        dns = [self._account.dn]
+        if sid := _primary_group_sid(self._entry):
+            dns += [group.dn for group in self._add([f"(objectSid={escape_filter_bytes(sid)})"])]
+        chain = [f"(member:{_IN_CHAIN}:={escape_filter_value(dn)})" for dn in dns]
+        self._add([*chain, *self._posix_terms()])
+
+    def _posix_terms(self) -> list[str]:
+        return [
+            f"(memberUid={escape_filter_value(self._account.entry_name)})",
+            f"({self._settings.gid_attribute}={self._account.gid})",
+        ]
+
+    def _listing(self, level: Sequence[Entry], more: Sequence[str]) -> list[Entry]:
+        """The groups that list these as members."""
+        dns = [escape_filter_value(entry.dn) for entry in level]
+        kinds = ["member"]
+        # Only where the site has such groups: an attribute without index makes a search slow.
+        if "groupofuniquenames" in self._settings.group_filter.lower():
+            kinds.append("uniqueMember")
+        return self._add([*(f"({kind}={dn})" for dn in dns for kind in kinds), *more])
+
+    def _listed(self, level: Sequence[Entry], more: Sequence[str]) -> list[Entry]:
+        """The groups in the memberOf of these.
+
+        A DN cannot be asked for in a filter everywhere: groups are asked for by the name in
+        their DN, and kept where the whole DN is right.
+        """
+        values = [value for entry in level for value in entry.values("memberOf")]
+        dns = {normal_dn(value.decode("utf-8", "replace")): value for value in values}
+        wanted = dns.keys() - self._found.keys() - self._asked
+        self._asked |= wanted
+        terms = [term for dn in sorted(wanted) if (term := _rdn_term(dns[dn]))]
+        listed = self._add(terms, only=wanted) if terms else []
+        return listed + (self._add(more) if more else [])
+
+    def _add(self, terms: Sequence[str], only: Set[str] | None = None) -> list[Entry]:
+        """The groups that fit any of the terms and were not found before."""
+        assert self._settings.group_base_dn is not None
+        attributes = [self._settings.group_name_attribute, self._settings.gid_attribute]
+        if self._settings.group_membership == "memberof":
+            attributes.append("memberOf")
+        fresh = []
+        for start in range(0, len(terms), _CHUNK):
+            for group in self._searcher.search(
+                self._settings.group_base_dn,
+                f"(&{self._settings.group_filter}(|{''.join(terms[start : start + _CHUNK])}))",
+                attributes,
+                limit=_MAX_GROUPS,
+            ):
+                dn = normal_dn(group.dn)
+                if dn not in self._found and (only is None or dn in only):
+                    self._found[dn] = group
+                    fresh.append(group)
+        return fresh
+
+
+def _rdn_term(dn: bytes) -> str | None:
+    """``cn=a,ou=groups`` -> ``(cn=a)``; None for what is no DN."""
+    try:
+        kind, value, _ = parse_dn(dn.decode("utf-8"), escape=False, strip=True)[0]
+    except (LDAPInvalidDnError, UnicodeDecodeError, IndexError):
+        return None
+    # Escapes in a DN are backslash and character, or backslash and two hexadecimal digits.
+    plain = _DN_ESCAPE.sub(lambda match: _unescaped(match[1]), value)
+    return f"({kind}={escape_filter_value(plain)})" if _ATTRIBUTE.fullmatch(kind) else None
+
+
+def _unescaped(escape: str) -> str:
+    if len(escape) == 1:
+        return escape
+    return bytes.fromhex(escape.replace("\\", "")).decode("utf-8", "replace")
+
+
+def _primary_group_sid(entry: Entry) -> bytes | None:
+    """The SID of a person's primary group: their domain's, with primaryGroupID at the end.
+
+    A SID is revision, count, six bytes of authority, then ``count`` numbers of four bytes,
+    little-endian; the last one is relative to the domain (MS-DTYP 2.4.2.2).
+    """
+    sids, groups = entry.values("objectSid"), entry.values("primaryGroupID")
+    if len(sids) != 1 or len(groups) != 1:
+        return None
+    sid, relative = sids[0], groups[0].decode("ascii", "replace")
+    if len(sid) < 12 or len(sid) != 8 + 4 * sid[1] or not relative.isdecimal():
+        return None
+    number = int(relative)
+    return sid[:-4] + number.to_bytes(4, "little") if number < 2**32 else None
 
 
 def _name(group: Entry, settings: DirectorySettings, log: Log) -> str | None:

@@ -3,6 +3,8 @@
 from hub_ext.store.database import Store, StoreError
 from hub_ext.store.models import (
     Base,
+    DirectoryFailures,
+    DirectoryPerson,
     EnvironmentVersion,
     GpuDevice,
     Kernel,
@@ -13,6 +15,8 @@ from hub_ext.store.models import (
 
 __all__ = [
     "Base",
+    "DirectoryFailures",
+    "DirectoryPerson",
     "EnvironmentVersion",
     "GpuDevice",
     "Kernel",

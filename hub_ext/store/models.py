@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     DateTime,
     Enum,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -164,3 +165,28 @@ class Kernel(Base):
     registered_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
 
     __table_args__ = (Index("uq_kernels", "name", "environment", "version", unique=True),)
+
+
+class DirectoryPerson(Base):
+    """A person of the hub as the directory last spoke of them. Times are seconds since 1970."""
+
+    __tablename__ = "directory_people"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)  # in the hub
+    # The directory's stable id (entryUUID, objectGUID): one name in the hub for each.
+    directory_id: Mapped[str | None] = mapped_column(String(64), unique=True)
+    confirmed: Mapped[float] = mapped_column(Float(53))
+    barred: Mapped[float | None] = mapped_column(Float(53))
+    reason: Mapped[str | None] = mapped_column(String(64))
+    dismissed: Mapped[bool] = mapped_column(Boolean, default=False)
+    roles: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class DirectoryFailures(Base):
+    """Failed logins of a name or from an address, within the throttle's window."""
+
+    __tablename__ = "directory_failures"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    times: Mapped[list[float]] = mapped_column(JSON)  # seconds since 1970
+    last: Mapped[float] = mapped_column(Float(53))

@@ -21,9 +21,12 @@ ALICE = SimpleNamespace(name="alice")
 
 
 @pytest.fixture
-def authenticator(slapd):
+def authenticator(slapd, tmp_path):
+    """Made anew with the same ``state_database``, it is the hub after a restart."""
+
     def make(server=slapd, **traits):
-        config = Config({"LDAPAuthenticator": {**server.traits(), **traits}})
+        state = {"state_database": f"sqlite:///{tmp_path / 'state.sqlite'}"}
+        config = Config({"LDAPAuthenticator": {**server.traits(), **state, **traits}})
         made = LDAPAuthenticator(config=config)
         made.log = logging.getLogger("authenticator")
         return made

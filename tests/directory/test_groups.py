@@ -10,7 +10,7 @@ pytestmark = pytest.mark.ldap
 
 
 async def groups_of(directory, name):
-    return (await directory.lookup(name)).membership
+    return (await directory.lookup(name)).groups
 
 
 async def test_groups_in_groups_count_and_a_cycle_ends(directory):

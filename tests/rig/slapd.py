@@ -35,6 +35,16 @@ ODD_PASSWORDS = {
     "long": "x" * 1000,
 }
 MANY_GROUPS = 700
+# What an overlay adds to the database's configuration.
+OVERLAYS = {
+    "ppolicy": f"overlay ppolicy\nppolicy_default cn=policy,ou=services,{SUFFIX}\n"
+    "ppolicy_use_lockout",
+    "memberof": "overlay memberof\nmemberof-group-oc groupOfNames",
+    # Dynamic groups, and memberOf of groups in groups.
+    "dynlist": "overlay dynlist\n"
+    "dynlist-attrset groupOfURLs memberURL member+memberOf@groupOfNames*",
+}
+LOCKOUT = 5  # wrong passwords after which the ppolicy overlay locks an account
 _SLAPD, _SLAPADD = "/usr/sbin/slapd", "/usr/sbin/slapadd"
 _PATIENCE = 15.0  # seconds for slapd to answer
 
@@ -49,8 +59,14 @@ class Slapd:
         hosts: Sequence[str] = ("localhost", "127.0.0.1"),
         expired: bool = False,
         referral: str = "ldap://127.0.0.1:1/",
+        overlays: Sequence[str] = (),
+        more: Sequence[str] = (),
     ) -> None:
-        """``hosts`` are the names in its certificate; ``referral`` is where two entries point."""
+        """``hosts`` are the names in its certificate; ``referral`` is where two entries point.
+
+        ``overlays``: any of OVERLAYS. ``more``: records besides its own, made by ``record``,
+        ``person`` and ``group``.
+        """
         if not Path(_SLAPD).exists() or not Path(_SLAPADD).exists():
             raise RuntimeError(f"{_SLAPD} is missing: apt-get install slapd ldap-utils")
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,11 +77,12 @@ class Slapd:
         self._certificate, self._key = authority.issue(*hosts, expired=expired)
         self.password_file = folder / "service-password"
         self.password_file.write_text(SERVICE_PASSWORD + "\n")
+        self._overlays = overlays
         self._configuration = folder / "slapd.conf"
         self._configuration.write_text(self._render_configuration())
         (folder / "db").mkdir()
         seed = folder / "seed.ldif"
-        seed.write_text(_seed(referral))
+        seed.write_text(_seed(referral, more))
         subprocess.run(
             [_SLAPADD, "-q", "-f", str(self._configuration), "-l", str(seed)],
             check=True,
@@ -167,12 +184,14 @@ class Slapd:
     def _render_configuration(self) -> str:
         schemas = "\n".join(
             f"include /etc/ldap/schema/{name}.schema"
-            for name in ("core", "cosine", "inetorgperson", "nis")
+            for name in ("core", "cosine", "inetorgperson", "nis", "dyngroup")
         )
+        modules = "\n".join(f"moduleload {name}" for name in ("back_mdb", *self._overlays))
+        overlays = "\n".join(OVERLAYS[name] for name in self._overlays)
         return f"""\
 {schemas}
 modulepath /usr/lib/ldap
-moduleload back_mdb
+{modules}
 pidfile {self._folder}/slapd.pid
 TLSCACertificateFile {self.ca_file}
 TLSCertificateFile {self._certificate}
@@ -185,9 +204,10 @@ rootdn "cn=root,{SUFFIX}"
 rootpw root
 directory {self._folder}/db
 maxsize 134217728
-index objectClass,uid,member,memberUid,gidNumber eq
+index objectClass,uid,entryUUID,member,uniqueMember,memberUid,gidNumber eq
 access to attrs=userPassword by anonymous auth by * none
 access to * by users read by anonymous auth
+{overlays}
 """
 
 
@@ -199,7 +219,7 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _record(dn: str, classes: str, *lines: tuple[str, str]) -> str:
+def record(dn: str, classes: str, *lines: tuple[str, str]) -> str:
     """One LDIF record; every value in base64, so that none needs care."""
     # slapadd joins the values of an attribute only where they stand together.
     values = [("objectClass", name) for name in classes.split()]
@@ -209,10 +229,10 @@ def _record(dn: str, classes: str, *lines: tuple[str, str]) -> str:
     )
 
 
-def _person(
+def person(
     name: str, number: int, *more: tuple[str, str], password: str = "", display_name: str = ""
 ) -> str:
-    return _record(
+    return record(
         f"uid={name},{PEOPLE}",
         "inetOrgPerson posixAccount",
         ("uid", name),
@@ -227,8 +247,8 @@ def _person(
     )
 
 
-def _group(name: str, *members: str) -> str:
-    return _record(
+def group(name: str, *members: str) -> str:
+    return record(
         f"cn={name},{GROUPS}",
         "groupOfNames",
         ("cn", name),
@@ -236,8 +256,8 @@ def _group(name: str, *members: str) -> str:
     )
 
 
-def _posix_group(name: str, gid: int, *names: str) -> str:
-    return _record(
+def posix_group(name: str, gid: int, *names: str) -> str:
+    return record(
         f"cn={name},{GROUPS}",
         "posixGroup",
         ("cn", name),
@@ -246,26 +266,26 @@ def _posix_group(name: str, gid: int, *names: str) -> str:
     )
 
 
-def _seed(referral: str) -> str:
+def _seed(referral: str, more: Sequence[str]) -> str:
     units = [
-        _record(f"ou={name},{SUFFIX}", "organizationalUnit", ("ou", name))
+        record(f"ou={name},{SUFFIX}", "organizationalUnit", ("ou", name))
         for name in ("people", "groups", "services")
     ]
     people = [
-        _person("alice", 20003, ("preferredLanguage", "en")),
-        _person("bob", 20002, ("preferredLanguage", "zh-CN")),
-        _person("carol", 20001),
-        _person("dan", 20004),
-        *(_person(f"s{number:02}", 20100 + number) for number in range(1, 6)),
+        person("alice", 20003, ("preferredLanguage", "en")),
+        person("bob", 20002, ("preferredLanguage", "zh-CN")),
+        person("carol", 20001),
+        person("dan", 20004),
+        *(person(f"s{number:02}", 20100 + number) for number in range(1, 6)),
         *(
-            _person(name, 20200 + number, password=password)
+            person(name, 20200 + number, password=password)
             for number, (name, password) in enumerate(ODD_PASSWORDS.items())
         ),
-        _person("MixedCase", 20300),
-        _person("many", 20301),
-        _person("huge", 20302, display_name="A" * 1_000_000),
+        person("MixedCase", 20300),
+        person("many", 20301),
+        person("huge", 20302, display_name="A" * 1_000_000),
         # A DN that needs escaping in DNs and in filters, and breaks str.format.
-        _record(
+        record(
             f"cn=Li\\, {{Wei}} (lab)*,{PEOPLE}",
             "inetOrgPerson posixAccount",
             ("cn", "Li, {Wei} (lab)*"),
@@ -277,7 +297,7 @@ def _seed(referral: str) -> str:
             ("userPassword", "liwei-secret"),
         ),
         # Accounts that no server must be started for.
-        _record(
+        record(
             f"uid=nonumber,{PEOPLE}",
             "inetOrgPerson",
             ("uid", "nonumber"),
@@ -285,14 +305,14 @@ def _seed(referral: str) -> str:
             ("sn", "Number"),
             ("userPassword", "nonumber-secret"),
         ),
-        _person("twonames", 20304, ("uid", "othername")),
-        _person("rootlike", 0),
-        _person("system", 33),
-        _person("bad name", 20305),
-        _person("..", 20306),
+        person("twonames", 20304, ("uid", "othername")),
+        person("rootlike", 0),
+        person("system", 33),
+        person("bad name", 20305),
+        person("..", 20306),
         # Two entries that answer to one name.
-        _person("double", 20307),
-        _record(
+        person("double", 20307),
+        record(
             f"cn=double,{PEOPLE}",
             "inetOrgPerson",
             ("cn", "double"),
@@ -302,27 +322,27 @@ def _seed(referral: str) -> str:
         ),
     ]
     groups = [
-        _group("platform-admins", "uid=carol,ou=people"),
-        _group("team-vision", "uid=bob,ou=people", "uid=alice,ou=people"),
+        group("platform-admins", "uid=carol,ou=people"),
+        group("team-vision", "uid=bob,ou=people", "uid=alice,ou=people"),
         # staff contains team-vision; staff and everyone contain each other.
-        _group("staff", "cn=team-vision,ou=groups", "cn=everyone,ou=groups"),
-        _group("everyone", "cn=staff,ou=groups"),
-        _group("odd", "cn=Li\\, {Wei} (lab)*,ou=people"),
+        group("staff", "cn=team-vision,ou=groups", "cn=everyone,ou=groups"),
+        group("everyone", "cn=staff,ou=groups"),
+        group("odd", "cn=Li\\, {Wei} (lab)*,ou=people"),
         # Somebody who may edit this group gave it a second name.
-        _record(
+        record(
             f"cn=hobby,{GROUPS}",
             "groupOfNames",
             ("cn", "hobby"),
             ("cn", "platform-admins"),
             ("member", f"uid=alice,{PEOPLE}"),
         ),
-        _posix_group("lab-users", 20000),
-        _posix_group("team-vision-posix", 21001, "bob", "alice"),
-        _posix_group("wheel", 0, "alice"),
-        *(_group(f"many-{number:03}", "uid=many,ou=people") for number in range(MANY_GROUPS)),
+        posix_group("lab-users", 20000),
+        posix_group("team-vision-posix", 21001, "bob", "alice"),
+        posix_group("wheel", 0, "alice"),
+        *(group(f"many-{number:03}", "uid=many,ou=people") for number in range(MANY_GROUPS)),
     ]
     referrals = [
-        _record(
+        record(
             f"cn=elsewhere,{base}",
             "referral extensibleObject",
             ("cn", "elsewhere"),
@@ -330,11 +350,11 @@ def _seed(referral: str) -> str:
         )
         for base in (PEOPLE, GROUPS)
     ]
-    root = _record(SUFFIX, "dcObject organization", ("dc", "lab"), ("o", "Lab"))
-    service = _record(
+    root = record(SUFFIX, "dcObject organization", ("dc", "lab"), ("o", "Lab"))
+    service = record(
         SERVICE_DN,
         "organizationalRole simpleSecurityObject",
         ("cn", "labcommons"),
         ("userPassword", SERVICE_PASSWORD),
     )
-    return "\n\n".join([root, *units, service, *people, *groups, *referrals]) + "\n"
+    return "\n\n".join([root, *units, service, *people, *groups, *referrals, *more]) + "\n"
