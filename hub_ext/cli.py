@@ -15,6 +15,7 @@ COMMANDS = {
     "hub": "hub_ext.app:hub",
     "console": "hub_ext.console.app:console",
     "kernels": "kernels.service:kernels",
+    "ldap": "hub_ext.directory.cli:ldap",
     "site": "hub_ext.admin_cli:site",
     "store": "hub_ext.admin_cli:store",
     "tls": "hub_ext.tls:tls",

@@ -123,7 +123,7 @@ def entry_attributes(settings: DirectorySettings) -> list[str]:
         settings.display_name_attribute,
         settings.mail_attribute,
         settings.language_attribute,
-        *STANDING_ATTRIBUTES,
+        *STANDING_ATTRIBUTES[settings.server_type],
     ]
     if settings.group_membership == "memberof":
         names.append("memberOf")

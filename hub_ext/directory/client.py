@@ -68,6 +68,8 @@ class Directory:
         )
         self.pool = ServicePool(self.open_service_session)
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="directory")
+        # A crowd waits here and not in the executor: handing it over at once holds up the loop.
+        self._slots = asyncio.Semaphore(settings.threads)
 
     async def login(self, login: str, password: str, gate: Gate = lambda name: None) -> Person:
         """The person with this name and password.
@@ -117,12 +119,13 @@ class Directory:
 
     async def _within_deadline(self, work: Callable[[Deadline], T]) -> T:
         """Run ``work`` in a thread; waiting for a free one counts."""
-        await self.discover()
         deadline = Deadline(self._settings.login_deadline)
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work, deadline)
         try:
             async with asyncio.timeout(self._settings.login_deadline):
-                return await future
+                await self.discover()
+                async with self._slots:
+                    loop = asyncio.get_running_loop()
+                    return await loop.run_in_executor(self._threads, work, deadline)
         except TimeoutError:
             raise DirectoryUnavailable(
                 [f"no answer within the deadline of {self._settings.login_deadline:g} s"]

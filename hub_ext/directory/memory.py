@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from hub_ext.store import DirectoryFailures, DirectoryPerson, Store, StoreError
@@ -23,6 +23,8 @@ from .servers import Log
 
 # Keys of failures kept at once; beyond, the oldest are forgotten. Guessed names are keys too.
 _MAX_KEYS = 20_000
+# Seconds for which changes are gathered before they are written.
+_GATHER = 0.2
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Memory:
         self._dirty_failures: set[str] = set()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="directory-memory")
         self._scheduled = False
+        self._closing = threading.Event()
 
     def load(self, oldest_failure: float) -> None:
         """Bring the tables up to date and read them. Raises StoreError."""
@@ -129,8 +132,8 @@ class Memory:
         with self._lock:
             return list(self._failures.get(key, ()))
 
-    def set_failures(self, key: str, times: list[float]) -> None:
-        """Empty: none."""
+    def set_failures(self, key: str, times: list[float], *, keep: bool = True) -> None:
+        """Empty: none. Without ``keep`` the database is not told."""
         key = key[:255]
         with self._lock:
             self._failures.pop(key, None)
@@ -140,11 +143,14 @@ class Memory:
                 oldest = next(iter(self._failures))
                 del self._failures[oldest]
                 self._dirty_failures.add(oldest)
+            if not keep or not (times or key in self._written):
+                return
             self._dirty_failures.add(key)
         self._write_soon()
 
     def close(self) -> None:
         """Write what is left."""
+        self._closing.set()
         self._writer.shutdown(wait=True)
         if self._store:
             self._store.close()
@@ -167,27 +173,30 @@ class Memory:
         self._writer.submit(self._write)
 
     def _write(self) -> None:
+        # A crowd at the door becomes one transaction.
+        self._closing.wait(_GATHER)
         with self._lock:
             self._scheduled = False
             people = [self._people[name] for name in self._dirty_people if name in self._people]
             failures = {key: list(self._failures.get(key, ())) for key in self._dirty_failures}
-            gone = {key for key, times in failures.items() if not times} & self._written
-            new = {key: times for key, times in failures.items() if times}
             dirty = self._dirty_people, self._dirty_failures
             self._dirty_people, self._dirty_failures = set(), set()
+        new = {key: times for key, times in failures.items() if times}
 
         def work(session: Session) -> None:
-            for person in people:
-                session.merge(_row(person))
-            for key, times in new.items():
-                session.merge(DirectoryFailures(key=key, times=times, last=times[-1]))
+            _replace(session, DirectoryPerson, [_row(person) for person in people])
+            _replace(
+                session,
+                DirectoryFailures,
+                [{"key": key, "times": times, "last": times[-1]} for key, times in new.items()],
+            )
+            gone = failures.keys() - new.keys()
             if gone:
                 session.execute(delete(DirectoryFailures).where(DirectoryFailures.key.in_(gone)))
 
         assert self._store is not None
         try:
-            if people or new or gone:
-                self._store.transact(work)
+            self._store.transact(work)
         except StoreError as error:
             # What is not written now is written with the next change.
             self._log.error("directory: not remembered for the next start: %s", error)
@@ -196,7 +205,19 @@ class Memory:
                 self._dirty_failures |= dirty[1]
         else:
             with self._lock:
-                self._written = (self._written | new.keys()) - gone
+                self._written = (self._written - failures.keys()) | new.keys()
+
+
+def _replace(
+    session: Session, table: type[DirectoryPerson | DirectoryFailures], rows: list[dict[str, Any]]
+) -> None:
+    """Insert these rows, or update those that are there; in two statements, however many."""
+    key = table.__mapper__.primary_key[0]
+    known = set(session.scalars(select(key).where(key.in_([row[key.name] for row in rows]))))
+    if new := [row for row in rows if row[key.name] not in known]:
+        session.execute(insert(table), new)
+    if old := [row for row in rows if row[key.name] in known]:
+        session.execute(update(table), old)
 
 
 def _remembered(row: DirectoryPerson) -> Remembered:
@@ -211,16 +232,16 @@ def _remembered(row: DirectoryPerson) -> Remembered:
     )
 
 
-def _row(person: Remembered) -> DirectoryPerson:
-    return DirectoryPerson(
-        name=person.name,
-        directory_id=person.id or None,
-        confirmed=person.confirmed,
-        barred=person.barred,
-        reason=person.reason or None,
-        dismissed=person.dismissed,
-        roles=dict(person.roles),
-    )
+def _row(person: Remembered) -> dict[str, Any]:
+    return {
+        "name": person.name,
+        "directory_id": person.id or None,
+        "confirmed": person.confirmed,
+        "barred": person.barred,
+        "reason": person.reason or None,
+        "dismissed": person.dismissed,
+        "roles": dict(person.roles),
+    }
 
 
 def release(store: Store, name: str) -> bool:

@@ -57,6 +57,7 @@ class DirectorySettings:
     """
 
     user_base_dn: str
+    server_type: str = "openldap"
     servers: tuple[Server, ...] = ()
     dns_domain: str = ""
     ca_file: Path | None = None
@@ -65,7 +66,7 @@ class DirectorySettings:
     timeout: int = 5
     login_deadline: float = 12.0
     cool_down: float = 30.0
-    threads: int = 12
+    threads: int = 8
     user_dn_templates: tuple[str, ...] = ()
     user_filter: str = PRESETS["openldap"].user_filter
     netbios_domain: str = ""
@@ -91,6 +92,8 @@ class DirectorySettings:
                 "servers: name at least one, for example ldaps://ldap.example.org, "
                 "or the dns_domain whose SRV records name them"
             )
+        if self.server_type not in PRESETS:
+            raise SettingsError(f"server_type: one of {', '.join(sorted(PRESETS))}")
         if not self.user_base_dn:
             raise SettingsError(
                 "user_base_dn: say where people are, for example ou=people,dc=example,dc=org"

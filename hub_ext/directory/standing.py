@@ -26,17 +26,19 @@ class Standing(StrEnum):
     NOT_NOW = "not_at_this_time_or_place"
 
 
-# All that the rules below read. A server ignores the names that it does not know.
-STANDING_ATTRIBUTES = (
-    # Active Directory
-    *("userAccountControl", "msDS-User-Account-Control-Computed", "accountExpires"),
-    *("lockoutTime", "pwdLastSet"),
-    # password policy, shadow
-    *("pwdAccountLockedTime", "pwdReset", "pwdStartTime", "pwdEndTime", "shadowExpire"),
-    # 389-DS, FreeIPA
-    *("nsAccountLock", "accountUnlockTime", "passwordExpirationTime"),
-    *("krbPrincipalExpiration", "krbPasswordExpiration"),
-)
+_OF_389_DS = ("nsAccountLock", "accountUnlockTime", "passwordExpirationTime", "shadowExpire")
+# What the rules below read, by server type: only what it has, as each name costs time.
+STANDING_ATTRIBUTES = {
+    "openldap": (
+        *("pwdAccountLockedTime", "pwdReset", "pwdStartTime", "pwdEndTime", "shadowExpire"),
+    ),
+    "active-directory": (
+        *("userAccountControl", "msDS-User-Account-Control-Computed", "accountExpires"),
+        *("lockoutTime", "pwdLastSet"),
+    ),
+    "freeipa": (*_OF_389_DS, "krbPrincipalExpiration", "krbPasswordExpiration"),
+    "389-ds": _OF_389_DS,
+}
 # userAccountControl and msDS-User-Account-Control-Computed (Microsoft's ADS_USER_FLAG_ENUM)
 _ACCOUNT_DISABLED, _LOCKOUT = 0x2, 0x10
 _PASSWORD_NEVER_EXPIRES, _PASSWORD_HAS_EXPIRED = 0x10000, 0x800000

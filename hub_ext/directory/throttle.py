@@ -22,7 +22,7 @@ class Failures(Protocol):
 
     def failures(self, key: str) -> list[float]: ...
 
-    def set_failures(self, key: str, times: list[float]) -> None: ...
+    def set_failures(self, key: str, times: list[float], *, keep: bool = True) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class Throttle:
         with self._lock:
             recent = self._check(f"name:{name}", self._limits.per_name, "for this name")
             now = self._clock()
-            self._kept.set_failures(f"name:{name}", [*recent, now])
+            # Not kept across a restart until it is known to be wrong.
+            self._kept.set_failures(f"name:{name}", [*recent, now], keep=False)
             return now
 
     def forget(self, name: str) -> None:
@@ -112,6 +113,7 @@ class Throttle:
         with self._lock:
             if name is not None:
                 times = self._recent(f"name:{name}")
+                self._kept.set_failures(f"name:{name}", times)
                 if len(times) == self._limits.per_name and times[-1] == at:
                     reached.append("name")
             times = [*self._recent(f"address:{address}"), self._clock()]

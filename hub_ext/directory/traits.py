@@ -278,7 +278,7 @@ class DirectoryTraits(Authenticator):
         30.0, min=0, help="Seconds a server that failed is asked last. Example: `60`"
     ).tag(config=True)
 
-    threads = Int(12, min=1, max=64, help="How many operations run at once. Example: `16`").tag(
+    threads = Int(8, min=1, max=64, help="How many operations run at once. Example: `16`").tag(
         config=True
     )
 

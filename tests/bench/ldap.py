@@ -23,6 +23,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -134,6 +135,8 @@ async def measure(options: dict[str, Any]) -> list[dict[str, float]]:
     logging.getLogger().setLevel(logging.ERROR)
     authenticator = MAKERS[options["who"]](options)
     authenticator.log = logging.getLogger("bench")
+    # As the hub does when it starts.
+    authenticator.get_handlers(SimpleNamespace(users={}, log=authenticator.log))
     results = []
     for _ in range(options["runs"]):
         results.append(await log_in_all(authenticator))

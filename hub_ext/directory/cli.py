@@ -1,0 +1,129 @@
+"""``labcommons ldap``: look at the directory as the hub does, without the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+
+import click
+from traitlets.config import Config
+
+from hub_ext.site import load_site
+from hub_ext.store import Store
+
+from .client import Directory
+from .errors import DirectoryError, SettingsError
+from .from_site import configure_from_site
+from .memory import release as release_name
+from .report import Finding, Report, check
+from .roles import check_admitted, roles_of
+from .traits import DirectoryTraits
+
+_MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
+_log = logging.getLogger("labcommons.ldap")
+
+
+class _Site(DirectoryTraits):
+    """The traits as the hub would have them, without its hooks and database."""
+
+    def __init__(self) -> None:
+        config = Config()
+        configure_from_site(config, load_site())
+        super().__init__(config=Config({"_Site": config.LDAPAuthenticator}))
+        try:
+            self.settings = self.directory_settings()
+            self.roles = self.role_map()
+            self.directory = Directory(self.settings, _log)
+        except SettingsError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group()
+def ldap() -> None:
+    """Look at the directory as the hub does.
+
+    \b
+    Examples:
+      labcommons ldap check alice
+      labcommons ldap login alice
+    """
+
+
+@ldap.command("check")
+@click.argument("user", required=False)
+@click.option("--json", "as_json", is_flag=True, help="All findings as JSON.")
+def check_command(user: str | None, as_json: bool) -> None:
+    """Connect to every server; say what USER would get, or why they would be refused.
+
+    Exit 1 when anything is wrong.
+    """
+    site = _Site()
+    report = asyncio.run(check(site.directory, site.settings, site.roles, user, _log))
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        _print(report, user)
+    raise SystemExit(0 if report.right else 1)
+
+
+@ldap.command()
+@click.argument("user")
+@click.option("--password-stdin", is_flag=True, help="Read the password's line from stdin.")
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+def login(user: str, password_stdin: bool, as_json: bool) -> None:
+    """Try USER's password at the directory, without the hub and its throttle.
+
+    The directory counts a wrong one. Exit 1 when refused.
+    """
+    site = _Site()
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = click.prompt("Password", hide_input=True, err=True)
+    try:
+        person = asyncio.run(site.directory.login(user, password))
+        check_admitted(person.groups, site.roles)
+    except DirectoryError as error:
+        if as_json:
+            click.echo(json.dumps({"let_in": False, "reason": error.outcome, "text": str(error)}))
+            raise SystemExit(1) from None
+        raise click.ClickException(f"refused: {error.outcome}: {error}") from error
+    roles = roles_of(person.groups, site.roles)
+    if as_json:
+        found = {"let_in": True, "name": person.name, "groups": list(roles.hub_groups)}
+        click.echo(json.dumps({**found, **roles.as_json()}))
+    else:
+        click.echo(f"{person.name} ({person.account.dn}) would be let in.")
+
+
+@ldap.command()
+@click.argument("name")
+def release(name: str) -> None:
+    """Free the hub's NAME for another person, after the home of the first was moved away.
+
+    A running hub sees it at the next login with that name.
+    """
+    if not release_name(Store(), name):
+        raise click.ClickException(f"nobody is remembered as {name!r}; see `labcommons ldap check`")
+    click.echo(f"{name} is free: the next person who logs in with that name keeps it.")
+
+
+def _print(report: Report, user: str | None) -> None:
+    for server, findings in report.servers.items():
+        click.echo(server)
+        _lines(findings)
+    if user:
+        click.echo(ascii(user))
+        if report.person:
+            _lines(report.person)
+        else:
+            click.echo("  WRONG not asked: no server answers")
+
+
+def _lines(findings: list[Finding]) -> None:
+    for finding in findings:
+        click.echo(f"  {_MARKS[finding.level]} {finding.topic}: {finding.text}")
+        if finding.remedy:
+            click.echo(f"        -> {finding.remedy}")
