@@ -37,7 +37,7 @@ ODD_PASSWORDS = {
 MANY_GROUPS = 700
 # What an overlay adds to the database's configuration.
 OVERLAYS = {
-    "ppolicy": f"overlay ppolicy\nppolicy_default cn=policy,ou=services,{SUFFIX}\n"
+    "ppolicy": f'overlay ppolicy\nppolicy_default "cn=policy,ou=services,{SUFFIX}"\n'
     "ppolicy_use_lockout",
     "memberof": "overlay memberof\nmemberof-group-oc groupOfNames",
     # Dynamic groups, and memberOf of groups in groups.
@@ -82,7 +82,7 @@ class Slapd:
         self._configuration.write_text(self._render_configuration())
         (folder / "db").mkdir()
         seed = folder / "seed.ldif"
-        seed.write_text(_seed(referral, more))
+        seed.write_text(_seed(referral, [*(_policy() if "ppolicy" in overlays else ()), *more]))
         subprocess.run(
             [_SLAPADD, "-q", "-f", str(self._configuration), "-l", str(seed)],
             check=True,
@@ -266,6 +266,20 @@ def posix_group(name: str, gid: int, *names: str) -> str:
     )
 
 
+def _policy() -> list[str]:
+    return [
+        record(
+            f"cn=policy,ou=services,{SUFFIX}",
+            "device pwdPolicy",
+            ("cn", "policy"),
+            ("pwdAttribute", "userPassword"),
+            ("pwdLockout", "TRUE"),
+            ("pwdMaxFailure", str(LOCKOUT)),
+            ("pwdMustChange", "TRUE"),
+        )
+    ]
+
+
 def _seed(referral: str, more: Sequence[str]) -> str:
     units = [
         record(f"ou={name},{SUFFIX}", "organizationalUnit", ("ou", name))
@@ -335,6 +349,12 @@ def _seed(referral: str, more: Sequence[str]) -> str:
             ("cn", "hobby"),
             ("cn", "platform-admins"),
             ("member", f"uid=alice,{PEOPLE}"),
+        ),
+        record(
+            f"cn=unique,{GROUPS}",
+            "groupOfUniqueNames",
+            ("cn", "unique"),
+            ("uniqueMember", f"uid=dan,{PEOPLE}"),
         ),
         posix_group("lab-users", 20000),
         posix_group("team-vision-posix", 21001, "bob", "alice"),

@@ -1,0 +1,173 @@
+"""Guessing ends before the directory locks anybody out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
+
+from hub_ext.directory.errors import TooManyAttempts
+from hub_ext.directory.memory import Memory, Remembered, release
+from hub_ext.directory.throttle import Limits, Throttle
+from hub_ext.store import Store
+
+LOG = logging.getLogger("throttle")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make(clock: Clock, limits: Limits | None = None, store: Store | None = None) -> Throttle:
+    memory = Memory(store, LOG, clock)
+    memory.load(0)
+    return Throttle(limits or Limits(4, 100, 900), memory, clock)
+
+
+def guess(throttle: Throttle, name: str, address: str = "192.0.2.1", right: bool = False) -> str:
+    try:
+        attempt = throttle.begin(address)
+        attempt.gate(name)
+    except TooManyAttempts:
+        return "refused"
+    if right:
+        attempt.right()
+        return "right"
+    attempt.wrong()
+    return "tried"
+
+
+def test_four_wrong_passwords_are_passed_on_and_then_none():
+    throttle = make(Clock())
+    assert [guess(throttle, "alice") for _ in range(6)] == ["tried"] * 4 + ["refused"] * 2
+    assert guess(throttle, "bob") == "tried"
+
+
+def test_the_right_password_clears_what_was_counted():
+    throttle = make(Clock())
+    for _ in range(3):
+        guess(throttle, "alice")
+    assert guess(throttle, "alice", right=True) == "right"
+    assert [guess(throttle, "alice") for _ in range(4)] == ["tried"] * 4
+
+
+def test_a_locked_name_is_free_again_after_the_window():
+    clock = Clock()
+    throttle = make(clock)
+    for _ in range(5):
+        guess(throttle, "alice")
+    clock.now += 901
+    assert guess(throttle, "alice") == "tried"
+
+
+def test_many_at_once_count_before_they_are_answered():
+    throttle = make(Clock())
+    attempts = [throttle.begin("192.0.2.1") for _ in range(4)]
+    for attempt in attempts:
+        attempt.gate("alice")
+    with pytest.raises(TooManyAttempts):
+        throttle.begin("192.0.2.1").gate("alice")
+    attempts[0].void()
+    throttle.begin("192.0.2.1").gate("alice")
+
+
+def test_a_class_behind_one_address_has_room_and_an_attacker_has_not():
+    throttle = make(Clock(), Limits(4, 20, 900))
+    for number in range(19):
+        assert guess(throttle, f"s{number:02}") == "tried"
+    for number in range(200):
+        assert guess(throttle, f"p{number}", right=True) == "right"
+    guess(throttle, "last")
+    assert guess(throttle, "another") == "refused"
+    assert guess(throttle, "another", address="198.51.100.1") == "tried"
+
+
+def test_reaching_a_limit_is_told_once():
+    throttle = make(Clock())
+    told = []
+    for _ in range(4):
+        attempt = throttle.begin("192.0.2.1")
+        attempt.gate("alice")
+        told += attempt.wrong()
+    assert told == ["name"]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 400), st.sampled_from(["alice", "bob"]), st.booleans())),
+    st.integers(1, 6),
+)
+def test_no_window_ever_holds_more_wrong_passwords_than_the_limit(tries, limit):
+    clock = Clock()
+    throttle = make(clock, Limits(limit, 0, 900))
+    passed: dict[str, list[float]] = {"alice": [], "bob": []}
+    for wait, name, right in tries:
+        clock.now += wait
+        outcome = guess(throttle, name, right=right)
+        if outcome == "right":
+            passed[name] = []
+        elif outcome == "tried":
+            passed[name].append(clock.now)
+            assert sum(at > clock.now - 900 for at in passed[name]) <= limit
+
+
+def test_a_restarted_hub_goes_on_counting(store):
+    clock = Clock()
+    first = make(clock, store=store)
+    for _ in range(4):
+        guess(first, "alice")
+    guess(first, "bob", right=True)
+    first._kept.close()
+    again = make(clock, store=Store(store.url))
+    assert guess(again, "alice") == "refused"
+    assert guess(again, "bob") == "tried"
+    again._kept.close()
+
+
+def test_people_are_remembered_and_changed_and_released(store):
+    memory = Memory(Store(store.url), LOG)
+    memory.load(0)
+    memory.remember(Remembered("alice", "id-a", 5.0, roles={"admin": False}))
+    memory.remember(Remembered("bob", "id-b", 6.0))
+    memory.remember(Remembered("alice", "id-a", 7.0, 8.0, "disabled", True, {"admin": True}))
+    memory.close()
+    again = Memory(Store(store.url), LOG)
+    again.load(0)
+    assert again.person_by_id("id-a") == Remembered(
+        "alice", "id-a", 7.0, 8.0, "disabled", True, {"admin": True}
+    )
+    assert release(store, "alice")
+    again.reload("alice")
+    assert again.person("alice") is None
+    assert again.person_by_id("id-a") is None
+    assert not release(store, "alice")
+    again.close()
+
+
+async def test_a_database_that_fails_stops_nobody_and_is_written_later(tmp_path, caplog):
+    store = Store(f"sqlite:///{tmp_path / 'state.sqlite'}")
+    memory = Memory(store, LOG)
+    memory.load(0)
+    transact = store.transact
+
+    def fail(*_args, **_options):
+        raise OperationalError("", {}, Exception("disk full")) from None
+
+    store.transact = lambda *a, **o: transact(fail)
+    memory.remember(Remembered("alice", "id-a", 5.0))
+    while "not remembered" not in caplog.text:
+        await asyncio.sleep(0.01)
+    store.transact = transact
+    memory.remember(Remembered("bob", "id-b", 6.0))
+    memory.close()
+    again = Memory(Store(store.url), LOG)
+    again.load(0)
+    assert again.person("alice").id == "id-a"
+    again.close()
