@@ -25,16 +25,16 @@ _MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 _log = logging.getLogger("labcommons.ldap")
 
 
-class _Site(DirectoryTraits):
-    """The traits as the hub would have them, without its hooks and database."""
+class _Site:
+    """The settings as the hub would have them, without its hooks and database."""
 
     def __init__(self) -> None:
         config = Config()
         configure_from_site(config, load_site())
-        super().__init__(config=Config({"_Site": config.LDAPAuthenticator}))
+        traits = DirectoryTraits(config=Config({"DirectoryTraits": config.LDAPAuthenticator}))
         try:
-            self.settings = self.directory_settings()
-            self.roles = self.role_map()
+            self.settings = traits.directory_settings()
+            self.roles = traits.role_map()
             self.directory = Directory(self.settings, _log)
         except SettingsError as error:
             raise click.ClickException(str(error)) from error

@@ -14,7 +14,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from ldap3.core.exceptions import LDAPInvalidDnError
-from ldap3.utils.dn import parse_dn
+from ldap3.utils.dn import escape_rdn, parse_dn
 
 from .accounts import Account, escape_filter_bytes, escape_filter_value, parse_id
 from .entry import Entry, Searcher
@@ -46,12 +46,15 @@ class Groups:
 
 
 def normal_dn(dn: str) -> str:
-    """A DN for comparing: attribute types and values case-folded, spaces around them gone."""
+    """A DN for comparing: types and values case-folded, spaces around them gone, escapes alike."""
     try:
         parts = parse_dn(dn, escape=False, strip=True)
     except LDAPInvalidDnError:
         return dn.casefold()
-    return "".join(f"{kind.casefold()}={value.casefold()}{end}" for kind, value, end in parts)
+    return "".join(
+        f"{kind.casefold()}={escape_rdn(_plain(value).casefold())}{end}"
+        for kind, value, end in parts
+    )
 
 
 def read_groups(
@@ -182,9 +185,12 @@ def _rdn_term(dn: bytes) -> str | None:
         kind, value, _ = parse_dn(dn.decode("utf-8"), escape=False, strip=True)[0]
     except (LDAPInvalidDnError, UnicodeDecodeError, IndexError):
         return None
-    # Escapes in a DN are backslash and character, or backslash and two hexadecimal digits.
-    plain = _DN_ESCAPE.sub(lambda match: _unescaped(match[1]), value)
-    return f"({kind}={escape_filter_value(plain)})" if _ATTRIBUTE.fullmatch(kind) else None
+    return f"({kind}={escape_filter_value(_plain(value))})" if _ATTRIBUTE.fullmatch(kind) else None
+
+
+def _plain(value: str) -> str:
+    """A value of a DN without its escapes: backslash and a character, or hexadecimal digits."""
+    return _DN_ESCAPE.sub(lambda match: _unescaped(match[1]), value)
 
 
 def _unescaped(escape: str) -> str:

@@ -65,9 +65,7 @@ def active_directory(tmp_path: Path) -> Iterator[Responder]:
         f"cn=Domain Users,{GROUPS}": group("Domain Users", relative=513),
         f"cn=others,{GROUPS}": group("others", f"cn=nobody,{PEOPLE}"),
     }
-    with Responder(
-        tmp_path / "ad", entries, {SERVICE: "service", ALICE: "alice-secret"}
-    ) as server:
+    with Responder(tmp_path / "ad", entries, {SERVICE: "service", ALICE: "alice-secret"}) as server:
         yield server
 
 
@@ -123,9 +121,7 @@ async def test_the_guid_is_the_stable_id_and_finds_a_renamed_person(connect, act
     assert (await hub.lookup("alice", str(GUID))).name == "novak"
 
 
-async def test_the_chain_and_the_primary_group_are_walked_by_the_server(
-    connect, active_directory
-):
+async def test_the_chain_and_the_primary_group_are_walked_by_the_server(connect, active_directory):
     """11, 13: in-chain where the server has it; the primary group is in no member list."""
     person = await connect().lookup("alice")
     assert set(person.groups.names) == {"team", "staff", "all", "Domain Users"}
@@ -143,9 +139,7 @@ async def test_the_chain_and_the_primary_group_are_walked_by_the_server(
         ("773", Standing.MUST_CHANGE),
     ],
 )
-async def test_a_sub_code_tells_the_person_what_is_wrong(
-    connect, active_directory, code, standing
-):
+async def test_a_sub_code_tells_the_person_what_is_wrong(connect, active_directory, code, standing):
     active_directory.refusals[ALICE.lower()] = code
     with pytest.raises(AccountBarred) as barred:
         await connect().login("alice", "alice-secret")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +14,11 @@ from traitlets.config import Config
 
 from hub_ext.authenticator import LDAPAuthenticator, configure_from_site
 from hub_ext.directory.errors import SettingsError
+from hub_ext.directory.memory import release
+from hub_ext.directory.sweep import Sweep
 from hub_ext.site import load_site
-from rig.slapd import GROUPS, PEOPLE
+from hub_ext.store import Store
+from rig.slapd import GROUPS, PEOPLE, person
 
 pytestmark = pytest.mark.ldap
 
@@ -34,9 +39,25 @@ def authenticator(slapd, tmp_path):
     return make
 
 
-def login(authenticator, name, password=None):
+def login(authenticator, name, password=None, address=None):
     data = {"username": name, "password": password or f"{name}-secret"}
-    return authenticator.get_authenticated_user(None, data)
+    handler = address and SimpleNamespace(
+        request=SimpleNamespace(remote_ip=address, headers={}), get_cookie=lambda _name: None
+    )
+    return authenticator.get_authenticated_user(handler, data)
+
+
+def restarted(authenticator, make, **changes):
+    """The hub after a restart: what was written is all it knows."""
+    authenticator._memory.close()
+    return make(**changes)
+
+
+async def refused(work) -> str:
+    """The message of a refusal."""
+    with pytest.raises(HTTPError) as error:
+        await work
+    return error.value.log_message
 
 
 async def test_a_login_gives_name_groups_and_auth_state(authenticator):
@@ -209,3 +230,250 @@ def test_the_site_file_sets_every_trait(tmp_path):
     assert traits.group_base_dn == "ou=groups,dc=lab,dc=demo"
     assert traits.auth_refresh_strict is True
     assert set(traits) <= set(LDAPAuthenticator.class_traits(config=True))
+
+
+# -- names and ids -----------------------------------------------------------------------------
+
+
+def rename(slapd, name, new):
+    slapd.modify(
+        f"dn: uid={name},{PEOPLE}\nchangetype: modrdn\nnewrdn: uid={new}\ndeleteoldrdn: 1\n"
+    )
+
+
+def hire(slapd, name, number):
+    slapd.modify(
+        person(name, number, password=f"{name}-new").replace(
+            "\nobjectClass::", "\nchangetype: add\nobjectClass::", 1
+        )
+        + "\n"
+    )
+
+
+async def test_a_renamed_person_keeps_name_and_home_in_the_hub(authenticator, own_slapd):
+    site = authenticator(own_slapd)
+    model = await login(site, "alice")
+    rename(own_slapd, "alice", "novak")
+    renamed = await login(site, "novak", "alice-secret")
+    assert renamed["name"] == "alice"
+    assert renamed["auth_state"]["id"] == model["auth_state"]["id"] != ""
+    assert (await site.refresh_user(ALICE))["name"] == "alice"
+
+
+async def test_a_name_given_to_another_person_inherits_nothing(authenticator, own_slapd, caplog):
+    site = authenticator(own_slapd)
+    await login(site, "alice")
+    own_slapd.modify(f"dn: uid=alice,{PEOPLE}\nchangetype: delete\n")
+    hire(own_slapd, "alice", 29999)
+    assert "another person" in await refused(login(site, "alice", "alice-new"))
+    assert "labcommons ldap release alice" in caplog.text
+    assert "event=alert kind=name_taken" in caplog.text
+    assert await site.refresh_user(ALICE) is False
+
+
+async def test_a_released_name_is_the_next_persons_without_a_restart(
+    authenticator, own_slapd, tmp_path
+):
+    site = authenticator(own_slapd)
+    await login(site, "alice")
+    own_slapd.modify(f"dn: uid=alice,{PEOPLE}\nchangetype: delete\n")
+    hire(own_slapd, "alice", 29999)
+    await refused(login(site, "alice", "alice-new"))
+    site = restarted(site, authenticator, server=own_slapd)
+    store = Store(f"sqlite:///{tmp_path / 'state.sqlite'}")
+    await refused(login(site, "alice", "alice-new"))
+    assert release(store, "alice")
+    assert (await login(site, "alice", "alice-new"))["auth_state"]["uid"] == 29999
+    store.close()
+
+
+# -- restarts of the hub ------------------------------------------------------------------------
+
+
+async def test_an_outage_counts_from_the_last_answer_also_after_a_restart(
+    authenticator, own_slapd, monkeypatch
+):
+    site = authenticator(own_slapd, outage_grace=100)
+    await login(site, "alice")
+    own_slapd.stop()
+    site = restarted(site, authenticator, server=own_slapd, outage_grace=100)
+    assert await site.refresh_user(ALICE) is True
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 101)
+    assert await site.refresh_user(ALICE) is False
+
+
+async def test_an_outage_does_not_bring_a_dismissed_person_back(authenticator, own_slapd):
+    site = authenticator(own_slapd)
+    await login(site, "alice")
+    own_slapd.modify(f"dn: uid=alice,{PEOPLE}\nchangetype: delete\n")
+    assert await site.refresh_user(ALICE) is False
+    own_slapd.stop()
+    assert await site.refresh_user(ALICE) is False
+
+
+async def test_failed_logins_count_on_after_a_restart(authenticator, caplog):
+    site = authenticator(failed_login_seconds=0)
+    for typed in ("alice", "ALICE ", "ａlice", "alice"):
+        assert "wrong password" in await refused(login(site, typed, "not it"))
+    assert "event=alert kind=lockout by=name name='alice'" in caplog.text
+    assert "Too many failed logins" in await refused(login(site, "alice"))
+    site = restarted(site, authenticator, failed_login_seconds=0)
+    assert "Too many failed logins" in await refused(login(site, "Alice"))
+    assert (await login(site, "bob"))["name"] == "bob"
+
+
+async def test_an_unknown_name_is_locked_like_a_known_one(authenticator):
+    site = authenticator(failed_login_seconds=0)
+    for name in ("mallory", "alice"):
+        messages = [await refused(login(site, name, "not it")) for _ in range(5)]
+        assert ["Too many" in message for message in messages] == [False] * 4 + [True]
+
+
+async def test_an_outage_counts_against_nobody(authenticator, own_slapd):
+    site = authenticator(own_slapd, cool_down=0)
+    own_slapd.stop()
+    for _ in range(6):
+        assert "cannot be reached" in await refused(login(site, "alice"))
+    own_slapd.start()
+    assert (await login(site, "alice"))["name"] == "alice"
+
+
+async def test_an_address_that_guesses_many_names_is_stopped_and_others_are_not(authenticator):
+    site = authenticator(failed_login_seconds=0, failures_per_address=3)
+    for number in range(3):
+        await refused(login(site, f"guess{number}", "x", address="192.0.2.1"))
+    assert "Too many" in await refused(login(site, "alice", address="192.0.2.1"))
+    assert (await login(site, "alice", address="192.0.2.2"))["name"] == "alice"
+
+
+async def test_unknown_and_wrong_take_at_least_the_same_time(authenticator, monkeypatch):
+    waited = []
+
+    async def sleep(seconds):
+        waited.append(seconds)
+
+    site = authenticator(failed_login_seconds=60)
+    monkeypatch.setattr("hub_ext.authenticator.asyncio.sleep", sleep)
+    for name in ("alice", "mallory", ""):
+        await refused(login(site, name, "not it"))
+    assert len(waited) == 3
+    assert all(50 < seconds <= 60 for seconds in waited)
+
+
+# -- the audit trail -----------------------------------------------------------------------
+
+
+async def test_every_login_refusal_lockout_and_role_change_is_an_event(
+    authenticator, own_slapd, tmp_path
+):
+    path = tmp_path / "audit.jsonl"
+    site = authenticator(
+        own_slapd, audit_file=str(path), failed_login_seconds=0, admin_groups=["platform-admins"]
+    )
+    await login(site, "alice", address="192.0.2.7")
+    for _ in range(4):
+        await refused(login(site, "bob\n{}", "guess-secret", address="192.0.2.8"))
+    own_slapd.modify(
+        f"dn: cn=platform-admins,{GROUPS}\nchangetype: modify\n"
+        f"add: member\nmember: uid=alice,{PEOPLE}\n"
+    )
+    await site.refresh_user(ALICE)
+    own_slapd.modify(f"dn: uid=alice,{PEOPLE}\nchangetype: delete\n")
+    await site.refresh_user(ALICE)
+    await site.refresh_user(ALICE)
+    site._audit.close()
+    text = path.read_text()
+    events = [json.loads(line) for line in text.splitlines()]
+    told = [(e["event"]["action"], e["event"].get("reason")) for e in events]
+    assert told == [
+        ("login", None),
+        *[("login", "wrong_credentials")] * 4,
+        ("role-change", None),
+        ("access-refused", "account_gone"),
+    ]
+    first, failed, changed = events[0], events[1], events[5]
+    assert first["user"]["name"] == "alice"
+    assert first["source"] == {"ip": "192.0.2.7"}
+    assert first["event"]["category"] == ["authentication"]
+    assert failed["user"]["name"] == "bob\n{}"
+    assert failed["event"]["outcome"] == "failure"
+    assert changed["labcommons"]["before"]["admin"] is False
+    assert changed["labcommons"]["after"]["admin"] is True
+    assert "secret" not in text
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_lockout_is_an_event(authenticator, tmp_path):
+    path = tmp_path / "audit.jsonl"
+    site = authenticator(audit_file=str(path), failed_login_seconds=0, failures_per_name=1)
+    await refused(login(site, "alice", "not it"))
+    await refused(login(site, "alice"))
+    site._audit.close()
+    reasons = [json.loads(line)["event"].get("reason") for line in path.read_text().splitlines()]
+    assert reasons == ["failures_by_name", "wrong_credentials", "too_many_attempts"]
+
+
+async def test_a_place_for_events_that_cannot_be_written_stops_nobody(authenticator, caplog):
+    site = authenticator(audit_file="/nowhere/audit.jsonl")
+    assert (await login(site, "alice"))["name"] == "alice"
+    site._audit.close()
+    assert "/nowhere/audit.jsonl" in caplog.text
+
+
+# -- servers that run while nobody looks ----------------------------------------------------
+
+
+class Hub:
+    """As much of a hub as a sweep needs, with one running server of alice's."""
+
+    def __init__(self):
+        self.stopped = []
+        spawner = SimpleNamespace(active=True, pending=None)
+        user = SimpleNamespace(name="alice", spawners={"": spawner}, stop=self.stop)
+        self.users = {1: user}
+        self.proxy = SimpleNamespace(delete_user=self.delete_user)
+        self.log = logging.getLogger("hub")
+
+    async def delete_user(self, user, name):
+        self.stopped.append("route")
+
+    async def stop(self, name):
+        self.stopped.append("server")
+
+
+def sweep(site, hub, grace):
+    return Sweep(hub, site.refresh_user, site._memory, grace, site._server_stopped, site.log)
+
+
+async def test_a_dismissed_persons_server_is_stopped_after_the_grace(authenticator, own_slapd):
+    site, hub = authenticator(own_slapd), Hub()
+    await login(site, "alice")
+    await sweep(site, hub, 0).once()
+    assert hub.stopped == []
+    own_slapd.modify(f"dn: uid=alice,{PEOPLE}\nchangetype: delete\n")
+    await sweep(site, hub, 3600).once()
+    await sweep(site, hub, None).once()
+    assert hub.stopped == []
+    await sweep(site, hub, 0).once()
+    assert hub.stopped == ["route", "server"]
+
+
+async def test_an_outage_and_a_broken_entry_stop_no_server(authenticator, own_slapd):
+    site, hub = authenticator(own_slapd, outage_grace=0), Hub()
+    await login(site, "alice")
+    own_slapd.modify(
+        f"dn: uid=alice,{PEOPLE}\nchangetype: modify\nreplace: uidNumber\nuidNumber: 0\n"
+    )
+    await sweep(site, hub, 0).once()
+    own_slapd.stop()
+    await sweep(site, hub, 0).once()
+    assert hub.stopped == []
+
+
+async def test_the_hub_starts_the_sweep_and_the_memory(authenticator):
+    site = authenticator(sweep_interval=1)
+    assert site.get_handlers(Hub())
+    assert site._loaded
+    assert not site._sweep.done()
+    site._sweep.cancel()

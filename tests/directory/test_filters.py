@@ -51,5 +51,9 @@ def test_dns_that_differ_in_case_and_spaces_are_the_same():
     assert normal_dn("cn=a\\,b,dc=lab") != normal_dn("cn=a,b=,dc=lab")
 
 
+def test_dns_that_differ_in_their_escapes_are_the_same():
+    assert normal_dn("cn=a\\,b \\C3\\BC,dc=lab") == normal_dn("cn=a\\2Cb ü,dc=lab")
+
+
 def test_a_dn_that_is_none_is_still_comparable():
     assert normal_dn("Not A DN") == "not a dn"

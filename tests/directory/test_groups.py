@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rig.slapd import MANY_GROUPS
+from hub_ext.directory.accounts import escape_filter_value
+from hub_ext.directory.entry import Entry
+from hub_ext.directory.groups import _primary_group_sid, _rdn_term, normal_dn
+from rig.slapd import GROUPS, MANY_GROUPS, PEOPLE, SUFFIX, Slapd, record
 
 pytestmark = pytest.mark.ldap
 
@@ -58,3 +63,68 @@ async def test_without_a_base_for_groups_there_is_only_the_primary_gid(directory
 
 async def test_an_unknown_name_is_nobody(directory):
     assert await directory().lookup("mallory") is None
+
+
+async def test_unique_members_count(directory):
+    assert "unique" in (await groups_of(directory(), "dan")).names
+
+
+def add_group(slapd: Slapd, name: str, *members: str) -> None:
+    """Through the running server, as the memberof overlay sees no other way."""
+    lines = "".join(f"member: {member},{SUFFIX}\n" for member in members)
+    slapd.modify(f"dn: cn={name},{GROUPS}\nchangetype: add\nobjectClass: groupOfNames\n{lines}")
+
+
+async def test_a_server_that_keeps_member_of_is_asked_for_it_level_by_level(directory, tmp_path):
+    with Slapd(tmp_path / "memberof", overlays=["memberof"]) as slapd:
+        # A comma, brackets and a letter that is not ASCII, in a DN and then in a filter.
+        add_group(slapd, "inner\\, (ü)*", "uid=alice,ou=people")
+        add_group(slapd, "outer", "cn=inner\\, (ü)*,ou=groups", "uid=dan,ou=people")
+        groups = await groups_of(directory(slapd, group_membership="memberof"), "alice")
+    assert {"inner, (ü)*", "outer", "lab-users"} <= set(groups.names)
+
+
+async def test_a_name_that_occurs_elsewhere_is_not_taken_for_a_group_in_member_of(
+    directory, tmp_path
+):
+    elsewhere = [record(f"ou=inner,{GROUPS}", "organizationalUnit", ("ou", "inner"))]
+    with Slapd(tmp_path / "memberof", overlays=["memberof"], more=elsewhere) as slapd:
+        add_group(slapd, "team,ou=inner", "uid=alice,ou=people")
+        add_group(slapd, "team", "uid=bob,ou=people")
+        groups = await groups_of(directory(slapd, group_membership="memberof"), "alice")
+    assert normal_dn(f"cn=team,ou=inner,{GROUPS}") in groups.dns
+    assert normal_dn(f"cn=team,{GROUPS}") not in groups.dns
+
+
+async def test_dynamic_groups_count(directory, tmp_path):
+    dynamic = record(
+        f"cn=english,{GROUPS}",
+        "groupOfURLs",
+        ("cn", "english"),
+        ("memberURL", f"ldap:///{PEOPLE}??sub?(preferredLanguage=en)"),
+    )
+    with Slapd(tmp_path / "dynlist", overlays=["dynlist"], more=[dynamic]) as slapd:
+        hub = directory(slapd, group_membership="memberof")
+        assert "english" in (await groups_of(hub, "alice")).names
+        assert "english" not in (await groups_of(hub, "bob")).names
+        # The overlay expands groups in groups itself.
+        assert {"team-vision", "staff"} <= set((await groups_of(hub, "bob")).names)
+
+
+@given(st.binary(max_size=80), st.binary(max_size=12))
+def test_whatever_a_sid_holds_it_is_read_without_failing(sid, relative):
+    entry = Entry("cn=x", {"objectsid": [sid], "primarygroupid": [relative]})
+    found = _primary_group_sid(entry)
+    assert found is None or (len(found) == len(sid) and found[:-4] == sid[:-4])
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
+def test_any_name_in_a_dn_is_asked_for_by_exactly_that_name(name):
+    dn = "cn=" + "".join(f"\\{byte:02x}" for byte in name.encode()) + ",ou=groups,dc=lab"
+    assert _rdn_term(dn.encode()) == f"(cn={escape_filter_value(name)})"
+
+
+@given(st.binary(max_size=60))
+def test_whatever_stands_in_member_of_it_is_read_without_failing(value):
+    term = _rdn_term(value)
+    assert term is None or term.startswith("(")

@@ -185,9 +185,7 @@ def _pack(tag: int, content: bytes) -> bytes:
 
 
 def _result(code: int, text: str) -> bytes:
-    return (
-        _pack(_ENUMERATED, bytes([code])) + _pack(_OCTETS, b"") + _pack(_OCTETS, text.encode())
-    )
+    return _pack(_ENUMERATED, bytes([code])) + _pack(_OCTETS, b"") + _pack(_OCTETS, text.encode())
 
 
 def _entry(dn: str, attributes: Attributes, wanted: list[str]) -> bytes:
