@@ -51,6 +51,12 @@ class LDAPAuthenticator(DirectoryTraits):
     def __init__(self, **kwargs: Any) -> None:
         """Raises hub_ext.directory.errors.SettingsError when the directory cannot be asked."""
         super().__init__(**kwargs)
+        if not self.auth_refresh_age:
+            # JupyterHub then ignores refresh_pre_spawn too.
+            self.log.error(
+                "auth_refresh_age=0: nobody who is disabled or leaves a group loses anything "
+                "before the next login; set it to some minutes"
+            )
         self._directory = Directory(self.directory_settings(), self.log)
         self._roles = self.role_map()
         self._audit = AuditTrail(Path(self.audit_file) if self.audit_file else None)

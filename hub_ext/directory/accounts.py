@@ -8,8 +8,6 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from ldap3.utils.dn import escape_rdn
-
 from hub_ext.i18n import N_
 
 from .entry import Entry, Searcher
@@ -168,7 +166,7 @@ def read_entry(searcher: Searcher, settings: DirectorySettings, dn: str) -> Entr
 
 def login_dns(settings: DirectorySettings, login: str) -> list[str]:
     """The DNs that a login may mean, by ``user_dn_templates``."""
-    name = escape_rdn(login)
+    name = escape_filter_value(login)  # hexadecimal escapes are the same in a DN (RFC 4514)
     return [template.replace("{login}", name) for template in settings.user_dn_templates]
 
 

@@ -205,6 +205,15 @@ async def test_a_name_mapped_by_the_hub_is_found_again(authenticator):
     assert model["name"] == "alice.novak"
 
 
+def test_no_refreshes_at_all_are_called_a_mistake(authenticator, caplog):
+    authenticator(auth_refresh_age=0)
+    assert "auth_refresh_age=0" in caplog.text
+
+
+async def test_without_groups_the_hub_is_still_told_so(authenticator):
+    assert (await login(authenticator(group_base_dn=None), "alice"))["groups"] == []
+
+
 def test_settings_that_cannot_work_are_refused_at_start(authenticator):
     for traits, word in [
         ({"servers": []}, "servers"),
@@ -212,6 +221,8 @@ def test_settings_that_cannot_work_are_refused_at_start(authenticator):
         ({"servers": ["ldap://:99999"]}, "servers"),
         ({"user_base_dn": ""}, "user_base_dn"),
         ({"user_filter": "(uid=alice)"}, "user_filter"),
+        ({"user_dn_templates": ["uid=alice"]}, "user_dn_templates"),
+        ({"teams": {"vision": ["alice"]}}, "teams"),
         ({"bind_password_file": None}, "bind_password_file"),
         ({"ca_file": "/nowhere/ca.crt"}, "ca_file"),
     ]:
@@ -229,6 +240,8 @@ def test_the_site_file_sets_every_trait(tmp_path):
     assert traits.admin_groups == ["platform-admins"]
     assert traits.group_base_dn == "ou=groups,dc=lab,dc=demo"
     assert traits.auth_refresh_strict is True
+    assert traits.teams["vision"]["leads"] == ["team-vision-leads"]
+    assert traits.courses["ml101"]["instructors"] == ["course-ml101-instructors"]
     assert set(traits) <= set(LDAPAuthenticator.class_traits(config=True))
 
 

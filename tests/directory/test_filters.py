@@ -7,9 +7,30 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 from ldap3.operation.search import MATCH_EQUAL, compile_filter, parse_filter
+from ldap3.utils.dn import parse_dn
 
-from hub_ext.directory.accounts import clean_login, escape_filter_value, password_bytes
+from hub_ext.directory.accounts import (
+    clean_login,
+    escape_filter_value,
+    login_dns,
+    password_bytes,
+    read_account,
+    throttle_key,
+)
+from hub_ext.directory.entry import Entry
+from hub_ext.directory.errors import (
+    AccountBarred,
+    AccountUnusable,
+    Denied,
+    NameTaken,
+    NotAllowed,
+    TooManyAttempts,
+)
 from hub_ext.directory.groups import normal_dn
+from hub_ext.directory.settings import DirectorySettings, Server
+from hub_ext.directory.standing import Standing
+from hub_ext.i18n import gettext_for
+from rig.slapd import PEOPLE
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 hostile = st.text(st.sampled_from("()*\\&|!=<>~: \t\n\0{}a0é中"), min_size=1)
@@ -57,3 +78,47 @@ def test_dns_that_differ_in_their_escapes_are_the_same():
 
 def test_a_dn_that_is_none_is_still_comparable():
     assert normal_dn("Not A DN") == "not a dn"
+
+
+values = st.lists(st.binary(max_size=20) | st.from_regex(rb"[a-z0-9]{1,12}", fullmatch=True))
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(("uid", "uidnumber", "gidnumber", "cn"), values)))
+def test_whatever_stands_in_an_entry_it_is_an_account_or_refused(attributes):
+    settings = DirectorySettings(PEOPLE, servers=(Server("ldap.lab.test", 636, True),))
+    try:
+        account = read_account(Entry("uid=x", attributes), settings)
+    except AccountUnusable:
+        return
+    assert account.uid >= 1000
+    assert account.gid >= 1000
+    assert re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", account.name)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_login_stays_one_value_of_a_dn(text):
+    settings = DirectorySettings(
+        PEOPLE,
+        servers=(Server("ldap.lab.test", 636, True),),
+        user_dn_templates=(f"uid={{login}},{PEOPLE}",),
+    )
+    login = clean_login(text)
+    if login is not None:
+        [dn] = login_dns(settings, login)
+        kinds = [kind for kind, _, _ in parse_dn(dn)]
+        assert kinds == ["uid", "ou", "dc", "dc"]
+
+
+@given(st.text(max_size=40))
+def test_every_way_to_type_a_name_is_one_key(text):
+    settings = DirectorySettings(PEOPLE, servers=(Server("ldap.lab.test", 636, True),))
+    key = throttle_key(None, text, settings)
+    assert throttle_key(None, f"  {text} ", settings) == key
+
+
+def test_every_message_of_the_directory_is_there_in_chinese():
+    for error in (
+        *(AccountBarred(standing, "uid=x") for standing in Standing),
+        *(TooManyAttempts(60, ""), Denied([]), NameTaken("a", "b", "c"), NotAllowed([])),
+    ):
+        assert error.sentence(gettext_for("zh_CN")) != error.sentence()

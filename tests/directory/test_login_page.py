@@ -50,6 +50,8 @@ async def hub(own_slapd: Slapd, tmp_path, monkeypatch) -> AsyncIterator[MockHub]
     config = Config({"LDAPAuthenticator": own_slapd.traits()})
     config.LDAPAuthenticator.admin_groups = ["platform-admins"]
     config.LDAPAuthenticator.auth_refresh_age = 1
+    config.LDAPAuthenticator.auth_refresh_strict = True
+    config.LDAPAuthenticator.failed_login_seconds = 0
     config.CryptKeeper.keys = [os.urandom(32)]
     app = MockHub.instance(
         config=config, authenticator_class=LDAPAuthenticator, proxy_class=MemoryProxy
@@ -154,3 +156,22 @@ async def test_who_left_the_directory_is_sent_to_the_login_page(hub, own_slapd):
     response = await browser.fetch("home")
     assert response.code == 302
     assert "login" in response.headers["Location"]
+
+
+async def test_a_token_ends_with_the_account(hub, own_slapd):
+    browser = Browser(hub)
+    await browser.log_in("alice", "alice-secret")
+    alice = hub.users["alice"]
+    token = Browser(hub, Authorization=f"token {alice.new_api_token()}")
+    assert (await token.fetch("api/user")).code == 200
+    own_slapd.modify(f"dn: uid=alice,{PEOPLE}\nchangetype: delete\n")
+    alice._auth_refreshed = None
+    assert (await token.fetch("api/user")).code == 403
+
+
+async def test_too_many_failures_are_said_and_are_no_500(hub):
+    for _ in range(4):
+        await Browser(hub).log_in("alice", "wrong")
+    response = await Browser(hub).log_in("alice", "alice-secret")
+    assert response.code == 429
+    assert "Too many failed logins" in shown(response)
