@@ -99,15 +99,18 @@ def login(user: str, password_stdin: bool, as_json: bool) -> None:
 
 
 @ldap.command()
-@click.argument("name")
-def release(name: str) -> None:
+@click.argument("name", required=False)
+@click.option("--all", "everybody", is_flag=True, help="All names: the directory was set up anew.")
+def release(name: str | None, everybody: bool) -> None:
     """Free the hub's NAME for another person, after the home of the first was moved away.
 
     A running hub sees it at the next login with that name.
     """
+    if bool(name) == everybody:
+        raise click.UsageError("give a NAME, or --all")
     if not release_name(Store(), name):
-        raise click.ClickException(f"nobody is remembered as {name!r}; see `labcommons ldap check`")
-    click.echo(f"{name} is free: the next person who logs in with that name keeps it.")
+        raise click.ClickException(f"nobody is remembered as {name!r}" if name else "nobody is")
+    click.echo(f"{name or 'Every name'} is free: whoever logs in next with it keeps it.")
 
 
 def _print(report: Report, user: str | None) -> None:

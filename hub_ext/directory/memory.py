@@ -244,13 +244,19 @@ def _row(person: Remembered) -> dict[str, Any]:
     }
 
 
-def release(store: Store, name: str) -> bool:
-    """Forget whose name this is, so that another person may have it. Whether it was known."""
+def release(store: Store, name: str | None) -> int:
+    """Forget whose name this is, or whose all names are; how many were known.
 
-    def work(session: Session) -> bool:
-        row = session.get(DirectoryPerson, name)
-        if row:
+    Another person may then have the name. Raises StoreError.
+    """
+    known = select(DirectoryPerson)
+    if name is not None:
+        known = known.where(DirectoryPerson.name == name)
+
+    def work(session: Session) -> int:
+        rows = session.scalars(known).all()
+        for row in rows:
             session.delete(row)
-        return row is not None
+        return len(rows)
 
     return store.transact(work)

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import platform
+import re
 import ssl
 import statistics
 import subprocess
@@ -186,11 +187,12 @@ def machine() -> str:
         platform.machine(),
     )
     slapd = subprocess.run(["/usr/sbin/slapd", "-VV"], capture_output=True, text=True, check=False)
+    found = re.search(r"slapd [0-9][0-9.]*", slapd.stderr)
     return (
         f"{os.cpu_count()} cores of {cpu}, shared with slapd and other work (load "
         f"{os.getloadavg()[0]:.1f} at the start); Python {platform.python_version()}, "
         f"{ssl.OPENSSL_VERSION}, ldap3 {version('ldap3')}, JupyterHub {version('jupyterhub')}, "
-        f"{slapd.stderr.split('(')[0].strip().lstrip('@$# ') or 'slapd'}"
+        f"{found[0] if found else 'slapd'}"
     )
 
 

@@ -119,12 +119,16 @@ def test_a_name_is_released_once(ldap, tmp_path, caplog):
     store = Store(f"sqlite:///{tmp_path / 'state.sqlite'}")
     memory = Memory(store, caplog)
     memory.load(0)
-    memory.remember(Remembered("alice", "id-a", 1.0))
+    for name in ("alice", "bob", "carol"):
+        memory.remember(Remembered(name, f"id-{name}", 1.0))
     memory.close()
     assert ldap("release", "alice").returncode == 0
     again = ldap("release", "alice")
     assert again.returncode == 1
     assert "nobody is remembered as 'alice'" in again.stderr
+    assert ldap("release", "--all").returncode == 0
+    assert ldap("release", "--all").returncode == 1
+    assert ldap("release").returncode == 2
 
 
 def test_settings_that_cannot_work_are_one_line(ldap):

@@ -166,3 +166,25 @@ def test_tls_is_always_verified_and_never_old():
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize("answer", [2, 80])
+async def test_nothing_is_sent_to_a_server_that_refuses_tls(directory, answer):
+    """protocolError and other, as servers without TLS answer StartTLS."""
+    heard = bytearray()
+
+    def refuse(connection):
+        request = connection.recv(4096)
+        connection.sendall(
+            b"\x30\x0c\x02\x01" + request[4:5] + b"\x78\x07\x0a\x01" + bytes([answer, 4, 0, 4, 0])
+        )
+        while more := connection.recv(4096):
+            heard.extend(more)
+
+    with Tarpit(refuse) as server:
+        causes = await refused(directory(urls=[f"ldap://127.0.0.1:{server.port}"], **SILENT_TIMES))
+    assert str(server.port) in causes
+    # An unbind at most: neither the service account's name nor anybody's password.
+    assert len(heard) <= 16
+    assert b"labcommons" not in heard
+    assert b"secret" not in heard
