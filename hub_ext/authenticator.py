@@ -143,23 +143,20 @@ class LDAPAuthenticator(DirectoryTraits):
 
     async def _try_password(self, typed: str, password: str, address: str | None) -> Person:
         attempt = self._throttle.begin(address or "-")
-        answered = False
         try:
             person = await self._directory.login(typed, password, attempt.gate)
-            answered = True
         except WrongCredentials:
-            answered = True
             self._locked(attempt.wrong(), attempt, typed, address)
             raise
-        except (DirectoryUnavailable, TooManyAttempts):
+        except DirectoryUnavailable:
+            attempt.void()
+            raise
+        except TooManyAttempts:
             raise
         except DirectoryError:
-            answered = True
             attempt.right()  # barred, or not fit for a server: the password was right
             raise
-        finally:
-            if not answered:
-                attempt.void()
+        # Whatever else ends the try, such as a browser that goes away, leaves it counted.
         attempt.right()
         return person
 

@@ -52,21 +52,32 @@ class Discovery:
         self._log = log
         self._nameservers = list(nameservers)
         self._asks_at = 0.0
-        self._lock = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
-        """Ask DNS when the last answer is old. Never raises: without servers a login says so."""
+        """Ask DNS when the last answer is old. Never raises: without servers a login says so.
+
+        Waits for the answer only while no server is known.
+        """
         if time.monotonic() < self._asks_at:
             return
-        async with self._lock:
-            if time.monotonic() < self._asks_at:
-                return
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_all())
+        if not self._servers.known:
+            await asyncio.shield(self._asking)
+
+    async def _ask_all(self) -> None:
+        try:
             records = await self._records()
-            self._asks_at = time.monotonic() + _SHORTEST
-            if records:
-                self._servers.replace(order(records))
-                ttl = min(record.ttl for _, record in records)
-                self._asks_at = time.monotonic() + min(max(ttl, _SHORTEST), _LONGEST)
+        except Exception:
+            # For example a resolver that cannot read the machine's settings.
+            self._log.exception("directory: DNS could not be asked for %s", self._domain)
+            records = []
+        self._asks_at = time.monotonic() + _SHORTEST
+        if records:
+            self._servers.replace(order(records))
+            ttl = min(record.ttl for _, record in records)
+            self._asks_at = time.monotonic() + min(max(ttl, _SHORTEST), _LONGEST)
 
     async def _records(self) -> list[tuple[bool, Srv]]:
         resolver = aiodns.DNSResolver(

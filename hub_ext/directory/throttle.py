@@ -89,6 +89,8 @@ class Throttle:
         with self._lock:
             recent = self._check(f"name:{name}", self._limits.per_name, "for this name")
             now = self._clock()
+            if not self._limits.per_name:
+                return now
             # Not kept across a restart until it is known to be wrong.
             self._kept.set_failures(f"name:{name}", [*recent, now], keep=False)
             return now

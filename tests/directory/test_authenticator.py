@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -350,6 +351,24 @@ async def test_an_outage_counts_against_nobody(authenticator, own_slapd):
         assert "cannot be reached" in await refused(login(site, "alice"))
     own_slapd.start()
     assert (await login(site, "alice"))["name"] == "alice"
+
+
+async def test_a_browser_that_goes_away_does_not_take_its_failure_back(authenticator, monkeypatch):
+    site = authenticator(failures_per_name=1)
+    entered = asyncio.Event()
+
+    async def gone(name, password, gate):
+        gate(name)
+        entered.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site._directory, "login", gone)
+        trying = asyncio.create_task(login(site, "alice"))
+        await entered.wait()
+        trying.cancel()
+        await asyncio.wait([trying])
+    assert "Too many" in await refused(login(site, "alice"))
 
 
 async def test_an_address_that_guesses_many_names_is_stopped_and_others_are_not(authenticator):

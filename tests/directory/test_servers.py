@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -62,10 +63,21 @@ async def test_dns_that_does_not_answer_takes_no_known_server_away(caplog):
     with NameServer({}) as dns:
         discovery = Discovery("lab.test", servers, 2, LOG, [dns.address])
         await discovery.refresh()
+        while "check dns_domain" not in caplog.text.lower():
+            await asyncio.sleep(0.01)
         await discovery.refresh()
         assert len(dns.asked) == 2  # ldaps and ldap, once each
     assert servers.known == (A,)
-    assert "check dns_domain" in caplog.text.lower()
+
+
+async def test_nobody_waits_for_dns_while_a_server_is_known():
+    servers = Servers([A], 30, LOG)
+    with NameServer({"_ldaps._tcp.lab.test": [(0, 0, 636, "b.lab.test")]}) as dns:
+        await Discovery("lab.test", servers, 2, LOG, [dns.address]).refresh()
+        assert servers.known == (A,)
+        while servers.known == (A,):
+            await asyncio.sleep(0.01)
+    assert servers.known == (B,)
 
 
 async def test_a_domain_without_servers_is_an_outage_that_says_so(directory):
