@@ -208,9 +208,10 @@ def machine() -> str:
     slapd = subprocess.run(["/usr/sbin/slapd", "-VV"], capture_output=True, text=True, check=False)
     found = re.search(r"slapd [0-9][0-9.]*", slapd.stderr)
     return (
-        f"{os.cpu_count()} cores of {cpu}, shared with slapd and other work (load "
-        f"{os.getloadavg()[0]:.1f} at the start); Python {platform.python_version()}, "
-        f"{ssl.OPENSSL_VERSION}, ldap3 {version('ldap3')}, JupyterHub {version('jupyterhub')}, "
+        f"{os.cpu_count()} cores of {cpu}, shared with slapd and other work "
+        f"(load {os.getloadavg()[0]:.1f} at the start, LOAD at the end); "
+        f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}, "
+        f"ldap3 {version('ldap3')}, JupyterHub {version('jupyterhub')}, "
         f"{found[0] if found else 'slapd'}"
     )
 
@@ -250,7 +251,7 @@ def main() -> None:
 
 {PEOPLE_AT_ONCE} people at once, one hub process, one slapd with StartTLS (verified), search for the
 person, bind, three groups and attributes. Measured by `make bench`
-({datetime.now(UTC):%Y-%m-%d}): {described}.
+({datetime.now(UTC):%Y-%m-%d}): {described.replace("LOAD", f"{os.getloadavg()[0]:.1f}")}.
 
 | | logins/s, median | range | longest stall of the loop: median run | worst run | longest wait |
 |---|---|---|---|---|---|
@@ -262,8 +263,8 @@ person, bind, three groups and attributes. Measured by `make bench`
 {row(f"nobody asked, only waited for ({len(alone)} runs)", alone)}
 
 {ratio:.1f} times as many logins as the peer on the same work. The last row is the machine's
-own share of the stalls. Waits are within a crowd of {PEOPLE_AT_ONCE}. The round trip is added by a relay in a process
-of its own, which takes its share of the cores.
+own share of the stalls. Waits are within a crowd of {PEOPLE_AT_ONCE}. The round trip is added by
+a relay in a process of its own, which takes its share of the cores.
 """,
         "utf-8",
     )
