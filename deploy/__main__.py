@@ -39,8 +39,8 @@ def main() -> int:
     parser.add_argument("command", choices=COMMANDS)
     command = COMMANDS[parser.parse_args().command]
     # As with Ctrl-C: whatever runs is ended, and the next run goes on from there.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         command()
     except Failure as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import ssl
 import subprocess
@@ -181,3 +182,17 @@ def test_a_certificate_is_needed_that_the_sites_ca_signed(deployment: Deployment
     with pytest.raises(urllib.error.URLError) as caught:
         urllib.request.urlopen(deployment.url, timeout=10, context=ssl.create_default_context())
     assert isinstance(caught.value.reason, ssl.SSLCertVerificationError)
+
+
+def test_the_directory_is_checked_as_the_hub_sees_it(deployment: Deployment) -> None:
+    report = deployment.labcommons("ldap", "check", "bob")
+    assert report["right"] is True, report
+    assert "vision" in json.dumps(report["person"])
+
+
+def test_logins_are_in_the_audit_trail_without_passwords(deployment: Deployment) -> None:
+    deployment.login_once("dan")
+    trail = (deployment.root / "data" / "hub" / "audit.jsonl").read_text("utf-8")
+    [*_, last] = [event for event in map(json.loads, trail.splitlines()) if "dan" in str(event)]
+    assert last["event"]["outcome"] == "success"
+    assert "dan-demo" not in trail

@@ -79,8 +79,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=ROOT / ".cache" / "testbed")
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    # SIGINT, too: who is started in the background finds it ignored.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         return execute(Testbed(arguments.data.resolve()), arguments.command)
     except TestbedError as error:
