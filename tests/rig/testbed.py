@@ -279,6 +279,10 @@ def _run(bed: Testbed, command: list[str], servers: list[str]) -> int:
 def _remove(bed: Testbed) -> None:
     """Take down all of it but the images. Finds also what a killed run has left."""
     _stop(_daemons(bed))
+    # Whatever else is inside: an interrupt can come before the command's process is known.
+    for pid in _try("ip", "netns", "pids", bed.namespace).split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
     for line in Path("/proc/self/mounts").read_text().splitlines()[::-1]:
         target = line.split()[1]
         if target.startswith((f"{bed.run}/", f"{bed.data}/docker/")):
