@@ -66,7 +66,7 @@ def _lease(lease: Lease, devices: dict[str, GpuDevice]) -> dict[str, Any]:
         "user": lease.username,
         "server": lease.server_name,
         "state": str(lease.state),
-        "since": lease.held_at.isoformat(timespec="seconds") + "Z",
+        "since": (lease.held_at or lease.requested_at).isoformat(timespec="seconds") + "Z",
         "gpus": [
             {"id": row.id, "model": row.model, "simulated": row.simulated}
             for row in sorted(rows, key=lambda row: row.id)

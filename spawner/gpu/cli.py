@@ -48,7 +48,7 @@ def leases(as_json: bool) -> None:
             "server": lease.server_name,
             "state": lease.state.value,
             "devices": [device.device_id for device in lease.devices],
-            "held_at": lease.held_at.isoformat() + "Z",
+            "held_at": (lease.held_at or lease.requested_at).isoformat() + "Z",
         }
         for lease in Store().transact(live_leases, read=True)
     ]

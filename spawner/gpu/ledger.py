@@ -74,6 +74,10 @@ def hold(
         username=username,
         server_name=server_name,
         state=LeaseState.HELD,
+        account=f"user:{username}",
+        gpus=count,
+        gpu_type=model,
+        weight=float(count),
         held_at=utcnow(),
         devices=[LeaseDevice(device_id=device.id) for device in chosen],
     )
