@@ -196,6 +196,7 @@ class SettingsSpec(_Part):
     half_life: Duration | None = None
     entry_penalty: Annotated[bool, Field(strict=True)] | None = None
     strategy: Literal["backfill", "BestEffortFIFO", "StrictFIFO"] | None = None
+    patience: Duration | None = None
     hold_time: Duration | None = None
     warn_before: Duration | None = None
     idle: IdleSpec | None = None

@@ -29,7 +29,7 @@ from spawner.gpu.quota_document import Specs, check_spec, subjects_in_order
 from spawner.gpu.state import Budget, Quota, Settings, Subject
 
 _DURATIONS = frozenset(
-    {"time_limit", "default_time_limit", "preempt_exempt", "half_life", "hold_time"}
+    {"time_limit", "default_time_limit", "preempt_exempt", "half_life", "hold_time", "patience"}
 )
 
 
