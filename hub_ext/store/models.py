@@ -273,6 +273,22 @@ class GpuNotice(Base):
     mailed_at: Mapped[datetime | None] = mapped_column(DateTime)
 
 
+class GpuWatch(Base):
+    """How a running lease uses its GPUs, as last looked at: one row a lease (spawner.gpu.idle)."""
+
+    __tablename__ = "gpu_watch"
+
+    lease_id: Mapped[str] = mapped_column(ForeignKey("gpu_leases.id"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime)
+    use: Mapped[str] = mapped_column(String(16))  # active, idle, unknown
+    gpu_percent: Mapped[float | None] = mapped_column(Float(53))
+    idle_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)
+    warned_at: Mapped[datetime | None] = mapped_column(DateTime)
+    stop_at: Mapped[datetime | None] = mapped_column(DateTime)
+    warnings: Mapped[int] = mapped_column(Integer, default=0)
+    kept_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)  # of its keep-alive
+
+
 class GpuState(Base):
     """One row: the number of the last change, and the latest time seen (clocks jump)."""
 
