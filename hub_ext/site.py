@@ -261,7 +261,10 @@ class Gpus(_Section):
     def _sharing_fits(self, ids: list[str], models: set[str]) -> None:
         """A rule for what is not there is a mistake, where the site file lists what is there."""
         for rule in self.sharing:
-            for wanted, known in ((rule.devices, set(ids)), ([rule.model] * bool(rule.model), models)):
+            for wanted, known in (
+                (rule.devices, set(ids)),
+                ([rule.model] * bool(rule.model), models),
+            ):
                 if missing := [name for name in wanted if name not in known]:
                     raise ValueError(
                         f"sharing: {', '.join(missing)} is not listed under devices; "

@@ -215,9 +215,7 @@ def mark_seen(
     return int(getattr(done, "rowcount", 0))
 
 
-def sentence(
-    code: str, data: Mapping[str, Any], _: Gettext, timezone: tzinfo | None = None
-) -> str:
+def sentence(code: str, data: Mapping[str, Any], _: Gettext, timezone: tzinfo | None = None) -> str:
     """The sentence of a notice, with times in ``timezone`` (the process's own by default)."""
     return _(KINDS[code].sentence).format_map(_Shown(data, _, timezone))
 

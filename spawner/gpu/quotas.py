@@ -15,7 +15,15 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hub_ext.store.models import GpuQuota, GpuQuotaChange, GpuState, utcnow
+from hub_ext.store.models import (
+    DirectoryPerson,
+    GpuDevice,
+    GpuQuota,
+    GpuQuotaChange,
+    GpuState,
+    Lease,
+    utcnow,
+)
 from spawner.gpu.durations import parse_duration
 from spawner.gpu.quota_document import Specs, check_spec, subjects_in_order
 from spawner.gpu.state import Budget, Quota, Settings, Subject
@@ -88,6 +96,18 @@ def history(session: Session, subject: str | None = None, limit: int = 50) -> li
     if subject:
         query = query.where(GpuQuotaChange.subject == subject)
     return list(session.scalars(query))
+
+
+def people(session: Session) -> set[str]:
+    """Everybody who has logged in, or ever asked for a GPU."""
+    return set(session.scalars(select(DirectoryPerson.name))) | set(
+        session.scalars(select(Lease.username).distinct())
+    )
+
+
+def models(session: Session) -> set[str]:
+    """The GPU types that the inventory sees."""
+    return set(session.scalars(select(GpuDevice.model).where(GpuDevice.present).distinct()))
 
 
 # -- changing ---------------------------------------------------------------------------------

@@ -42,8 +42,10 @@ class Claim:
         ends_at: when its time limit is over; None while it waits, or without a limit.
         borrowed: GPUs of it beyond its account's nominal quota.
         exempt_until: until then nobody may preempt it.
-        weight: billing weight of what it holds (1 for a GPU, g/7 for MIG, 1/n for a share slot).
+        weight: billing weight of all it holds together (each slot's ``Device.weight`` added:
+            1 for a GPU, g/7 for MIG, 1/n for a share slot).
         reservation: the reservation it runs inside, if any.
+        stops_at: when a stop that is already decided on comes (preempted, idle, not opened).
     """
 
     id: str
@@ -61,6 +63,7 @@ class Claim:
     exempt_until: float = 0.0
     weight: float = 0.0
     reservation: str | None = None
+    stops_at: float | None = None
 
     @property
     def waits(self) -> bool:
@@ -125,20 +128,22 @@ class Settings:
         strategy: StrictFIFO blocks behind the head, BestEffortFIFO skips what does not fit;
             backfill starts what delays no higher request's expected start.
         hold_time: seconds in which a granted server must be opened.
+        patience: a request that has waited so many seconds goes before fair share, oldest first.
     """
 
     half_life: float = 7 * 24 * HOUR
     entry_penalty: bool = True
     strategy: Literal["backfill", "BestEffortFIFO", "StrictFIFO"] = "backfill"
     hold_time: float = 600.0
+    patience: float = 7 * 24 * HOUR
 
 
 @dataclass(frozen=True)
 class Window:
     """One occurrence of a reservation: from ``start`` to ``end`` its GPUs are the subject's.
 
-    ``devices`` names certain devices; without, ``gpus`` of ``gpu_type`` ("" for any).
-    ``users`` is the roster: who may start inside, by account or by name.
+    ``devices`` names certain devices; without, ``gpus`` of ``gpu_type`` ("" for any). Who may
+    start inside are those charged to ``subject``, or that very person for ``user:NAME``.
     """
 
     reservation: str
@@ -158,11 +163,13 @@ class Usage:
     Attributes:
         decayed: with the fair share's half-life, by account and user: a lease counts for its
             account (``("group:vision", "")``) and its user there (``("group:vision", "alice")``).
-        budgets: by subject, what counts against its own budget, in the window or decayed.
+        budgets: what counts against each budget, in its window or decayed, by the key of
+            ``limits.budget_limits``: ``group:vision``, ``user:alice``, or
+            ``group:vision/alice`` for a person's budget that the account says.
     """
 
     decayed: Mapping[tuple[Subject, str], float] = field(default_factory=dict)
-    budgets: Mapping[Subject, float] = field(default_factory=dict)
+    budgets: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
