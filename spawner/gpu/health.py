@@ -1,0 +1,257 @@
+"""Which devices may be offered: what the inventory saw, and what administrators drained.
+
+A device that vanished or fails is no longer offered; who holds it is told, and keeps it. Its
+lease stays as it is until its server ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from hub_ext.i18n import N_
+from hub_ext.store.models import GpuDevice, GpuNode, GpuState, Lease, LeaseDevice, utcnow
+from spawner.errors import BadRequest
+from spawner.gpu import notices
+from spawner.gpu.devices import Device
+
+# Who drains a GPU that reported a critical error; an administrator returns it.
+WATCH = "labcommons"
+MOST_REASON = 255  # characters
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one look at the inventory changed, as ids of devices."""
+
+    added: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    failing: tuple[str, ...] = ()
+    recovered: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.lost or self.failing or self.recovered)
+
+
+def sync_inventory(
+    session: Session,
+    devices: Iterable[Device],
+    *,
+    vanished: Literal["lost", "removed"] = "removed",
+    now: datetime | None = None,
+) -> Changes:
+    """Make the devices of the store those that the inventory sees now; tell whom it concerns.
+
+    Drains stay. How a device is shared changes only while nobody holds it. A device that is not
+    seen any more stays in its row for the leases that name it: ``lost`` where the driver listed
+    it before, unless an administrator has drained it or it became other MIG devices.
+    """
+    now = now or utcnow()
+    seen = {device.id: device for device in devices}
+    rows = {row.id: row for row in session.scalars(select(GpuDevice).with_for_update())}
+    leased = _leased(session)
+    added, lost, failing, recovered = [], [], [], []
+    changed = False
+    for device in seen.values():
+        row = rows.get(device.id)
+        if row is None:
+            row = GpuDevice(id=device.id, present=True, health="ok", sharing="", slots=0)
+            session.add(row)
+            added.append(device.id)
+        before = row.health, row.health_reason or "", row.present
+        changed |= _describe(row, device, free=device.id not in leased)
+        _judge(row, device.health, device.health_reason, now)
+        row.present, row.seen_at = True, now
+        changed |= before != (row.health, row.health_reason or "", True)
+        if row.health == "failing" and before[0] != "failing":
+            failing.append(row.id)
+        if row.health == "ok" and before[0] != "ok":
+            recovered.append(row.id)
+    for row in rows.values():
+        if row.id in seen or not (row.present or row.health == "lost"):
+            continue
+        changed |= row.present
+        row.present = False
+        gone = vanished == "lost" and not row.simulated and row.drained_at is None
+        if gone and (row.id in leased or not _rearranged(row, seen.values())):
+            if row.health != "lost":
+                lost.append(row.id)
+            _judge(row, "lost", "the driver no longer lists it", now)
+        else:
+            _judge(row, "ok", "", now)
+    tell_holders(session, lost, "gpu_lost", now)
+    tell_holders(session, failing, "gpu_failing", now)
+    if changed or added:
+        bump(session)
+    return Changes(tuple(added), tuple(lost), tuple(failing), tuple(recovered))
+
+
+def _describe(row: GpuDevice, device: Device, free: bool) -> bool:
+    """Write what the device is. True where that changes what can be granted."""
+    wanted = {
+        "node": device.node,
+        "model": device.model,
+        "memory": device.memory,
+        "simulated": device.simulated,
+        "parent": device.parent,
+    }
+    # Who got it alone keeps it alone, and a slot that somebody has does not go away.
+    if free or not row.slots:
+        wanted |= {"sharing": device.sharing, "slots": device.slots, "weight": device.weight}
+    changed = any(getattr(row, name) != value for name, value in wanted.items())
+    for name, value in wanted.items():
+        setattr(row, name, value)
+    return changed
+
+
+def _judge(row: GpuDevice, health: str, reason: str, now: datetime) -> None:
+    if row.health != health:
+        row.health_since = now
+    row.health, row.health_reason = health, reason[:MOST_REASON] or None
+
+
+def _rearranged(row: GpuDevice, seen: Collection[Device]) -> bool:
+    """Whether its GPU is still there, cut into other parts or into none."""
+    gpu = row.parent or row.id
+    return any(gpu in (device.id, device.parent) for device in seen)
+
+
+def _leased(session: Session) -> set[str]:
+    return set(
+        session.scalars(select(LeaseDevice.device_id).where(LeaseDevice.released_at.is_(None)))
+    )
+
+
+def holders(session: Session, devices: Collection[str]) -> list[tuple[Lease, list[GpuDevice]]]:
+    """Leases that hold any of these devices, with those of them that they hold."""
+    query = (
+        select(Lease, GpuDevice)
+        .join(LeaseDevice, LeaseDevice.lease_id == Lease.id)
+        .join(GpuDevice, GpuDevice.id == LeaseDevice.device_id)
+        .where(LeaseDevice.released_at.is_(None), GpuDevice.id.in_(devices))
+        .order_by(Lease.id, GpuDevice.id)
+    )
+    found: dict[str, tuple[Lease, list[GpuDevice]]] = {}
+    for lease, device in session.execute(query):
+        found.setdefault(lease.id, (lease, []))[1].append(device)
+    return list(found.values())
+
+
+def tell_holders(
+    session: Session, devices: Collection[str], code: str, now: datetime | None = None
+) -> list[str]:
+    """A notice to everybody who holds one of these devices; the ids of their leases."""
+    found = holders(session, devices) if devices else []
+    for lease, rows in found:
+        since = min((row.health_since or utcnow() for row in rows), default=utcnow())
+        notices.add(
+            session,
+            username=lease.username,
+            lease_id=lease.id,
+            code=code,
+            data={
+                "devices": ", ".join(f"{row.model}, {row.id}" for row in rows),
+                "reason": "; ".join(sorted({row.health_reason or "" for row in rows})),
+            },
+            key=f"{code}:{lease.id}:{since.replace(tzinfo=UTC).timestamp():.0f}",
+            now=now,
+        )
+    return [lease.id for lease, _ in found]
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What a drain or return did: to which devices, and how many servers still run there."""
+
+    kind: Literal["device", "node"]
+    target: str
+    devices: tuple[str, ...]
+    running: int
+
+
+def drain(
+    session: Session, target: str, by: str, reason: str = "", now: datetime | None = None
+) -> Drained:
+    """Offer a device, or all of a node, no longer; what runs there goes on.
+
+    Raises BadRequest for what is neither a device nor a node.
+    """
+    now = now or utcnow()
+    kind, row, devices = _target(session, target)
+    if row.drained_at is None:
+        row.drained_at = now
+    row.drained_by, row.drain_reason = by[:255], reason.strip()[:MOST_REASON] or None
+    bump(session)
+    return Drained(kind, target, devices, len(holders(session, devices)))
+
+
+def undrain(session: Session, target: str) -> Drained:
+    """Offer a device or node again; a device that is lost or failing is not, all the same.
+
+    Raises BadRequest for what is neither a device nor a node.
+    """
+    kind, row, devices = _target(session, target)
+    row.drained_at = row.drained_by = row.drain_reason = None
+    bump(session)
+    return Drained(kind, target, devices, len(holders(session, devices)))
+
+
+def _target(
+    session: Session, target: str
+) -> tuple[Literal["device", "node"], GpuDevice | GpuNode, tuple[str, ...]]:
+    device = session.get(GpuDevice, target, with_for_update=True)
+    if device is not None:
+        return "device", device, (device.id,)
+    query = select(GpuDevice.id).where(GpuDevice.node == target).order_by(GpuDevice.id)
+    if devices := tuple(session.scalars(query)):
+        node = session.get(GpuNode, target, with_for_update=True)
+        if node is None:
+            node = GpuNode(name=target)
+            session.add(node)
+        return "node", node, devices
+    known = sorted(set(session.scalars(select(GpuDevice.node).where(GpuDevice.present))))
+    raise BadRequest(
+        "gpu_unknown",
+        N_("“{target}” is neither a GPU nor a node. Nodes: {known}; for GPUs see “gpu list”."),
+        {"target": target[:96], "known": ", ".join(known) or "–"},
+    )
+
+
+def critical_error(session: Session, device: str, xid: int, now: datetime | None = None) -> bool:
+    """The driver reported a critical error of a GPU: drain it until an administrator returns it.
+
+    Its MIG devices with it; who holds one is told. True where something new was drained.
+    """
+    now = now or utcnow()
+    rows = session.scalars(
+        select(GpuDevice).where(
+            (GpuDevice.id == device) | (GpuDevice.parent == device),
+            GpuDevice.drained_at.is_(None),
+        )
+    ).all()
+    for row in rows:
+        row.drained_at, row.drained_by = now, WATCH
+        row.drain_reason = f"the driver reported Xid {xid}: see dmesg, reset it, then return it"
+        for lease, _ in holders(session, [row.id]):
+            notices.add(
+                session,
+                username=lease.username,
+                lease_id=lease.id,
+                code="gpu_failing",
+                data={"devices": f"{row.model}, {row.id}", "reason": f"Xid {xid}"},
+                key=f"xid:{lease.id}:{row.id}:{now.replace(tzinfo=UTC).timestamp():.0f}",
+                now=now,
+            )
+    if rows:
+        bump(session)
+    return bool(rows)
+
+
+def bump(session: Session) -> None:
+    """Number the change, so that every process decides anew."""
+    session.execute(update(GpuState).values(version=GpuState.version + 1))
