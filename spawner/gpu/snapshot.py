@@ -81,10 +81,16 @@ _DEVICES = select(
 _QUOTA_MARKS = select(GpuQuota.subject, GpuQuota.changed_at).order_by(GpuQuota.subject)
 
 
-def read_snapshot(session: Session, now: float, horizon: float = HORIZON) -> Snapshot:
+def read_snapshot(
+    session: Session,
+    now: float,
+    horizon: float = HORIZON,
+    asking: Iterable[tuple[str, Subject]] = (),
+) -> Snapshot:
     """All that a decision at ``now`` (seconds since 1970) rests on.
 
-    Reservations are looked at as far as ``horizon`` seconds ahead.
+    Reservations are looked at as far as ``horizon`` seconds ahead. ``asking`` are people, and
+    the accounts they charge, who have no lease yet and whose budgets are wanted, too.
     """
     claims = read_claims(session)
     quotas, settings = read_quotas(session)
@@ -93,7 +99,7 @@ def read_snapshot(session: Session, now: float, horizon: float = HORIZON) -> Sna
         devices=read_devices(session),
         claims=claims,
         quotas=quotas,
-        usage=_usage(session, now, claims, quotas, settings),
+        usage=_usage(session, now, claims, quotas, settings, asking),
         windows=_windows(session, now, now + horizon),
         settings=settings,
     )
@@ -116,7 +122,8 @@ def read_claims(session: Session) -> tuple[Claim, ...]:
             time_limit=row.time_limit,
             slots=tuple(slots.get(row.id, ())),
             held_at=_maybe(row.held_at),
-            ends_at=_earlier(_maybe(row.ends_at), _maybe(row.stop_at)),
+            ends_at=_maybe(row.ends_at),
+            stops_at=_maybe(row.stop_at),
             borrowed=row.borrowed,
             exempt_until=_maybe(row.exempt_until) or 0.0,
             weight=row.weight,
@@ -180,13 +187,13 @@ def periods(quotas: Mapping[Subject, Quota], settings: Settings) -> set[Period]:
 def _usage(
     session: Session,
     now: float,
-    claims: Iterable[Claim],
+    claims: tuple[Claim, ...],
     quotas: Mapping[Subject, Quota],
     settings: Settings,
+    asking: Iterable[tuple[str, Subject]],
 ) -> Usage:
     needed = periods(quotas, settings)
     sums = read_sums(session, now, needed)
-    claims = tuple(claims)
     for claim in claims:
         if claim.held_at is not None:
             stretch = Stretch(
@@ -198,15 +205,16 @@ def _usage(
     for (account, user), value in sums.values[decay(settings.half_life)].items():
         decayed[account, user] = value
         decayed[account, ""] = decayed.get((account, ""), 0.0) + value
-    return Usage(decayed, budget_use(sums, claims, quotas))
+    who = {(claim.user, claim.account) for claim in claims}.union(asking)
+    return Usage(decayed, budget_use(sums, who, quotas))
 
 
 def budget_use(
-    sums: Sums, claims: Iterable[Claim], quotas: Mapping[Subject, Quota]
+    sums: Sums, who: Iterable[tuple[str, Subject]], quotas: Mapping[Subject, Quota]
 ) -> dict[str, float]:
-    """What counts against each budget that concerns a claim, by the budget's key."""
+    """What counts against each budget of people charging accounts, by the budget's key."""
     limits: dict[str, BudgetLimit] = {}
-    for user, account in {(claim.user, claim.account) for claim in claims}:
+    for user, account in who:
         limits |= {limit.key: limit for limit in budget_limits(user, account, quotas)}
     totals: dict[tuple[Period, str, str], float] = defaultdict(float)
     for period in {period_of(limit.budget) for limit in limits.values()}:
@@ -239,7 +247,3 @@ def reservation_of(row: GpuReservation) -> Reservation:
 def _maybe(at: datetime | None) -> float | None:
     return None if at is None else seconds(at)
 
-
-def _earlier(one: float | None, other: float | None) -> float | None:
-    known = [at for at in (one, other) if at is not None]
-    return min(known, default=None)
