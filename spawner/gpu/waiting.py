@@ -16,7 +16,7 @@ from hub_ext.i18n import N_, Gettext
 from hub_ext.store.models import LeaseState
 from spawner.errors import NotAvailable, SpawnerError
 from spawner.gpu.admission import Admission, Ask, Standing
-from spawner.gpu.reasons import sentence
+from spawner.gpu.reasons import moment, sentence
 from spawner.gpu.state import Reason
 
 # What the person is told: an event of the hub's progress stream.
@@ -79,9 +79,9 @@ def queue_event(standing: Standing, gettext: Gettext) -> dict[str, Any]:
         queue = {"position": verdict.position, "expected_start": verdict.expected_start}
         message = gettext(N_("Number {position} in the queue")).format(position=verdict.position)
         if verdict.expected_start is not None:
-            at = datetime.fromtimestamp(verdict.expected_start).astimezone()
-            shown = f"{at:%H:%M}" if verdict.expected_start - time.time() < 72000 else f"{at:%F %H:%M}"
-            message += gettext(N_(", expected to start at {time}")).format(time=shown)
+            zone = datetime.now().astimezone().tzinfo
+            at = moment(verdict.expected_start, gettext, zone, time.time())
+            message += gettext(N_(", expected to start: {time}")).format(time=at)
     queue["reasons"] = [
         {"code": reason.code, "data": dict(reason.data), "sentence": text}
         for reason, text in zip(standing.reasons, words, strict=True)
