@@ -3,6 +3,7 @@
 Everything an ordinary site decides is in site.yaml; `labcommons site check` checks it.
 """
 
+import hmac
 import os
 from pathlib import Path
 
@@ -84,7 +85,16 @@ c.JupyterHub.services = [
     }
     for name, (url, token) in SERVICES.items()
 ]
+# The hub itself, which asks servers with idle GPUs whether a kernel works.
+c.JupyterHub.services.append(
+    {
+        "name": "labcommons-hub",
+        "api_token": hmac.digest(c.JupyterHub.cookie_secret, b"labcommons-hub", "sha256").hex(),
+        "display": False,
+    }
+)
 c.JupyterHub.load_roles = [
+    {"name": "labcommons-hub", "services": ["labcommons-hub"], "scopes": ["access:servers"]},
     {
         "name": "user",
         "scopes": ["self", *(f"access:services!service={name}" for name in SERVICES)],

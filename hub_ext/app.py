@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
 from jupyterhub.app import JupyterHub
-from sqlalchemy.orm import Session
 
 from hub_ext.store import StoreError
 from spawner.errors import SpawnerError
-from spawner.gpu import ledger
-from spawner.gpu.inventory import InventoryError, read_inventory
-from spawner.reconcile import Reconciler, Server
+from spawner.gpu import monitor
+from spawner.gpu.inventory import InventoryError
+from spawner.gpu.jupyter import Asker, Jupyter, Server
+from spawner.reconcile import Reconciler
 from spawner.resources import Resources
 from spawner.spawner import LabSpawner
 
@@ -23,6 +24,8 @@ CONFIG_FILE = "/etc/labcommons/jupyterhub_config.py"
 RECONCILE_INTERVAL = 30  # seconds
 PROXY_INTERVAL = 5  # seconds
 PATIENCE = 2  # seconds between two tries for Docker
+# Whose token the hub asks users' servers with (jupyterhub_config.py).
+HUB_SERVICE = "labcommons-hub"
 
 
 class LabCommonsHub(JupyterHub):  # type: ignore[misc]
@@ -50,15 +53,9 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
     async def _read_gpus(self) -> None:
         """Bring the inventory up to date; where it cannot be read, keep what was known."""
         try:
-            devices = await asyncio.to_thread(read_inventory, self.resources.site.gpus)
+            await monitor.refresh(self.resources.store, self.resources.site.gpus)
         except InventoryError as error:
             click.echo(f"GPUs: {error}", err=True)
-            return
-
-        def work(session: Session) -> None:
-            ledger.sync_inventory(session, devices)
-
-        await self.resources.store.run(work)
 
     async def start(self) -> None:
         """Start JupyterHub, then reconcile, and go on doing so."""
@@ -69,10 +66,26 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
             await reconciler.once()
         except (SpawnerError, StoreError) as error:
             self.log.error("reconcile: %s", error)
-        for work in (reconciler.forever(RECONCILE_INTERVAL), self._keep_routes()):
+        watch = monitor.Monitor(
+            shared.store, shared.engine, shared.site.gpus, self._goes_on, self.log
+        )
+        for work in (reconciler.forever(RECONCILE_INTERVAL), self._keep_routes(), watch.run()):
             task = asyncio.create_task(work)
             self._background.add(task)
             task.add_done_callback(self._background_ended)
+
+    @cached_property
+    def _asker(self) -> Asker:
+        token = self._service_map[HUB_SERVICE].api_token if HUB_SERVICE in self._service_map else ""
+        return Asker(token)
+
+    async def _goes_on(self, server: Server) -> Jupyter:
+        """What goes on in a person's server; unknown where it is not up."""
+        user = next((user for user in self.users.values() if user.name == server[0]), None)
+        spawner = user.spawners.get(server[1]) if user else None
+        if spawner is None or not spawner.ready or not spawner.server:
+            return Jupyter()
+        return await self._asker(spawner.server.url)
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
         """A defect in a guard must be seen: without it the hub would go on unguarded."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -191,6 +192,33 @@ class Engine:
                 return bytes(api.logs(name, tail=lines))[-20_000:].decode("utf-8", "replace")
             except NotFound:
                 return ""
+
+        return await self._call(work)
+
+    async def processes(self, name: str) -> frozenset[int]:
+        """The host's numbers of the processes in a running container."""
+
+        def work(api: Any) -> frozenset[int]:
+            found = api.top(name)
+            column = found["Titles"].index("PID")
+            return frozenset(int(row[column]) for row in found["Processes"] or ())
+
+        return await self._call(work)
+
+    async def execute(self, name: str, command: Sequence[str]) -> int:
+        """Run a short command in a running container; its exit code. What it prints is dropped."""
+
+        def work(api: Any) -> int:
+            run = api.exec_create(name, list(command), stdout=False, stderr=False)
+            api.exec_start(run, detach=True)
+            deadline = time.monotonic() + self.timeout
+            while True:
+                found = api.exec_inspect(run)
+                if not found["Running"]:
+                    return int(found["ExitCode"] if found["ExitCode"] is not None else -1)
+                if time.monotonic() > deadline:
+                    raise EngineUnavailable("engine_silent", SILENT, {"reason": "time-out"})
+                time.sleep(0.1)
 
         return await self._call(work)
 

@@ -22,13 +22,21 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @contextmanager
-def opened_store() -> Iterator[Store]:
-    """The site's database, closed again. Refusals of our own become one clear line."""
-    store = Store()
+def refusals() -> Iterator[None]:
+    """Make one clear line of what we refuse."""
     try:
-        yield store
+        yield
     except (SpawnerError, QuotaDocumentError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def opened_store() -> Iterator[Store]:
+    """The site's database, closed again."""
+    store = Store()
+    try:
+        with refusals():
+            yield store
     finally:
         store.close()
 

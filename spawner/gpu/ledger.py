@@ -443,5 +443,3 @@ def verdict_of(lease: str, stored: Mapping[str, Any]) -> Verdict:
 def _check_move(lease: str, old: LeaseState, new: LeaseState) -> None:
     if new not in LEASE_MOVES[old]:
         raise LeaseMoveError(f"lease {lease} cannot go from {old} to {new}")
-
-

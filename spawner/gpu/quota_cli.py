@@ -19,13 +19,13 @@ from spawner.gpu.cli_tools import (
     print_json,
     print_table,
     read,
+    refusals,
     short,
     show_value,
     write,
 )
 from spawner.gpu.explain import settings_for
 from spawner.gpu.quota_document import (
-    QuotaDocumentError,
     check_names,
     check_spec,
     read_document,
@@ -79,7 +79,9 @@ def apply(file: TextIO, dry_run: bool, prune: bool, strict: bool, as_json: bool)
         text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{file.name}: not readable as UTF-8 text: {error}") from error
-    specs, site, by = read_document(text, file.name), load_site(), operator()
+    with refusals():
+        specs = read_document(text, file.name)
+    site, by = load_site(), operator()
 
     def work(session: Session) -> tuple[tuple[str, ...], tuple[quotas.Change, ...], list[str]]:
         warnings = check_names(specs, site, quotas.people(session), quotas.models(session), strict)
@@ -270,11 +272,9 @@ def export(as_json: bool) -> None:
 
 
 def check_subject(subject: str) -> None:
-    """Raises QuotaDocumentError as a refusal for the command line."""
-    try:
+    """Refuse what is not a subject."""
+    with refusals():
         check_spec(subject, {})
-    except QuotaDocumentError as error:
-        raise click.ClickException(str(error.problems[0])) from error
 
 
 def _say(changes: tuple[quotas.Change, ...], as_json: bool) -> None:

@@ -135,9 +135,11 @@ class IdleSpec(_Part):
     """When a lease that nobody uses is taken back."""
 
     after: Duration | None = None
+    start_after: Duration | None = None
     gpu_percent: Annotated[float, BeforeValidator(_percent)] | None = None
     grace: Duration | None = None
     busy_queue_after: Duration | None = None
+    keep_alive: Duration | None = None
     keep_alive_cap: Duration | None = None
     exempt: Annotated[bool, Field(strict=True)] | None = None
 
@@ -196,6 +198,7 @@ class SettingsSpec(_Part):
     half_life: Duration | None = None
     entry_penalty: Annotated[bool, Field(strict=True)] | None = None
     strategy: Literal["backfill", "BestEffortFIFO", "StrictFIFO"] | None = None
+    patience: Duration | None = None
     hold_time: Duration | None = None
     warn_before: Duration | None = None
     idle: IdleSpec | None = None

@@ -29,7 +29,7 @@ from spawner.gpu.quota_document import Specs, check_spec, subjects_in_order
 from spawner.gpu.state import Budget, Quota, Settings, Subject
 
 _DURATIONS = frozenset(
-    {"time_limit", "default_time_limit", "preempt_exempt", "half_life", "hold_time"}
+    {"time_limit", "default_time_limit", "preempt_exempt", "half_life", "hold_time", "patience"}
 )
 
 
@@ -134,7 +134,7 @@ def apply(session: Session, new: Specs, by: str, prune: bool = False) -> tuple[C
     A subject that ``new`` names has afterwards exactly what it says; others stay, or go
     where ``prune`` is set.
     """
-    _lock(session)
+    lock(session)
     rows = {row.subject: row for row in session.scalars(select(GpuQuota))}
     changes = diff({subject: dict(row.spec) for subject, row in rows.items()}, new, prune)
     now = utcnow()
@@ -165,7 +165,7 @@ def set_keys(
     session: Session, subject: Subject, values: Mapping[str, Any], by: str
 ) -> tuple[Change, ...]:
     """Set some keys of one subject; a value None removes its key. Raises QuotaDocumentError."""
-    _lock(session)
+    lock(session)
     row = session.get(GpuQuota, subject)
     spec = (dict(row.spec) if row else {}) | dict(values)
     checked = check_spec(subject, {k: v for k, v in spec.items() if v is not None})
@@ -179,10 +179,10 @@ def remove(session: Session, subject: Subject, by: str) -> tuple[Change, ...]:
 
 def bump(session: Session) -> None:
     """Count a change, so that every process notices it."""
-    _lock(session).version += 1
+    lock(session).version += 1
 
 
-def _lock(session: Session) -> GpuState:
+def lock(session: Session) -> GpuState:
     """The row that writers of quotas and reservations take one after the other."""
     row = session.get(GpuState, 1, with_for_update=True)
     if row is None:
