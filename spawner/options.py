@@ -2,8 +2,8 @@
 
 The contract: ``environment`` ("name" or "name:version"), ``gpus`` (int), ``gpu_type``,
 ``size``, ``course``, ``account`` (who is charged), ``time_limit`` (whole minutes; Slurm's
-``--time``), ``wait`` (in the queue, or be refused where nothing is free). Form and REST end in the same check; nothing else passes, least of
-all an image name.
+``--time``), ``wait`` (in the queue, or be refused where nothing is free). Form and REST end in
+the same check; nothing else passes, least of all an image name.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Person:
     @classmethod
     def of(cls, name: str, auth_state: Mapping[str, Any]) -> Person:
         """From the hub's ``auth_state``."""
-        return cls(name, tuple(auth_state.get("teams") or ()), tuple(auth_state.get("courses") or ()))
+        return cls(
+            name, tuple(auth_state.get("teams") or ()), tuple(auth_state.get("courses") or ())
+        )
 
     @property
     def accounts(self) -> tuple[str, ...]:
@@ -137,7 +139,9 @@ def parse(options: Mapping[str, Any]) -> Request:
         )
     minutes, wait = options.get("time_limit"), options.get("wait", True)
     if minutes is not None and (
-        isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MOST_MINUTES
+        isinstance(minutes, bool)
+        or not isinstance(minutes, int)
+        or not 1 <= minutes <= MOST_MINUTES
     ):
         raise BadRequest(
             "time_limit_not_minutes",

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from hub_ext.store import Store, StoreError
-from hub_ext.store.models import Lease, LeaseState
+from hub_ext.store.models import Lease, LeaseState, utcnow
 from spawner.container import (
     LABEL_ACCOUNT,
     LABEL_GPUS,
@@ -134,7 +134,7 @@ class Reconciler:
         self.engine, self.store, self.site_id = engine, store, site_id
         self.known, self.log, self.stop = known, log, stop
         self.findings: tuple[invariants.Finding, ...] = ()
-        self._since = ledger.utcnow()
+        self._since = utcnow()
         self._slots: dict[str, tuple[Slot, ...]] = {}  # of containers that were looked into
 
     async def once(self) -> Plan:
@@ -220,7 +220,7 @@ class Reconciler:
         # Its devices are another's by now. The ledger decides: this one is stopped, as a person
         # would stop it, and the other goes on.
         self.log.error(
-            "reconcile: container %s of %s/%s has GPUs that the ledger gave to another: stopping it",
+            "reconcile: stopping container %s of %s/%s, whose GPUs are another's in the ledger",
             container.id[:12],
             user,
             server,

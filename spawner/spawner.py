@@ -43,7 +43,6 @@ from spawner.gpu.snapshot import read_devices
 from spawner.homes import Homes
 from spawner.resources import Resources
 
-
 # Ends of a server that the stopping hub does not undo: there is nothing to start again.
 ENDINGS = ("container ended", "stopped")
 

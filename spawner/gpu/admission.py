@@ -25,7 +25,7 @@ from hub_ext.store.models import Lease, LeaseState
 from spawner.gpu import ledger, notices, usage
 from spawner.gpu.limits import person_limit
 from spawner.gpu.policy import at_the_door, decide
-from spawner.gpu.snapshot import periods, read_quotas, read_snapshot
+from spawner.gpu.snapshot import LIVE, periods, read_quotas, read_snapshot
 from spawner.gpu.state import Claim, Decision, Quota, Reason, Slot, Snapshot, Subject, Verdict
 from spawner.gpu.usage import moment, seconds
 
@@ -109,23 +109,23 @@ def admit(
     ``all_verdicts`` only those who ask get theirs written.
     """
     now = ledger.lock(session, now)
-    keep = periods(*read_quotas(session))
-    usage.keep_periods(session, seconds(now), keep)
+    quotas, settings = read_quotas(session)
+    usage.keep_periods(session, seconds(now), periods(quotas, settings))
     standings: list[Standing | None] = [None] * len(asks)
     new: dict[int, Claim] = {}
     kept = _take_up(session, asks, now)
-    who = {(ask.username, ask.account) for ask in asks}
-    snapshot = read_snapshot(session, seconds(now), asking=who)
-    for number, ask in enumerate(asks):
+    probes = [_claim(ask, quotas, now) for ask in asks]
+    snapshot = read_snapshot(session, seconds(now), probes=tuple(probes))
+    snapshot = replace(snapshot, claims=tuple(claim for claim in snapshot.claims if claim.id))
+    for number, (ask, claim) in enumerate(zip(asks, probes, strict=True)):
         if number in kept:
             continue
-        claim = _claim(ask, snapshot.quotas, now)
         reasons = at_the_door(claim, snapshot)
         if reasons:
             standings[number] = Standing("", LeaseState.ENDED, reasons=reasons)
             continue
-        new[number] = claim = _write(session, ask, claim, now)
-        snapshot = replace(snapshot, claims=(*snapshot.claims, claim))
+        new[number] = _write(session, ask, claim, now)
+        snapshot = replace(snapshot, claims=(*snapshot.claims, new[number]))
     decision = decide(snapshot)
     _write_decision(session, snapshot, decision, now, all_verdicts)
     found = _standings(snapshot, decision)
@@ -149,7 +149,7 @@ def _take_up(session: Session, asks: Sequence[Ask], now: datetime) -> dict[int, 
         return {}
     rows = session.scalars(
         select(Lease).where(
-            Lease.username.in_({ask.username for ask in asks}), Lease.state.in_(ledger.LIVE)
+            Lease.username.in_({ask.username for ask in asks}), Lease.state.in_(LIVE)
         )
     )
     live = {(row.username, row.server_name): row for row in rows}
@@ -304,8 +304,9 @@ class Watch:
 class Admission:
     """Requests and moves of the hub's coroutines, in as few transactions as possible.
 
-    ``run`` must be running: it writes the batches, notices what other processes changed (by
-    ``gpu_state.version``), and decides again when time alone may have let somebody start.
+    ``run`` (begun by the first call, where nobody runs it) writes the batches, notices what
+    other processes changed (by ``gpu_state.version``), and decides again when time alone may
+    have let somebody start.
     """
 
     def __init__(self, store: Store, log: logging.Logger | None = None) -> None:
@@ -321,6 +322,7 @@ class Admission:
         self._late_verdicts: asyncio.TimerHandle | None = None
         self._watches: dict[str, Watch] = {}
         self._ending: dict[str, str] = {}
+        self._running = False
         self._runner: asyncio.Task[None] | None = None
 
     # -- what others call ---------------------------------------------------------------------
@@ -381,7 +383,8 @@ class Admission:
     # -- the work -----------------------------------------------------------------------------
 
     async def _do(self, job: _Job) -> Any:
-        if self._runner is None:
+        if not self._running:
+            self._running = True
             self._runner = asyncio.create_task(self.run())
         self._jobs.append(job)
         self._wanted.set()
@@ -393,12 +396,13 @@ class Admission:
             self._runner.cancel()
             with suppress(asyncio.CancelledError):
                 await self._runner
-            self._runner = None
+            self._runner, self._running = None, False
         if self._late_verdicts is not None:
             self._late_verdicts.cancel()
 
     async def run(self) -> None:
         """Write batches for ever."""
+        self._running = True
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), POLL)

@@ -15,12 +15,20 @@ from itertools import chain
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from hub_ext.store.models import GpuQuota, GpuUsage, GpuUsageSum, Lease, LeaseDevice, LeaseState
+from hub_ext.store.models import (
+    GpuQuota,
+    GpuUsage,
+    GpuUsageSum,
+    Lease,
+    LeaseDevice,
+    LeaseState,
+    utcnow,
+)
 from spawner.gpu import admission, ledger, usage
 from spawner.gpu.budgets import TINY
 from spawner.gpu.limits import budget_limits
 from spawner.gpu.policy import decide
-from spawner.gpu.snapshot import read_snapshot
+from spawner.gpu.snapshot import LIVE, read_snapshot
 from spawner.gpu.state import Claim, Slot, Snapshot
 from spawner.gpu.usage import Sums, seconds
 
@@ -101,7 +109,7 @@ def check(
     """
     if repair:
         now = ledger.lock(session, now)
-    now = now or max(ledger.utcnow(), ledger.latest(session))
+    now = now or max(utcnow(), ledger.latest(session))
     view = _view(session, now, containers or {}, deep)
     found = list(chain(*(invariant(view) for invariant in INVARIANTS)))
     found += nobody_starves(view, patience)
@@ -138,7 +146,7 @@ _ROWS = select(
 def _view(
     session: Session, now: datetime, containers: Mapping[str, tuple[Slot, ...]], deep: bool
 ) -> View:
-    live = session.execute(_ROWS.where(Lease.state.in_(ledger.LIVE))).all()
+    live = session.execute(_ROWS.where(Lease.state.in_(LIVE))).all()
     ended = _ROWS.where(Lease.state == LeaseState.ENDED)
     if not deep:
         ended = ended.where(Lease.ended_at >= now - RECENT)
@@ -157,7 +165,7 @@ def _view(
 
 
 def no_slot_twice(view: View) -> Iterator[Finding]:
-    """No slot is leased twice, none exists beyond its device's, and only running leases have any."""
+    """No slot is leased twice or beyond its device's; running leases alone have any."""
     holders: dict[Slot, str] = {}
     many = {device.id: device.slots for device in view.snapshot.devices}
     states = {row.id: row for row in view.rows}
@@ -319,8 +327,9 @@ def _lateness(session: Session, view: View, user: str, account: str) -> float:
     if account:
         query = query.where(Lease.account == account)
     return sum(
-        weight * ((ended or view.now) - ends).total_seconds()
-        for weight, ends, ended in session.execute(query)
+        float(row.weight) * ((row.ended_at or view.now) - row.ends_at).total_seconds()
+        for row in session.execute(query).all()
+        if row.ends_at is not None
     )
 
 
@@ -343,5 +352,3 @@ def sums_are_true(session: Session, view: View) -> Iterator[Finding]:
                     f"{period} of {who[1]} for {who[0]} is {have:.0f} GPU-seconds, not {due:.0f}",
                     repair=lambda s, p=period: usage.rebuild(s, p, now),  # type: ignore[misc]
                 )
-
-

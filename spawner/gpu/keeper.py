@@ -246,15 +246,13 @@ def _warn(session: Session, warnings: list[Warn], now: datetime) -> None:
 
 def _tell_end(session: Session, lease: Running, reason: str) -> None:
     code = reason if reason in notices.KINDS else "stopped"
-    if reason == "idle":
-        return  # the watch over idle GPUs says how long they were
     notices.add(
         session,
         username=lease.user,
         lease_id=lease.id,
         code=code,
         data={},
-        key=f"ended:{lease.id}",
+        key=f"stopped:{lease.id}",
     )
 
 
@@ -275,5 +273,3 @@ def _unopened(session: Session) -> list[tuple[str, Server]]:
         )
     )
     return [(row.id, (row.username, row.server_name)) for row in rows]
-
-

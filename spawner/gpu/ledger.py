@@ -273,7 +273,9 @@ def end_all(
                     "state": LeaseState.ENDED,
                     "ended_at": now,
                     # Stopped as it was planned: then that is why.
-                    "ended_reason": planned if at and at <= now and planned else reasons[lease][:64],
+                    "ended_reason": planned
+                    if at and at <= now and planned
+                    else reasons[lease][:64],
                     "verdict": None,
                 }
                 for lease, planned, at in rows
@@ -387,8 +389,10 @@ def restore(
 
 # -- the clock --------------------------------------------------------------------------------
 
-_SHIFTED = ("requested_at", "held_at", "active_at", "opened_at", "ends_at", "exempt_until")
-_SHIFTED += ("stop_at", "warned_at", "keep_until")
+_SHIFTED = (
+    *("requested_at", "held_at", "active_at", "opened_at", "ends_at", "exempt_until"),
+    *("stop_at", "warned_at", "keep_until"),
+)
 
 
 def shift(session: Session, by: float) -> None:

@@ -55,7 +55,7 @@ class Stop:
 def plan(
     leases: Iterable[Running], now: float, hold_time: float, warn_before: float, up_since: float
 ) -> tuple[Warn | Stop, ...]:
-    """What to do at ``now``. ``up_since``: the hub's start; before it nobody could open anything."""
+    """What to do at ``now``; before ``up_since``, the hub's start, nobody could open anything."""
     return tuple(
         action for lease in leases for action in _plan(lease, now, hold_time, warn_before, up_since)
     )

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -85,21 +86,21 @@ def read_snapshot(
     session: Session,
     now: float,
     horizon: float = HORIZON,
-    asking: Iterable[tuple[str, Subject]] = (),
+    probes: tuple[Claim, ...] = (),
 ) -> Snapshot:
     """All that a decision at ``now`` (seconds since 1970) rests on.
 
-    Reservations are looked at as far as ``horizon`` seconds ahead. ``asking`` are people, and
-    the accounts they charge, who have no lease yet and whose budgets are wanted, too.
+    Reservations are looked at as far as ``horizon`` seconds ahead. ``probes`` are claims that
+    are not in the store ("what if"): they come last among the claims.
     """
-    claims = read_claims(session)
+    claims = (*read_claims(session), *probes)
     quotas, settings = read_quotas(session)
     return Snapshot(
         now=now,
         devices=read_devices(session),
         claims=claims,
         quotas=quotas,
-        usage=_usage(session, now, claims, quotas, settings, asking),
+        usage=_usage(session, now, claims, quotas, settings),
         windows=_windows(session, now, now + horizon),
         settings=settings,
     )
@@ -190,7 +191,6 @@ def _usage(
     claims: tuple[Claim, ...],
     quotas: Mapping[Subject, Quota],
     settings: Settings,
-    asking: Iterable[tuple[str, Subject]],
 ) -> Usage:
     needed = periods(quotas, settings)
     sums = read_sums(session, now, needed)
@@ -205,7 +205,7 @@ def _usage(
     for (account, user), value in sums.values[decay(settings.half_life)].items():
         decayed[account, user] = value
         decayed[account, ""] = decayed.get((account, ""), 0.0) + value
-    who = {(claim.user, claim.account) for claim in claims}.union(asking)
+    who = {(claim.user, claim.account) for claim in claims}
     return Usage(decayed, budget_use(sums, who, quotas))
 
 
@@ -229,21 +229,18 @@ def budget_use(
 
 def _windows(session: Session, start: float, end: float) -> tuple[Window, ...]:
     rows = session.scalars(
-        select(GpuReservation).where(GpuReservation.cancelled_at.is_(None)).order_by(GpuReservation.id)
+        select(GpuReservation)
+        .where(GpuReservation.cancelled_at.is_(None))
+        .order_by(GpuReservation.id)
     )
-    return tuple(
-        window for row in rows for window in occurrences(reservation_of(row), start, end)
-    )
+    return tuple(window for row in rows for window in occurrences(reservation_of(row), start, end))
 
 
 def reservation_of(row: GpuReservation) -> Reservation:
     """A reservation's row as the pure functions take it."""
-    values = {field.name: getattr(row, field.name) for field in fields(Reservation)}
-    return Reservation(
-        **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    )
+    values: dict[str, Any] = {field.name: getattr(row, field.name) for field in fields(Reservation)}
+    return Reservation(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
 def _maybe(at: datetime | None) -> float | None:
     return None if at is None else seconds(at)
-

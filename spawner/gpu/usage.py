@@ -105,7 +105,7 @@ _ALL_SUMS = select(*_SUM_COLUMNS)
 
 def read_sums(session: Session, now: float, periods: Iterable[Period]) -> Sums:
     """The sums at ``now``; a period that is not kept yet is counted from the leases."""
-    sums = Sums(now).load(tuple(row) for row in session.execute(_ALL_SUMS))
+    sums = Sums(now).load(session.execute(_ALL_SUMS).tuples())
     for period in set(periods) - set(sums.values):
         sums.values[period] = {}
         for stretch in past(session, period, now):
@@ -218,7 +218,9 @@ def close(session: Session, lease_ids: Iterable[str], now: datetime) -> None:
     stretches: dict[Who, list[Stretch]] = defaultdict(list)
     for _lease, account, username, start, weight in rows:
         who = (account, username)
-        stretches[who].append(Stretch(who, seconds(start), max(seconds(start), seconds(now)), weight))
+        stretches[who].append(
+            Stretch(who, seconds(start), max(seconds(start), seconds(now)), weight)
+        )
     session.execute(
         update(GpuUsage),
         [
@@ -242,8 +244,9 @@ def _add_to_sums(session: Session, stretches: Mapping[Who, list[Stretch]], now: 
     ).all()
     periods = [row.period for row in found if not row.account]
     there = {(row.account, row.username, row.period) for row in found}
-    sums = Sums(now).load(tuple(row) for row in found)
-    old, new = [], []
+    sums = Sums(now).load(row._tuple() for row in found)
+    old: list[dict[str, Any]] = []
+    new: list[dict[str, Any]] = []
     for who, parts in stretches.items():
         for period in periods:
             for part in parts:
