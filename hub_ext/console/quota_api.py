@@ -19,7 +19,6 @@ from spawner.gpu.quota_document import (
     to_document,
 )
 
-
 _KEYS = dict.fromkeys((*keys_of("settings"), *keys_of("group")))
 
 

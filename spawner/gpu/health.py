@@ -15,9 +15,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from hub_ext.i18n import N_
-from hub_ext.store.models import GpuDevice, GpuNode, GpuState, Lease, LeaseDevice, utcnow
+from hub_ext.store.models import GpuDevice, GpuNode, Lease, LeaseDevice, utcnow
 from spawner.errors import BadRequest
-from spawner.gpu import notices
+from spawner.gpu import ledger, notices
 from spawner.gpu.devices import Device
 
 # Who drains a GPU that reported a critical error; an administrator returns it.
@@ -53,66 +53,84 @@ def sync_inventory(
     """
     now = now or utcnow()
     seen = {device.id: device for device in devices}
-    rows = {row.id: row for row in session.scalars(select(GpuDevice).with_for_update())}
+    rows = {row.id: row for row in session.scalars(select(GpuDevice))}
     leased = _leased(session)
-    added, lost, failing, recovered = [], [], [], []
-    changed = False
+    wanted: dict[str, dict[str, object]] = {}
     for device in seen.values():
-        row = rows.get(device.id)
-        if row is None:
-            row = GpuDevice(id=device.id, present=True, health="ok", sharing="", slots=0)
-            session.add(row)
-            added.append(device.id)
-        before = row.health, row.health_reason or "", row.present
-        changed |= _describe(row, device, free=device.id not in leased)
-        _judge(row, device.health, device.health_reason, now)
-        row.present, row.seen_at = True, now
-        changed |= before != (row.health, row.health_reason or "", True)
-        if row.health == "failing" and before[0] != "failing":
-            failing.append(row.id)
-        if row.health == "ok" and before[0] != "ok":
-            recovered.append(row.id)
+        known = rows.get(device.id)
+        wanted[device.id] = _described(known, device, now, free=device.id not in leased)
     for row in rows.values():
-        if row.id in seen or not (row.present or row.health == "lost"):
-            continue
-        changed |= row.present
-        row.present = False
-        gone = vanished == "lost" and not row.simulated and row.drained_at is None
-        if gone and (row.id in leased or not _rearranged(row, seen.values())):
-            if row.health != "lost":
-                lost.append(row.id)
-            _judge(row, "lost", "the driver no longer lists it", now)
-        else:
-            _judge(row, "ok", "", now)
-    tell_holders(session, lost, "gpu_lost", now)
-    tell_holders(session, failing, "gpu_failing", now)
-    if changed or added:
-        bump(session)
-    return Changes(tuple(added), tuple(lost), tuple(failing), tuple(recovered))
-
-
-def _describe(row: GpuDevice, device: Device, free: bool) -> bool:
-    """Write what the device is. True where that changes what can be granted."""
+        if row.id not in seen and (row.present or row.health == "lost"):
+            wanted[row.id] = {"present": False} | _judged(
+                row,
+                *_verdict(
+                    row,
+                    vanished == "lost"
+                    and (row.id in leased or not _rearranged(row, seen.values())),
+                ),
+                now,
+            )
     wanted = {
+        key: values
+        for key, values in wanted.items()
+        if key not in rows or any(getattr(rows[key], n) != v for n, v in values.items())
+    }
+    if not wanted:
+        session.execute(update(GpuDevice).where(GpuDevice.id.in_(seen)).values(seen_at=now))
+        return Changes()
+    ledger.lock(session)
+    turned: dict[str, list[str]] = {"ok": [], "failing": [], "lost": []}
+    for key, values in wanted.items():
+        row = rows.get(key) or GpuDevice(id=key, health="ok")
+        if values["health"] != row.health:
+            turned[str(values["health"])].append(key)
+        for name, value in values.items():
+            setattr(row, name, value)
+        session.add(row)
+    session.flush()
+    session.execute(update(GpuDevice).where(GpuDevice.id.in_(seen)).values(seen_at=now))
+    tell_holders(session, turned["lost"], "gpu_lost", now)
+    tell_holders(session, turned["failing"], "gpu_failing", now)
+    return Changes(
+        added=tuple(key for key in wanted if key not in rows),
+        lost=tuple(turned["lost"]),
+        failing=tuple(turned["failing"]),
+        recovered=tuple(turned["ok"]),
+    )
+
+
+def _described(
+    row: GpuDevice | None, device: Device, now: datetime, free: bool
+) -> dict[str, object]:
+    """What the row of a device that was seen should say."""
+    wanted: dict[str, object] = {
         "node": device.node,
         "model": device.model,
         "memory": device.memory,
         "simulated": device.simulated,
         "parent": device.parent,
+        "present": True,
     }
     # Who got it alone keeps it alone, and a slot that somebody has does not go away.
-    if free or not row.slots:
+    if row is None or free:
         wanted |= {"sharing": device.sharing, "slots": device.slots, "weight": device.weight}
-    changed = any(getattr(row, name) != value for name, value in wanted.items())
-    for name, value in wanted.items():
-        setattr(row, name, value)
-    return changed
+    return wanted | _judged(row, device.health, device.health_reason, now)
 
 
-def _judge(row: GpuDevice, health: str, reason: str, now: datetime) -> None:
-    if row.health != health:
-        row.health_since = now
-    row.health, row.health_reason = health, reason[:MOST_REASON] or None
+def _verdict(row: GpuDevice, gone: bool) -> tuple[str, str]:
+    """Of a device that is not listed any more."""
+    if gone and not row.simulated and row.drained_at is None:
+        return "lost", "the driver no longer lists it"
+    return "ok", ""
+
+
+def _judged(row: GpuDevice | None, health: str, reason: str, now: datetime) -> dict[str, object]:
+    same = row is not None and row.health == health
+    return {
+        "health": health,
+        "health_reason": reason[:MOST_REASON] or None,
+        "health_since": row.health_since if row is not None and same else now,
+    }
 
 
 def _rearranged(row: GpuDevice, seen: Collection[Device]) -> bool:
@@ -182,11 +200,11 @@ def drain(
     Raises BadRequest for what is neither a device nor a node.
     """
     now = now or utcnow()
+    ledger.lock(session)
     kind, row, devices = _target(session, target)
     if row.drained_at is None:
         row.drained_at = now
     row.drained_by, row.drain_reason = by[:255], reason.strip()[:MOST_REASON] or None
-    bump(session)
     return Drained(kind, target, devices, len(holders(session, devices)))
 
 
@@ -195,21 +213,21 @@ def undrain(session: Session, target: str) -> Drained:
 
     Raises BadRequest for what is neither a device nor a node.
     """
+    ledger.lock(session)
     kind, row, devices = _target(session, target)
     row.drained_at = row.drained_by = row.drain_reason = None
-    bump(session)
     return Drained(kind, target, devices, len(holders(session, devices)))
 
 
 def _target(
     session: Session, target: str
 ) -> tuple[Literal["device", "node"], GpuDevice | GpuNode, tuple[str, ...]]:
-    device = session.get(GpuDevice, target, with_for_update=True)
+    device = session.get(GpuDevice, target)
     if device is not None:
         return "device", device, (device.id,)
     query = select(GpuDevice.id).where(GpuDevice.node == target).order_by(GpuDevice.id)
     if devices := tuple(session.scalars(query)):
-        node = session.get(GpuNode, target, with_for_update=True)
+        node = session.get(GpuNode, target)
         if node is None:
             node = GpuNode(name=target)
             session.add(node)
@@ -228,6 +246,7 @@ def critical_error(session: Session, device: str, xid: int, now: datetime | None
     Its MIG devices with it; who holds one is told. True where something new was drained.
     """
     now = now or utcnow()
+    ledger.lock(session)
     rows = session.scalars(
         select(GpuDevice).where(
             (GpuDevice.id == device) | (GpuDevice.parent == device),
@@ -247,11 +266,4 @@ def critical_error(session: Session, device: str, xid: int, now: datetime | None
                 key=f"xid:{lease.id}:{row.id}:{now.replace(tzinfo=UTC).timestamp():.0f}",
                 now=now,
             )
-    if rows:
-        bump(session)
     return bool(rows)
-
-
-def bump(session: Session) -> None:
-    """Number the change, so that every process decides anew."""
-    session.execute(update(GpuState).values(version=GpuState.version + 1))

@@ -6,24 +6,28 @@ What a driver says is checked here, at the door: a value that cannot be true mak
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hub_ext.site import GpuSharing, Gpus, parse_bytes
+from hub_ext.site import Gpus, GpuSharing, parse_bytes
 from spawner.gpu.devices import Device
 
 NVML_TIMEOUT = 20  # seconds; a driver in trouble can hang for ever
+SILENT = "NVML does not answer; look at `nvidia-smi` on the host"
 MOST_DEVICES = 1024  # of one machine; more is nonsense
 MOST_MEMORY = 2**44  # bytes of one GPU
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}")
 # Errors of programs, not of GPUs, as NVIDIA's Kubernetes device plugin ignores them.
 PROGRAM_XIDS = frozenset({13, 31, 43, 45, 68, 109})
+
+
+_stuck: list[asyncio.subprocess.Process] = []
 
 
 class InventoryError(Exception):
@@ -67,13 +71,13 @@ class Inventory:
     problems: tuple[str, ...] = ()
 
 
-def read_inventory(gpus: Gpus, seconds: float = 0) -> Inventory:
+async def read_inventory(gpus: Gpus, seconds: float = 0) -> Inventory:
     """Look at a site's devices, for some seconds where there is something to measure.
 
-    Blocks for up to ``seconds`` + NVML_TIMEOUT with source ``nvml``. Raises InventoryError.
+    Takes up to ``seconds`` + NVML_TIMEOUT with source ``nvml``. Raises InventoryError.
     """
     if gpus.source == "nvml":
-        found = check_answer(_ask_driver(seconds))
+        found = check_answer(await _ask_driver(seconds))
     else:
         simulated = gpus.source == "simulated"
         found = Inventory(
@@ -95,29 +99,37 @@ def shared(device: Device, rules: list[GpuSharing]) -> Device:
     return device
 
 
-def _ask_driver(seconds: float) -> object:
+async def _ask_driver(seconds: float) -> object:
     """Ask in a child process that can be killed when the driver hangs."""
+    # One that hangs in the driver does not even die: another one would only join it.
+    _stuck[:] = [child for child in _stuck if child.returncode is None]
+    if _stuck:
+        raise InventoryError(SILENT)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "spawner.gpu.nvml",
+        f"{seconds:g}",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     try:
-        child = subprocess.run(
-            [sys.executable, "-m", "spawner.gpu.nvml", f"{seconds:g}"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds + NVML_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InventoryError(
-            f"NVML did not answer within {NVML_TIMEOUT} s; look at `nvidia-smi` on the host"
-        ) from error
+        output, said = await asyncio.wait_for(child.communicate(), seconds + NVML_TIMEOUT)
+    except TimeoutError as error:
+        raise InventoryError(SILENT) from error
+    finally:
+        if child.returncode is None:
+            child.kill()
+            _stuck.append(child)
     if child.returncode:
-        reason = child.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        reason = said.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no reason given"]
         raise InventoryError(
             f"NVML: {reason[0]}; give the hub the driver's utility capability, or set "
             "gpus.source to site or none in the site file"
         )
     try:
-        return json.loads(child.stdout)
+        return json.loads(output)
     except ValueError as error:
         raise InventoryError("NVML: the answer is not JSON; look at the hub's log") from error
 
@@ -157,8 +169,9 @@ def _dicts(answer: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _plain(value: object, most: int = 80) -> str:
-    """Text of the driver's on one line, without control characters."""
-    return re.sub(r"[^\x20-\x7e\xa0-\ufffd]+", " ", str(value)).strip()[:most]
+    """Text of the driver's on one line, without control characters or such that turn it round."""
+    text = "".join(c if c.isprintable() else " " for c in str(value)[: 4 * most])
+    return " ".join(text.split())[:most]
 
 
 def _failing(device: Device, reason: str) -> Device:

@@ -68,7 +68,11 @@ KINDS: Mapping[str, Kind] = {
         ),
         ("keep",),
     ),
-    "idle_resumed": Kind("info", N_("The GPUs are in use again: the server stays."), mailed=False),
+    "idle_resumed": Kind(
+        "info",
+        N_("The server stays: its GPUs are in use again, or nobody waits for them any more."),
+        mailed=False,
+    ),
     "idle": Kind(
         "info",
         N_(
