@@ -11,6 +11,7 @@ from typing import Any
 import click
 from jupyterhub.app import JupyterHub
 
+from hub_ext.mail import Addressee, Postman
 from hub_ext.store import StoreError
 from spawner.errors import SpawnerError
 from spawner.gpu import monitor
@@ -69,7 +70,13 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
         watch = monitor.Monitor(
             shared.store, shared.engine, shared.site.gpus, self._goes_on, self.log
         )
-        for work in (reconciler.forever(RECONCILE_INTERVAL), self._keep_routes(), watch.run()):
+        postman = Postman(shared.store, shared.site, self._addressee, self.log)
+        for work in (
+            reconciler.forever(RECONCILE_INTERVAL),
+            self._keep_routes(),
+            watch.run(),
+            postman.run(),
+        ):
             task = asyncio.create_task(work)
             self._background.add(task)
             task.add_done_callback(self._background_ended)
@@ -86,6 +93,14 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
         if spawner is None or not spawner.ready or not spawner.server:
             return Jupyter()
         return await self._asker(spawner.server.url)
+
+    async def _addressee(self, username: str) -> Addressee | None:
+        """Where a person's mail goes, as the directory said at their last login."""
+        user = next((user for user in self.users.values() if user.name == username), None)
+        known = await user.get_auth_state() if user else None
+        if not known or not known.get("mail"):
+            return None
+        return Addressee(str(known["mail"]), str(known.get("language") or ""))
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
         """A defect in a guard must be seen: without it the hub would go on unguarded."""
