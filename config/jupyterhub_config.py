@@ -63,6 +63,9 @@ c.JupyterHub.spawner_class = "labcommons-docker"
 c.Spawner.disable_user_config = True
 c.Spawner.http_timeout = 30
 c.Spawner.poll_interval = 20
+# Who waits for a GPU is pending, too: JupyterHub's limit would turn away a class while others
+# queue. How many containers start at once is servers.concurrent_starts in the site file.
+c.JupyterHub.concurrent_spawn_limit = 0
 c.Spawner.consecutive_failure_limit = 0  # one broken environment must not end the hub
 c.Spawner.ip = "0.0.0.0"
 c.Spawner.default_url = "/lab"

@@ -319,6 +319,7 @@ class Servers(_Section):
     shared_memory: Memory = "256M"
     tmp: Memory = "1G"
     start_timeout: int = Field(120, ge=10, le=3600, description="seconds")
+    concurrent_starts: int = Field(20, ge=1, le=1000, description="the others wait their turn")
     stop_timeout: int = Field(10, ge=1, le=300, description="seconds between SIGTERM and SIGKILL")
     engine_timeout: int = Field(30, ge=1, le=600, description="seconds for one Docker call")
     engine_threads: int = Field(8, ge=1, le=64)

@@ -41,6 +41,8 @@ class ContainerState:
         status: Docker's word: created, running, exited, dead, …
         exit_code: of an exited container; 0 otherwise.
         addresses: IP address by network name.
+        created: seconds since 1970.
+        devices: GPU ids it was given; only ``inspect`` knows them.
     """
 
     id: str
@@ -50,6 +52,8 @@ class ContainerState:
     oom_killed: bool
     labels: dict[str, str]
     addresses: dict[str, str]
+    created: float = 0.0
+    devices: tuple[str, ...] = ()
 
     @property
     def running(self) -> bool:
@@ -138,6 +142,7 @@ class Engine:
                     oom_killed=False,
                     labels=dict(item.get("Labels") or {}),
                     addresses={},
+                    created=float(item.get("Created") or 0),
                 )
                 for item in api.containers(all=True, filters={"label": label})
             ]
@@ -245,7 +250,19 @@ def _state(found: dict[str, Any]) -> ContainerState:
         oom_killed=bool(state.get("OOMKilled")),
         labels=dict(found["Config"].get("Labels") or {}),
         addresses={name: net.get("IPAddress") or "" for name, net in networks.items()},
+        devices=_devices(found),
     )
+
+
+def _devices(found: dict[str, Any]) -> tuple[str, ...]:
+    """What was asked of the NVIDIA runtime: by request, or (simulated) by variable."""
+    requests = found.get("HostConfig", {}).get("DeviceRequests") or []
+    ids = [id_ for request in requests for id_ in request.get("DeviceIDs") or []]
+    for variable in found["Config"].get("Env") or []:
+        name, _, value = variable.partition("=")
+        if name == "NVIDIA_VISIBLE_DEVICES" and value != "void":
+            ids += value.split(",")
+    return tuple(dict.fromkeys(ids))
 
 
 def _brief(error: BaseException) -> str:

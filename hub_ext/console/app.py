@@ -16,8 +16,15 @@ from tornado.web import Application
 
 from hub_ext import pages
 from hub_ext.audit import AuditTrail
-from hub_ext.console import gpu_api, gpu_pages, handlers, quota_api, quota_pages, reservation_api
-from hub_ext.console import reservation_pages
+from hub_ext.console import (
+    gpu_api,
+    gpu_pages,
+    handlers,
+    quota_api,
+    quota_pages,
+    reservation_api,
+    reservation_pages,
+)
 from hub_ext.site import Site, load_site
 from hub_ext.store import Store
 

@@ -182,6 +182,4 @@ class ExplainApi(Api):
                 N_("Ask for yourself, or for somebody in a team or course that you look after.")
             )
             raise Refused(403, "not_yours", sentence)
-        self.reply(
-            await self.read(lambda session: gpu_views.explain(session, user, account, now))
-        )
+        self.reply(await self.read(lambda session: gpu_views.explain(session, user, account, now)))

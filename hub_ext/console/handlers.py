@@ -206,9 +206,7 @@ class Page(Base):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """A page with the cause and the remedy; nothing of what was sent."""
         error = kwargs.get("exc_info", (None, None, None))[1]
-        sentence = (
-            error.sentence if isinstance(error, Refused) else self.refusal(status_code)[1]
-        )
+        sentence = error.sentence if isinstance(error, Refused) else self.refusal(status_code)[1]
         self.render_page("console_error.html", status=status_code, sentence=sentence)
 
 

@@ -19,7 +19,6 @@ from spawner.gpu.quota_document import (
     to_document,
 )
 
-
 _KEYS = dict.fromkeys((*keys_of("settings"), *keys_of("group")))
 
 
@@ -71,9 +70,7 @@ class QuotaApi(Api):
         def work(session: Session) -> tuple[dict[str, Any], tuple[quotas.Change, ...]]:
             spec = check_spec(subject, sent)
             if spec:
-                check_names(
-                    {subject: spec}, site, quotas.people(session), quotas.models(session)
-                )
+                check_names({subject: spec}, site, quotas.people(session), quotas.models(session))
             quotas.lock(session)
             current = quotas.tag(quotas.specs(session).get(subject))
             if match not in (None, "*") and match.strip('"') != current:

@@ -28,7 +28,8 @@ from hub_ext.store.models import (
 )
 from spawner.gpu import usage
 from spawner.gpu.devices import Availability, count_types
-from spawner.gpu.snapshot import LIVE, read_devices
+from spawner.gpu.extension import reasons_against
+from spawner.gpu.snapshot import LIVE, read_devices, read_snapshot
 from spawner.gpu.state import Grant, Reason, Slot, Verdict
 from spawner.gpu.usage import moment, seconds
 
@@ -221,6 +222,23 @@ def plan_stop(session: Session, lease_id: str, reason: str, at: datetime) -> boo
     return True
 
 
+def extend(
+    session: Session, lease_id: str, by: float, now: datetime | None = None
+) -> tuple[Reason, ...]:
+    """Let a lease run ``by`` seconds longer. The reasons against it; none: it was extended."""
+    now = lock(session, now)
+    reasons = reasons_against(lease_id, by, read_snapshot(session, seconds(now)))
+    if not reasons:
+        lease = session.get_one(Lease, lease_id, populate_existing=True)
+        assert lease.ends_at is not None
+        assert lease.held_at is not None
+        lease.ends_at = max(lease.ends_at, now) + timedelta(seconds=by)
+        lease.time_limit = int((lease.ends_at - lease.held_at).total_seconds())
+        lease.warned_at = None
+        session.flush()
+    return reasons
+
+
 def cancel(session: Session, lease_id: str, now: datetime | None = None) -> bool:
     """Give up: what waits leaves the queue, what runs is stopped at once. False: was over."""
     now = lock(session, now)
@@ -240,9 +258,12 @@ def end_all(
 ) -> Collection[str]:
     """End leases (id: reason), close their accounts, free their slots; those that it ended."""
     now = lock(session, now)
-    ids = list(
-        session.scalars(select(Lease.id).where(Lease.id.in_(list(reasons)), Lease.state.in_(LIVE)))
-    )
+    rows = session.execute(
+        select(Lease.id, Lease.stop_reason, Lease.stop_at).where(
+            Lease.id.in_(list(reasons)), Lease.state.in_(LIVE)
+        )
+    ).all()
+    ids = [row.id for row in rows]
     if ids:
         session.execute(
             update(Lease),
@@ -251,10 +272,13 @@ def end_all(
                     "id": lease,
                     "state": LeaseState.ENDED,
                     "ended_at": now,
-                    "ended_reason": reasons[lease][:64],
+                    # Stopped as it was planned: then that is why.
+                    "ended_reason": planned
+                    if at and at <= now and planned
+                    else reasons[lease][:64],
                     "verdict": None,
                 }
-                for lease in ids
+                for lease, planned, at in rows
             ],
         )
         session.execute(
@@ -365,8 +389,10 @@ def restore(
 
 # -- the clock --------------------------------------------------------------------------------
 
-_SHIFTED = ("requested_at", "held_at", "active_at", "opened_at", "ends_at", "exempt_until")
-_SHIFTED += ("stop_at", "warned_at", "keep_until")
+_SHIFTED = (
+    *("requested_at", "held_at", "active_at", "opened_at", "ends_at", "exempt_until"),
+    *("stop_at", "warned_at", "keep_until"),
+)
 
 
 def shift(session: Session, by: float) -> None:

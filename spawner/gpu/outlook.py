@@ -46,9 +46,7 @@ def probe(
     time_limit: float | None = None,
 ) -> Claim:
     """A request that is only thought of."""
-    return Claim(
-        PROBE, user, account, LeaseState.REQUESTED, gpus, now, gpu_type, time_limit
-    )
+    return Claim(PROBE, user, account, LeaseState.REQUESTED, gpus, now, gpu_type, time_limit)
 
 
 def usual_time_limit(snapshot: Snapshot, user: str, account: Subject) -> float | None:

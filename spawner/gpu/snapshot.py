@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -81,12 +82,18 @@ _DEVICES = select(
 _QUOTA_MARKS = select(GpuQuota.subject, GpuQuota.changed_at).order_by(GpuQuota.subject)
 
 
-def read_snapshot(session: Session, now: float, horizon: float = HORIZON) -> Snapshot:
+def read_snapshot(
+    session: Session,
+    now: float,
+    horizon: float = HORIZON,
+    probes: tuple[Claim, ...] = (),
+) -> Snapshot:
     """All that a decision at ``now`` (seconds since 1970) rests on.
 
-    Reservations are looked at as far as ``horizon`` seconds ahead.
+    Reservations are looked at as far as ``horizon`` seconds ahead. ``probes`` are claims that
+    are not in the store ("what if"): they come last among the claims.
     """
-    claims = read_claims(session)
+    claims = (*read_claims(session), *probes)
     quotas, settings = read_quotas(session)
     return Snapshot(
         now=now,
@@ -116,7 +123,8 @@ def read_claims(session: Session) -> tuple[Claim, ...]:
             time_limit=row.time_limit,
             slots=tuple(slots.get(row.id, ())),
             held_at=_maybe(row.held_at),
-            ends_at=_earlier(_maybe(row.ends_at), _maybe(row.stop_at)),
+            ends_at=_maybe(row.ends_at),
+            stops_at=_maybe(row.stop_at),
             borrowed=row.borrowed,
             exempt_until=_maybe(row.exempt_until) or 0.0,
             weight=row.weight,
@@ -180,13 +188,12 @@ def periods(quotas: Mapping[Subject, Quota], settings: Settings) -> set[Period]:
 def _usage(
     session: Session,
     now: float,
-    claims: Iterable[Claim],
+    claims: tuple[Claim, ...],
     quotas: Mapping[Subject, Quota],
     settings: Settings,
 ) -> Usage:
     needed = periods(quotas, settings)
     sums = read_sums(session, now, needed)
-    claims = tuple(claims)
     for claim in claims:
         if claim.held_at is not None:
             stretch = Stretch(
@@ -198,15 +205,16 @@ def _usage(
     for (account, user), value in sums.values[decay(settings.half_life)].items():
         decayed[account, user] = value
         decayed[account, ""] = decayed.get((account, ""), 0.0) + value
-    return Usage(decayed, budget_use(sums, claims, quotas))
+    who = {(claim.user, claim.account) for claim in claims}
+    return Usage(decayed, budget_use(sums, who, quotas))
 
 
 def budget_use(
-    sums: Sums, claims: Iterable[Claim], quotas: Mapping[Subject, Quota]
+    sums: Sums, who: Iterable[tuple[str, Subject]], quotas: Mapping[Subject, Quota]
 ) -> dict[str, float]:
-    """What counts against each budget that concerns a claim, by the budget's key."""
+    """What counts against each budget of people charging accounts, by the budget's key."""
     limits: dict[str, BudgetLimit] = {}
-    for user, account in {(claim.user, claim.account) for claim in claims}:
+    for user, account in who:
         limits |= {limit.key: limit for limit in budget_limits(user, account, quotas)}
     totals: dict[tuple[Period, str, str], float] = defaultdict(float)
     for period in {period_of(limit.budget) for limit in limits.values()}:
@@ -221,25 +229,18 @@ def budget_use(
 
 def _windows(session: Session, start: float, end: float) -> tuple[Window, ...]:
     rows = session.scalars(
-        select(GpuReservation).where(GpuReservation.cancelled_at.is_(None)).order_by(GpuReservation.id)
+        select(GpuReservation)
+        .where(GpuReservation.cancelled_at.is_(None))
+        .order_by(GpuReservation.id)
     )
-    return tuple(
-        window for row in rows for window in occurrences(reservation_of(row), start, end)
-    )
+    return tuple(window for row in rows for window in occurrences(reservation_of(row), start, end))
 
 
 def reservation_of(row: GpuReservation) -> Reservation:
     """A reservation's row as the pure functions take it."""
-    values = {field.name: getattr(row, field.name) for field in fields(Reservation)}
-    return Reservation(
-        **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    )
+    values: dict[str, Any] = {field.name: getattr(row, field.name) for field in fields(Reservation)}
+    return Reservation(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
 def _maybe(at: datetime | None) -> float | None:
     return None if at is None else seconds(at)
-
-
-def _earlier(one: float | None, other: float | None) -> float | None:
-    known = [at for at in (one, other) if at is not None]
-    return min(known, default=None)

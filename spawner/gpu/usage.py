@@ -8,20 +8,19 @@ Nobody scans the past, except for a period that is new (a budget with another ha
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from hub_ext.store.models import GpuUsage, GpuUsageSum
+from spawner.gpu import budgets
 from spawner.gpu.state import Budget, Subject
 
-LN2 = math.log(2)
 # Half-lives after which use no longer counts (less than a millionth).
 FORGOTTEN = 20
 
@@ -51,27 +50,15 @@ def period_of(budget: Budget) -> Period:
 
 
 def window_start(period: Period, now: float) -> float:
-    """When the window that ``now`` is in began (UTC; a week begins on Monday)."""
-    day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    match period:
-        case "day":
-            return day.timestamp()
-        case "week":
-            return (day - timedelta(days=day.weekday())).timestamp()
-        case "month":
-            return day.replace(day=1).timestamp()
-        case "total":
-            return 0.0
-    raise ValueError(f"{period!r} is not a window")
+    """When the window that ``now`` is in began; 0 for ``total``."""
+    return max(0.0, budgets.window_start(period, now))
 
 
 def used(period: Period, stretch: Stretch, now: float) -> float:
     """What a stretch counts in a period at ``now``, in weighted GPU-seconds."""
     if period.startswith("decay:"):
-        half_life = float(period[6:])
-        ago_end, ago_start = max(0.0, now - stretch.end), max(0.0, now - stretch.start)
-        rate = half_life / LN2
-        return stretch.weight * rate * (2 ** (-ago_end / half_life) - 2 ** (-ago_start / half_life))
+        end = min(stretch.end, now)
+        return budgets.decayed_use(stretch.weight, stretch.start, end, now, float(period[6:]))
     begin = max(stretch.start, window_start(period, now))
     return stretch.weight * max(0.0, stretch.end - begin)
 
@@ -103,7 +90,7 @@ class Sums:
 
 
 def _decayed(period: Period, since: float, now: float) -> float:
-    return float(2 ** (-max(0.0, now - since) / float(period[6:])))
+    return budgets.decay(max(0.0, now - since), float(period[6:]))
 
 
 _SUM_COLUMNS = (
@@ -118,10 +105,10 @@ _ALL_SUMS = select(*_SUM_COLUMNS)
 
 def read_sums(session: Session, now: float, periods: Iterable[Period]) -> Sums:
     """The sums at ``now``; a period that is not kept yet is counted from the leases."""
-    sums = Sums(now).load(tuple(row) for row in session.execute(_ALL_SUMS))
+    sums = Sums(now).load(session.execute(_ALL_SUMS).tuples())
     for period in set(periods) - set(sums.values):
         sums.values[period] = {}
-        for stretch in _past(session, period, now):
+        for stretch in past(session, period, now):
             sums.add(period, stretch)
     return sums
 
@@ -138,7 +125,7 @@ def rebuild(session: Session, period: Period, now: float) -> None:
     session.query(GpuUsageSum).filter_by(period=period).delete()
     sums = Sums(now)
     sums.values[period] = {}
-    for stretch in _past(session, period, now):
+    for stretch in past(session, period, now):
         sums.add(period, stretch)
     start = _start(period, now)
     rows = {("", ""): 0.0} | sums.values[period]
@@ -148,7 +135,8 @@ def rebuild(session: Session, period: Period, now: float) -> None:
     )
 
 
-def _past(session: Session, period: Period, now: float) -> Iterable[Stretch]:
+def past(session: Session, period: Period, now: float) -> Iterable[Stretch]:
+    """Closed leases that may still count in a period."""
     since = (
         now - FORGOTTEN * float(period[6:])
         if period.startswith("decay:")
@@ -230,7 +218,9 @@ def close(session: Session, lease_ids: Iterable[str], now: datetime) -> None:
     stretches: dict[Who, list[Stretch]] = defaultdict(list)
     for _lease, account, username, start, weight in rows:
         who = (account, username)
-        stretches[who].append(Stretch(who, seconds(start), max(seconds(start), seconds(now)), weight))
+        stretches[who].append(
+            Stretch(who, seconds(start), max(seconds(start), seconds(now)), weight)
+        )
     session.execute(
         update(GpuUsage),
         [
@@ -254,8 +244,9 @@ def _add_to_sums(session: Session, stretches: Mapping[Who, list[Stretch]], now: 
     ).all()
     periods = [row.period for row in found if not row.account]
     there = {(row.account, row.username, row.period) for row in found}
-    sums = Sums(now).load(tuple(row) for row in found)
-    old, new = [], []
+    sums = Sums(now).load(row._tuple() for row in found)
+    old: list[dict[str, Any]] = []
+    new: list[dict[str, Any]] = []
     for who, parts in stretches.items():
         for period in periods:
             for part in parts:
