@@ -12,10 +12,9 @@ The console renders its pages with the same extension (``handler`` in the contex
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jinja2 import Environment, pass_context
 from jinja2.ext import InternationalizationExtension
@@ -26,7 +25,9 @@ from hub_ext.i18n import (
     LANGUAGE_COOKIE,
     LANGUAGE_NAMES,
     N_,
+    TIMEZONE_COOKIE,
     choose_language,
+    choose_timezone,
     gettext_for,
 )
 from hub_ext.site import Site
@@ -35,9 +36,6 @@ from spawner.gpu.reasons import duration
 
 _HERE = Path(__file__).parent
 template_paths = [str(_HERE / "templates"), str(_HERE / "static")]
-
-# The reader's IANA time zone, written by page.js.
-TIMEZONE_COOKIE = "labcommons-tz"
 
 # Sentences that JupyterHub itself says on our pages, for the catalogue.
 HUB_SENTENCES = (
@@ -68,10 +66,7 @@ def language_of(handler: RequestHandler) -> str:
 
 def timezone_of(handler: RequestHandler) -> tzinfo:
     """The time zone of one request's reader, as their browser has said it; else UTC."""
-    try:
-        return ZoneInfo(handler.get_cookie(TIMEZONE_COOKIE) or "UTC")
-    except (ValueError, OSError, ZoneInfoNotFoundError):
-        return UTC
+    return choose_timezone(handler.get_cookie(TIMEZONE_COOKIE))
 
 
 def _handler(context: Context) -> RequestHandler | None:

@@ -22,8 +22,15 @@ from tornado.simple_httpclient import HTTPStreamClosedError
 from traitlets import Any as AnyTrait
 from traitlets import Unicode, default
 
-from hub_ext.i18n import LANGUAGE_COOKIE, N_, Gettext, choose_language, gettext_for
-from hub_ext.pages import timezone_of
+from hub_ext.i18n import (
+    LANGUAGE_COOKIE,
+    N_,
+    TIMEZONE_COOKIE,
+    Gettext,
+    choose_language,
+    choose_timezone,
+    gettext_for,
+)
 from hub_ext.site import parse_bytes
 from hub_ext.store import StoreError
 from spawner import options
@@ -155,7 +162,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
                 read_snapshot(session, now, probes=probes),
             )
         )
-        zone = timezone_of(self.handler) if self.handler else None
+        zone = choose_timezone(self.handler and self.handler.get_cookie(TIMEZONE_COOKIE))
         most = min(site.gpus.max_per_server, available.total)
         # Looking ahead counts with every request that waits: off the event loop.
         offers = await asyncio.to_thread(
