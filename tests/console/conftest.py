@@ -22,6 +22,7 @@ from hub_ext.site import Site
 from hub_ext.store import Store
 from spawner.environments.catalog import CatalogEntry, record
 from spawner.gpu import ledger
+from spawner.gpu.admission import Ask, admit
 from spawner.gpu.devices import Device
 
 ACCESS = "access:services!service=labcommons"
@@ -83,9 +84,12 @@ def fill(session: Session) -> None:
             Device("GPU-2", f"RTX {HOSTILE}", 24 * 2**30, True),
         ],
     )
-    lease, _ = ledger.hold(session, "alice", "", 1, "A100")
-    ledger.activate(session, lease.id, "container-1")
-    ledger.hold(session, "bob", "train", 1, "A100")
+    asks = [
+        Ask("alice", "", "user:alice", 1, "A100"),
+        Ask("bob", "train", "user:bob", 1, "A100"),
+    ]
+    alices, _bobs = admit(session, asks).standings
+    ledger.activate(session, alices.lease, "container-1")
     for day in (1, 21):
         record(
             session,
