@@ -69,6 +69,15 @@ c.JupyterHub.concurrent_spawn_limit = 0
 c.Spawner.consecutive_failure_limit = 0  # one broken environment must not end the hub
 c.Spawner.ip = "0.0.0.0"
 c.Spawner.default_url = "/lab"
+# What a server's own token may do: say that it is used, and ask the console for its owner's
+# notices.
+c.Spawner.server_token_scopes = [
+    "users:activity!user",
+    "access:servers!server",
+    "access:services!service=labcommons",
+]
+# The console, as users' servers reach it.
+c.Spawner.environment = {"LABCOMMONS_CONSOLE_URL": "http://chp:8000/services/labcommons/"}
 
 # -- services -----------------------------------------------------------------------------
 SERVICES = {
@@ -85,6 +94,8 @@ c.JupyterHub.services = [
     }
     for name, (url, token) in SERVICES.items()
 ]
+# An administrator who opens the console is one there, too; a server's own token never is.
+c.JupyterHub.services[0]["oauth_client_allowed_scopes"] = ["admin-ui"]
 # The hub itself, which asks servers with idle GPUs whether a kernel works.
 c.JupyterHub.services.append(
     {

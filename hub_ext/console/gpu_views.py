@@ -20,7 +20,7 @@ from spawner.gpu.outlook import (
     usual_time_limit,
 )
 from spawner.gpu.snapshot import read_snapshot
-from spawner.gpu.state import HOUR, Claim, Snapshot
+from spawner.gpu.state import HOUR, Snapshot
 from spawner.options import show_bytes
 
 
@@ -92,8 +92,9 @@ def _seen(
 def me(session: Session, viewer: Viewer, say: board.Say, now: float) -> dict[str, Any]:
     """What the viewer may use, holds and waits for."""
     accounts = (*viewer.accounts, f"user:{viewer.name}")
-    probes = tuple(probe(viewer.name, account, now) for account in accounts)
-    snapshot = read_snapshot(session, now, probes=probes)
+    snapshot = read_snapshot(
+        session, now, probes=tuple(probe(viewer.name, one, now) for one in accounts)
+    )
     return {
         "name": viewer.name,
         "admin": viewer.admin,
@@ -145,12 +146,13 @@ def _budget(one: BudgetLeft) -> dict[str, Any]:
 
 def usage(session: Session, viewer: Viewer, now: float) -> dict[str, Any]:
     """Past use (decayed, as fair share counts it) and budgets, of whom the viewer may see."""
-    probes = _whose(session, viewer, now)
-    snapshot = read_snapshot(session, now, probes=probes)
+    asking = _whose(session, viewer)
+    snapshot = read_snapshot(session, now, probes=tuple(probe(*one, now) for one in asking))
+    charged = (*asking, *((claim.user, claim.account) for claim in snapshot.claims))
     budgets: dict[tuple[str, str], dict[str, Any]] = {}
-    for claim in (*probes, *snapshot.claims):
-        for one in budgets_left(snapshot, claim.user, claim.account):
-            if _may_see(viewer, one.user, one.subject, claim.account):
+    for user, account in charged:
+        for one in budgets_left(snapshot, user, account):
+            if _may_see(viewer, one.user, one.subject, account):
                 budgets[one.subject, one.user] = _budget(one)
     return {
         "half_life": snapshot.settings.half_life,
@@ -170,13 +172,13 @@ def _may_see(viewer: Viewer, user: str, subject: str, account: str) -> bool:
     return user == viewer.name or (not user and subject in viewer.accounts)
 
 
-def _whose(session: Session, viewer: Viewer, now: float) -> tuple[Claim, ...]:
+def _whose(session: Session, viewer: Viewer) -> list[tuple[str, str]]:
+    """People and accounts whose budgets are wanted though they may hold nothing."""
     accounts = {*viewer.accounts, *viewer.leads, f"user:{viewer.name}"}
-    mine = [probe(viewer.name, account, now) for account in sorted(accounts)]
+    found = [(viewer.name, account) for account in sorted(accounts)]
     if viewer.admin:
-        said = quotas.specs(session)
-        mine += [probe(one[5:], one, now) for one in said if one.startswith("user:")]
-        mine += [
-            probe("", one, now) for one in said if one.partition(":")[0] in ("group", "course")
-        ]
-    return tuple(mine)
+        for subject in quotas.specs(session):
+            kind, _, name = subject.partition(":")
+            if kind in ("group", "course", "user"):
+                found.append((name if kind == "user" else "", subject))
+    return found

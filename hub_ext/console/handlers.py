@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from tornado.web import Finish, HTTPError, RequestHandler, StaticFileHandler
 
 from hub_ext.audit import make_event
-from hub_ext.console import openapi, views
+from hub_ext.console import openapi, page_words, views
 from hub_ext.console.viewer import Viewer
 from hub_ext.i18n import N_, Gettext, gettext_for
 from hub_ext.pages import language_of, timezone_of
@@ -25,7 +25,7 @@ from hub_ext.site import Site
 from hub_ext.store import Store, StoreError
 from spawner.errors import SpawnerError
 from spawner.gpu import board
-from spawner.gpu.quota_document import QuotaDocumentError
+from spawner.gpu.problems import ProblemsError
 
 T = TypeVar("T")
 
@@ -139,13 +139,13 @@ class Base(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
             raise HTTPError(503) from error
         except SpawnerError as error:
             raise Refused(error.status, error.code, error.sentence(self._)) from error
-        except QuotaDocumentError as error:
+        except ProblemsError as error:
             problems = [
                 {"path": one.path, "line": one.line, "message": one.sentence(self._)}
                 for one in error.problems
             ]
             said = "; ".join(f"{one['path']}: {one['message']}" for one in problems)
-            raise Refused(400, "quotas_wrong", said, problems=problems) from error
+            raise Refused(400, error.code, said, problems=problems) from error
 
     def need_admin(self) -> None:
         """Raises Refused for everybody else."""
@@ -199,6 +199,7 @@ class Page(Base):
                 logout_href=f"{hub}logout",
                 prefix=hub.removesuffix("hub/"),
                 console_url=self.hub_auth.base_url,
+                **page_words.for_page(self._, timezone_of(self)),
                 **values,
             )
         )

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from hub_ext.store import Store
 from spawner.errors import SpawnerError
-from spawner.gpu.quota_document import QuotaDocumentError
+from spawner.gpu.problems import ProblemsError
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def refusals() -> Iterator[None]:
     """Make one clear line of what we refuse."""
     try:
         yield
-    except (SpawnerError, QuotaDocumentError) as error:
+    except (SpawnerError, ProblemsError) as error:
         raise click.ClickException(str(error)) from error
 
 

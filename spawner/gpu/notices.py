@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from hub_ext.i18n import N_, Gettext
-from hub_ext.store.models import GpuNotice, Lease, utcnow
+from hub_ext.store.models import GpuNotice, Lease, LeaseState, utcnow
 
 SHOWN_FOR = timedelta(days=7)
 SHOWN_AT_MOST = 50
@@ -30,6 +30,8 @@ class Kind:
 
     Attributes:
         actions: what the person can do about it with a button.
+        upcoming: of something that is going to happen: no longer shown once the lease is over.
+        topic: of several about one thing of one lease, only the newest is shown.
         mailed: whether it is worth a mail; what only concerns who sits there is not.
     """
 
@@ -37,6 +39,8 @@ class Kind:
     sentence: str
     actions: tuple[Action, ...] = ()
     mailed: bool = True
+    upcoming: bool = False
+    topic: str = ""
 
 
 # By code. Placeholders that end in ``_at`` are seconds since 1970, in the data and shown as a
@@ -48,6 +52,7 @@ KINDS: Mapping[str, Kind] = {
             "Your GPUs are there: the server has started. "
             "Open it before {open_by_at}, or they go to the next."
         ),
+        upcoming=True,
     ),
     "not_opened": Kind(
         "warning", N_("Nobody opened the server after its GPUs were granted, so it was stopped.")
@@ -56,6 +61,8 @@ KINDS: Mapping[str, Kind] = {
         "warning",
         N_("The server ends at {ends_at}: its time limit is over then. Save your work, or extend."),
         ("extend",),
+        upcoming=True,
+        topic="end",
     ),
     "time_limit": Kind(
         "info", N_("The server was stopped: its time limit was over. Your files are all there.")
@@ -67,11 +74,15 @@ KINDS: Mapping[str, Kind] = {
             "the server is stopped at {stop_at}."
         ),
         ("keep",),
+        upcoming=True,
+        topic="idle",
     ),
     "idle_resumed": Kind(
         "info",
         N_("The server stays: its GPUs are in use again, or nobody waits for them any more."),
         mailed=False,
+        upcoming=True,
+        topic="idle",
     ),
     "idle": Kind(
         "info",
@@ -81,7 +92,11 @@ KINDS: Mapping[str, Kind] = {
         ),
     ),
     "kept": Kind(
-        "info", N_("The server is not stopped for idle GPUs before {keep_until_at}."), mailed=False
+        "info",
+        N_("The server is not stopped for idle GPUs before {keep_until_at}."),
+        mailed=False,
+        upcoming=True,
+        topic="idle",
     ),
     "preempted_soon": Kind(
         "warning",
@@ -89,6 +104,8 @@ KINDS: Mapping[str, Kind] = {
             "The GPUs were borrowed from {account}, who needs them: the server ends at {stop_at}. "
             "Save your work."
         ),
+        upcoming=True,
+        topic="end",
     ),
     "preempted": Kind(
         "info",
@@ -103,6 +120,7 @@ KINDS: Mapping[str, Kind] = {
             "A GPU of the server has failed ({devices}): the machine no longer sees it. "
             "Save your work and start the server again to get another one."
         ),
+        upcoming=True,
     ),
     "gpu_failing": Kind(
         "warning",
@@ -117,8 +135,11 @@ KINDS: Mapping[str, Kind] = {
             "The server no longer reaches its GPUs; something on the machine took them away. "
             "Save your work and start the server again."
         ),
+        upcoming=True,
     ),
-    "stopping": Kind("warning", N_("The server ends at {stop_at}. Save your work.")),
+    "stopping": Kind(
+        "warning", N_("The server ends at {stop_at}. Save your work."), upcoming=True, topic="end"
+    ),
     "stopped": Kind("info", N_("The server was stopped. Your files are all there.")),
 }
 
@@ -181,27 +202,35 @@ def show(
 ) -> list[Notice]:
     """A person's notices of the last days, newest first, at most ``SHOWN_AT_MOST``."""
     query = (
-        select(GpuNotice, Lease.server_name)
+        select(GpuNotice, Lease.server_name, Lease.state)
         .outerjoin(Lease, Lease.id == GpuNotice.lease_id)
         .where(GpuNotice.username == username, GpuNotice.at > (now or utcnow()) - SHOWN_FOR)
         .order_by(GpuNotice.id.desc())
         .limit(SHOWN_AT_MOST)
     )
-    return [
-        Notice(
-            row.id,
-            row.at,
-            row.code,
-            KINDS[row.code].level,
-            sentence(row.code, row.data, _, timezone),
-            KINDS[row.code].actions,
-            row.lease_id,
-            server or "",
-            row.seen_at is not None,
+    shown: list[Notice] = []
+    topics: set[tuple[str | None, str]] = set()
+    for row, server, state in session.execute(query):
+        kind = KINDS.get(row.code)
+        if kind is None or (kind.upcoming and state in (None, LeaseState.ENDED)):
+            continue
+        if kind.topic and (row.lease_id, kind.topic) in topics:
+            continue
+        topics.add((row.lease_id, kind.topic))
+        shown.append(
+            Notice(
+                row.id,
+                row.at,
+                row.code,
+                kind.level,
+                sentence(row.code, row.data, _, timezone),
+                kind.actions,
+                row.lease_id,
+                server or "",
+                row.seen_at is not None,
+            )
         )
-        for row, server in session.execute(query)
-        if row.code in KINDS
-    ]
+    return shown
 
 
 def mark_seen(
@@ -237,7 +266,10 @@ class _Shown(dict[str, str]):
 def _shown(name: str, value: object, _: Gettext, timezone: tzinfo | None) -> str:
     if isinstance(value, int | float) and name.endswith("_at"):
         when = datetime.fromtimestamp(value, UTC).astimezone(timezone)
-        return f"{when:%Y-%m-%d %H:%M}" + (f" {when:%Z}" if timezone is None else "")
+        today = when.date() == datetime.now(when.tzinfo).date()
+        text = f"{when:%H:%M}" if today else f"{when:%Y-%m-%d %H:%M}"
+        # Who reads it in their own time zone need not be told which.
+        return text if timezone is not None else f"{text} {when:%Z}"
     if isinstance(value, int | float) and name.endswith("_for"):
         minutes = max(1, round(value / 60))
         if minutes < 120:

@@ -7,11 +7,10 @@ are kept as text (``8h``) so that what is exported reads like what was written.
 
 from __future__ import annotations
 
-import difflib
 import io
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -28,9 +27,16 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent
 
-from hub_ext.i18n import N_, Gettext
+from hub_ext.i18n import N_
 from hub_ext.site import Site
 from spawner.gpu.durations import parse_duration, show_duration
+from spawner.gpu.problems import (
+    Problem,
+    ProblemsError,
+    problem_at,
+    read_problems,
+    unknown_name,
+)
 
 Specs = dict[str, dict[str, Any]]
 
@@ -38,35 +44,10 @@ MAX_BYTES = 512 * 1024
 SECTIONS = {"users": "user", "groups": "group", "courses": "course"}
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: where (``groups.vision.grp_gpus``), in which line, and the remedy.
+class QuotaDocumentError(ProblemsError):
+    """The document cannot be used."""
 
-    ``message`` and ``hint`` are English with ``{placeholders}``, translated where they are shown.
-    """
-
-    path: str
-    message: str
-    hint: str = ""
-    params: Mapping[str, object] = field(default_factory=dict)
-    line: int | None = None
-
-    def sentence(self, gettext: Gettext = lambda message: message) -> str:
-        """What is wrong and what would be right, in a language."""
-        said = (gettext(part).format_map(self.params) for part in (self.message, self.hint) if part)
-        return " ".join(said)
-
-    def __str__(self) -> str:
-        where = f"line {self.line}: " if self.line else ""
-        return f"{where}{self.path + ': ' if self.path else ''}{self.sentence()}"
-
-
-class QuotaDocumentError(Exception):
-    """The document cannot be used; ``problems`` says where and why, all of them at once."""
-
-    def __init__(self, problems: list[Problem], name: str = "quotas") -> None:
-        self.problems = tuple(problems)
-        super().__init__(f"{name}:\n" + "\n".join(f"  {problem}" for problem in problems))
+    code = "quotas_wrong"
 
 
 # -- the shape --------------------------------------------------------------------------------
@@ -275,14 +256,16 @@ def check_document(
     try:
         checked = QuotaDocument.model_validate(document)
     except ValidationError as error:
-        raise QuotaDocumentError(_problems(error, (), lines or {}), name) from error
+        raise QuotaDocumentError(
+            read_problems(error, (), lines or {}, unknown=_unknown_key), name
+        ) from error
     plain = checked.model_dump(exclude_none=True)
     specs: Specs = {key: plain[key] for key in ("settings", "default") if plain[key]}
     problems = []
     for section, kind in SECTIONS.items():
         for one, spec in plain[section].items():
             if not _is_name(one):
-                problems.append(_problem((section, one), N_("is not a name"), lines or {}))
+                problems.append(problem_at((section, one), N_("is not a name"), lines or {}))
             specs[f"{kind}:{one}"] = spec
     if problems:
         raise QuotaDocumentError(problems, name)
@@ -311,7 +294,9 @@ def check_spec(subject: str, spec: object) -> dict[str, Any]:
     try:
         return _KINDS[kind].model_validate(spec).model_dump(exclude_none=True)
     except ValidationError as error:
-        raise QuotaDocumentError(_problems(error, (subject,), {}, kind), subject) from error
+        raise QuotaDocumentError(
+            read_problems(error, (subject,), {}, unknown=partial(_unknown_key, kind=kind)), subject
+        ) from error
 
 
 def check_names(
@@ -340,13 +325,13 @@ def check_names(
     for subject, spec in specs.items():
         kind, _, name = subject.partition(":")
         if kind in known and name not in known[kind]:
-            problems.append(_unknown(subject, absent[kind], name, known[kind]))
+            problems.append(unknown_name(subject, absent[kind], name, known[kind]))
         if kind == "user" and name not in people:
             sentence = N_("nobody of this name has been here.")
-            warnings.append(_unknown(subject, sentence, name, people))
+            warnings.append(unknown_name(subject, sentence, name, people))
         for key in ("max_by_type", "grp_by_type"):
             warnings += [
-                _unknown(
+                unknown_name(
                     f"{subject}.{key}", N_("there is no GPU type “{name}” now."), model, models
                 )
                 for model in spec.get(key, {})
@@ -415,48 +400,7 @@ def _plain(value: object, path: tuple[str, ...], lines: dict[tuple[str, ...], in
     return value
 
 
-def _line(path: tuple[str, ...], lines: Mapping[tuple[str, ...], int]) -> int | None:
-    """The line of a key, or of the nearest one above it."""
-    return next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
-
-
-def _problem(path: tuple[str, ...], message: str, lines: Mapping[tuple[str, ...], int]) -> Problem:
-    return Problem(".".join(part[:80] for part in path), message, line=_line(path, lines))
-
-
-_MAPPING = N_("must be a mapping of keys")
-_MESSAGES = {
-    "dict_type": _MAPPING,
-    "model_type": _MAPPING,
-    "bool_type": N_("must be true or false"),
-    "string_type": N_("must be text"),
-    "missing": N_("is missing"),
-    "literal_error": N_("must be one of {expected}"),
-}
-
-
-def _problems(
-    error: ValidationError,
-    prefix: tuple[str, ...],
-    lines: Mapping[tuple[str, ...], int],
-    kind: str = "",
-) -> list[Problem]:
-    found: list[Problem] = []
-    for item in error.errors(include_url=False):
-        # "[key]" marks that a mapping's key itself is wrong.
-        path = tuple(str(part) for part in item["loc"] if part != "[key]")
-        if item["type"] == "extra_forbidden":
-            problem = _unknown_key(path, kind)
-        else:
-            said = item["msg"].removeprefix("Value error, ").replace("{", "{{").replace("}", "}}")
-            expected = item.get("ctx", {}).get("expected", "")
-            problem = Problem("", _MESSAGES.get(item["type"], said), params={"expected": expected})
-        place = _problem((*prefix, *path), "", lines)
-        found.append(replace(problem, path=place.path, line=place.line))
-    return sorted(found, key=lambda problem: problem.line or 0)
-
-
-def _unknown_key(path: tuple[str, ...], kind: str) -> Problem:
+def _unknown_key(path: tuple[str, ...], kind: str = "") -> Problem:
     """What is said of a key that its place does not have."""
     *where, key = path
     model: type[BaseModel] = _KINDS[kind] if kind else QuotaDocument
@@ -468,24 +412,7 @@ def _unknown_key(path: tuple[str, ...], kind: str) -> Problem:
         model = IdleSpec if part == "idle" else BudgetSpec
     if key in AccountSpec.model_fields and model in (PersonSpec, UserSpec):
         return Problem("", N_("is for groups and courses; a person has max_gpus and budget"))
-    return _unknown("", N_("there is no such key here."), key, tuple(model.model_fields))
-
-
-def _unknown(path: str, message: str, name: str, known: Collection[str]) -> Problem:
-    """A name that does not exist, with what may have been meant, or what there is."""
-    near = difflib.get_close_matches(name, known, 1, 0.6)
-    some = sorted(known)[:12]
-    names = ", ".join(some) + (", …" if len(known) > len(some) else "")
-    hint = (
-        N_("Did you mean “{near}”?")
-        if near
-        else N_("Known: {names}.")
-        if some
-        else N_("There are none.")
-    )
-    return Problem(
-        path, message, hint, {"name": name, "near": near[0] if near else "", "names": names}
-    )
+    return unknown_name("", N_("there is no such key here."), key, tuple(model.model_fields))
 
 
 def _is_name(name: str) -> bool:
