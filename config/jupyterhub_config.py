@@ -94,6 +94,8 @@ c.JupyterHub.services = [
     }
     for name, (url, token) in SERVICES.items()
 ]
+# An administrator who opens the console is one there, too; a server's own token never is.
+c.JupyterHub.services[0]["oauth_client_allowed_scopes"] = ["admin-ui"]
 # The hub itself, which asks servers with idle GPUs whether a kernel works.
 c.JupyterHub.services.append(
     {

@@ -12,7 +12,7 @@ from hub_ext.console.handlers import Api, Refused
 from hub_ext.i18n import N_
 from hub_ext.store.models import Lease, LeaseState
 from spawner.errors import NotAllowed, NotAvailable
-from spawner.gpu import board, health, ledger
+from spawner.gpu import board, health, ledger, monitor
 from spawner.gpu.durations import parse_duration
 
 
@@ -54,7 +54,7 @@ class DrainApi(Api):
             return health.drain(session, target, by, body["reason"] or "")
 
         done = await self.change(work)
-        self.record("gpu-drain", action=action, target=done.target)
+        self.record("gpu-drain", done=action, target=done.target)
         self.reply(
             {
                 "kind": done.kind,
@@ -128,19 +128,19 @@ class LeaseActionApi(LeaseApi):
             if action == "cancel":
                 ledger.cancel(session, lease_id)
             elif action == "extend":
-                reasons = extend(session, lease_id, seconds, now)
+                reasons = ledger.extend(session, lease_id, seconds)
                 if reasons:
                     said = board.reasons(reasons, say)
                     sentence = " ".join(one["sentence"] for one in said)
                     raise Refused(409, "not_extended", sentence, reasons=said)
             else:
-                keep(session, lease_id, now)
+                monitor.keep(session, lease_id, now)
             session.flush()
             session.expire(row)
             return board.lease(row, board.known_devices(session), say)
 
         lease = await self.change(work)
-        self.record("lease-change", action=action, lease=lease_id, holder=lease["user"])
+        self.record("lease-change", done=action, lease=lease_id, holder=lease["user"])
         self.reply(lease)
 
     def _seconds(self, value: object) -> int:

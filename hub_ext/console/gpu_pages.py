@@ -29,4 +29,4 @@ class Overview(Page):
                 **views.environments(session, lang),
             }
 
-        self.render_page("console.html",**await self.read(work))
+        self.render_page("console.html", **await self.read(work))

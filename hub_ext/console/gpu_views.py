@@ -16,6 +16,7 @@ from spawner.gpu.outlook import (
     budgets_left,
     held,
     longest_time_limit,
+    probe,
     usual_time_limit,
 )
 from spawner.gpu.snapshot import read_snapshot
@@ -91,7 +92,9 @@ def _seen(
 def me(session: Session, viewer: Viewer, say: board.Say, now: float) -> dict[str, Any]:
     """What the viewer may use, holds and waits for."""
     accounts = (*viewer.accounts, f"user:{viewer.name}")
-    snapshot = read_snapshot(session, now, asking=[(viewer.name, one) for one in accounts])
+    snapshot = read_snapshot(
+        session, now, probes=tuple(probe(viewer.name, one, now) for one in accounts)
+    )
     return {
         "name": viewer.name,
         "admin": viewer.admin,
@@ -108,7 +111,7 @@ def me(session: Session, viewer: Viewer, say: board.Say, now: float) -> dict[str
 
 def explain(session: Session, user: str, account: str, now: float) -> dict[str, Any]:
     """Which limits hold for a person charging an account, where each stands, what is used."""
-    snapshot = read_snapshot(session, now, asking=[(user, account)])
+    snapshot = read_snapshot(session, now, probes=(probe(user, account, now),))
     return {"user": user, **_account(session, snapshot, user, account)}
 
 
@@ -144,7 +147,7 @@ def _budget(one: BudgetLeft) -> dict[str, Any]:
 def usage(session: Session, viewer: Viewer, now: float) -> dict[str, Any]:
     """Past use (decayed, as fair share counts it) and budgets, of whom the viewer may see."""
     asking = _whose(session, viewer)
-    snapshot = read_snapshot(session, now, asking=asking)
+    snapshot = read_snapshot(session, now, probes=tuple(probe(*one, now) for one in asking))
     charged = (*asking, *((claim.user, claim.account) for claim in snapshot.claims))
     budgets: dict[tuple[str, str], dict[str, Any]] = {}
     for user, account in charged:

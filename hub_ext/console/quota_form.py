@@ -73,9 +73,7 @@ class Section:
     fields: tuple[Field, ...]
 
 
-def sections(
-    subject: str, models: Collection[str], spec: Mapping[str, Any]
-) -> tuple[Section, ...]:
+def sections(subject: str, models: Collection[str], spec: Mapping[str, Any]) -> tuple[Section, ...]:
     """The form for a subject: what its mapping may have, nothing else."""
     if subject == "settings":
         return (_queue(), _idle())

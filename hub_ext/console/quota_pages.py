@@ -99,9 +99,7 @@ class Edit(Page):
                 for one in error.details.get("problems", ())
             ]
             fresh = await self.read(lambda s: quotas.tag(quotas.specs(s).get(subject)))
-            await self._show(
-                sent, fresh, problems or [("", error.sentence)], error.status_code
-            )
+            await self._show(sent, fresh, problems or [("", error.sentence)], error.status_code)
             return
         if changes:
             self.record("quota-change", subject=subject, changes=[str(one) for one in changes])

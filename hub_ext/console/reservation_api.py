@@ -69,7 +69,7 @@ class ReservationsApi(Api):
                 ) from clash
 
         made = await self.change(work)
-        self.record("reservation-change", action="create", reservation=made["id"])
+        self.record("reservation-change", done="create", reservation=made["id"])
         self.set_status(201)
         self.reply(made)
 
@@ -95,7 +95,7 @@ class ReservationApi(Api):
             return {"id": row.id, "name": row.name, "cancelled": True}
 
         done = await self.change(work)
-        self.record("reservation-change", action="cancel", reservation=done["id"])
+        self.record("reservation-change", done="cancel", reservation=done["id"])
         self.reply(done)
 
     def need_lead(self, row: GpuReservation) -> None:
@@ -127,5 +127,5 @@ class SkipApi(ReservationApi):
             return shown(reservations.skip(session, reservation_id, day), now, now + WEEK)
 
         done = await self.change(work)
-        self.record("reservation-change", action="skip", reservation=done["id"], day=day)
+        self.record("reservation-change", done="skip", reservation=done["id"], day=day)
         self.reply(done)

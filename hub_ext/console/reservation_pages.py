@@ -15,7 +15,15 @@ from spawner.gpu import quotas
 from spawner.gpu import reservation_store as reservations
 
 FIELDS = (
-    "name", "subject", "starts", "duration", "timezone", "gpus", "gpu_type", "repeat", "until",
+    "name",
+    "subject",
+    "starts",
+    "duration",
+    "timezone",
+    "gpus",
+    "gpu_type",
+    "repeat",
+    "until",
 )
 
 
@@ -31,7 +39,9 @@ class Reservations(Page):
         self.need_admin()
         sent = {key: self.get_body_argument(key, "").strip() for key in FIELDS}
         wanted: dict[str, Any] = {key: value for key, value in sent.items() if value}
-        wanted["weekdays"] = self.get_body_arguments("weekdays") if sent["repeat"] == "weekly" else []
+        wanted["weekdays"] = (
+            self.get_body_arguments("weekdays") if sent["repeat"] == "weekly" else []
+        )
         if sent["gpus"].isdecimal():
             wanted["gpus"] = int(sent["gpus"])
         if sent["repeat"] == "once":
@@ -48,7 +58,7 @@ class Reservations(Page):
             sent_again = {**sent, "weekdays": wanted["weekdays"]}
             await self._show(sent_again, problems or [("", error.sentence)], error.status_code)
         else:
-            self.record("reservation-change", action="create", reservation=row.id)
+            self.record("reservation-change", done="create", reservation=row.id)
             self.redirect(f"{self.hub_auth.base_url}reservations")
 
     async def _show(
@@ -104,5 +114,3 @@ class Reservations(Page):
             sent=sent,
             problems=problems,
         )
-
-

@@ -103,10 +103,10 @@ def live(session: Session) -> list[Lease]:
     return sorted(rows, key=_order)
 
 
-def _order(lease: Lease) -> tuple[bool, int, datetime, str]:
+def _order(lease: Lease) -> tuple[bool, int, datetime, str, str]:
     waits = lease.state in WAITING
     position = (lease.verdict or {}).get("position") or 10**9 if waits else 0
-    return waits, position, lease.held_at or lease.requested_at, lease.id
+    return waits, position, lease.held_at or lease.requested_at, lease.username, lease.id
 
 
 def known_devices(session: Session) -> dict[str, GpuDevice]:

@@ -67,7 +67,7 @@ def longest_time_limit(snapshot: Snapshot, user: str, account: Subject) -> float
 def budgets_left(snapshot: Snapshot, user: str, account: Subject) -> tuple[BudgetLeft, ...]:
     """Every budget that concerns a person charging an account.
 
-    The snapshot must have been read with a claim of theirs, or ``asking`` for them.
+    The snapshot must have been read with a claim of theirs, or with a ``probe``.
     """
     found = []
     for limit in budget_limits(user, account, snapshot.quotas):
@@ -104,7 +104,8 @@ def held(snapshot: Snapshot, user: str = "", account: Subject = "") -> int:
 
 def outlook(snapshot: Snapshot, request: Claim) -> Outlook:
     """What a pass at the snapshot's moment would make of one more request."""
-    asked = replace(snapshot, claims=(*snapshot.claims, request))
+    others = tuple(claim for claim in snapshot.claims if claim.id != PROBE)
+    asked = replace(snapshot, claims=(*others, request))
     refused = at_the_door(request, asked)
     if refused:
         return Outlook(refused)

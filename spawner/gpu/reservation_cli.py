@@ -51,7 +51,9 @@ def reservation() -> None:
 @click.option("--type", "gpu_type", default="", help="Of this type; any without.")
 @click.option("--device", "devices", multiple=True, help="A certain GPU, instead of --gpus.")
 @click.option("--repeat", type=click.Choice(["once", "daily", "weekly"]), default="once")
-@click.option("--weekday", "weekdays", multiple=True, help="mon … sun, of a weekly one; repeatable.")
+@click.option(
+    "--weekday", "weekdays", multiple=True, help="mon … sun, of a weekly one; repeatable."
+)
 @click.option("--until", help="The last day, such as 2027-02-09.")
 @as_json
 def create(as_json: bool, **asked: Any) -> None:
@@ -130,9 +132,7 @@ def show(reservation: str, as_json: bool) -> None:
     """
     now = time.time()
     found = read(
-        lambda session: reservations.show(
-            reservations.get(session, reservation), now, now + WEEKS
-        )
+        lambda session: reservations.show(reservations.get(session, reservation), now, now + WEEKS)
     )
     if as_json:
         print_json(found)

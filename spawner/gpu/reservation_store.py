@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from dataclasses import fields
+from collections.abc import Collection
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -23,7 +23,8 @@ from spawner.gpu.devices import Device
 from spawner.gpu.durations import parse_duration
 from spawner.gpu.problems import Problem, ProblemsError, read_problems, unknown_name
 from spawner.gpu.quota_document import Label
-from spawner.gpu.reservations import Reservation, clashes, occurrences
+from spawner.gpu.reservations import clashes, occurrences
+from spawner.gpu.snapshot import reservation_of
 from spawner.gpu.state import Window
 
 DAY = 86400.0
@@ -155,7 +156,10 @@ def check(wanted: object, site: Site) -> ReservationSpec:
     except ValidationError as error:
         raise ReservationError(read_problems(error)) from error
     kind, _, name = spec.subject.partition(":")
-    known = {"group": site.directory.teams, "course": site.directory.courses}
+    known: dict[str, Collection[str]] = {
+        "group": site.directory.teams,
+        "course": site.directory.courses,
+    }
     if kind in known and name not in known[kind]:
         subjects = [f"{one}:{each}" for one, names in known.items() for each in names]
         message = N_("there is no such team or course in the site file.")
@@ -209,14 +213,14 @@ def create(
         skipped=[],
         created_by=by[:255],
     )
-    new = pure(row)
+    new = reservation_of(row)
     if not occurrences(new, now, now + 10 * HORIZON):
         raise BadRequest(
             "reservation_past",
             N_("This reservation would be over already: it has no time in the future."),
         )
     devices = [Device(one.id, one.model, one.memory) for one in rows.values()]
-    found = clashes(new, map(pure, standing(session)), devices, now, HORIZON)
+    found = clashes(new, map(reservation_of, standing(session)), devices, now, HORIZON)
     if found:
         raise ReservationClash(found)
     session.add(row)
@@ -281,18 +285,12 @@ def skip(session: Session, reservation_id: str, day: str) -> GpuReservation:
 
 def _around(row: GpuReservation, day: date) -> tuple[Window, ...]:
     noon = datetime(day.year, day.month, day.day, 12, tzinfo=ZoneInfo(row.timezone)).timestamp()
-    return occurrences(pure(row), noon - DAY, noon + DAY)
+    return occurrences(reservation_of(row), noon - DAY, noon + DAY)
 
 
 def start_day(row: GpuReservation, window: Window) -> str:
     """The day on which a window begins, in the reservation's zone: what ``skip`` takes."""
     return datetime.fromtimestamp(window.start, ZoneInfo(row.timezone)).date().isoformat()
-
-
-def pure(row: GpuReservation) -> Reservation:
-    """A row as the pure functions take it."""
-    values: dict[str, Any] = {field.name: getattr(row, field.name) for field in fields(Reservation)}
-    return Reservation(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def show(row: GpuReservation, start: float, end: float) -> dict[str, Any]:
@@ -314,6 +312,6 @@ def show(row: GpuReservation, start: float, end: float) -> dict[str, Any]:
         "created_by": row.created_by,
         "windows": [
             {"start": window.start, "end": window.end, "day": start_day(row, window)}
-            for window in occurrences(pure(row), start, end)
+            for window in occurrences(reservation_of(row), start, end)
         ],
     }
