@@ -11,6 +11,7 @@ from typing import Any
 import click
 from jupyterhub.app import JupyterHub
 
+from hub_ext.mail import Addressee, Postman
 from hub_ext.servers import HubServers
 from hub_ext.store import StoreError
 from spawner.errors import SpawnerError
@@ -92,12 +93,14 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
         watch = monitor.Monitor(
             shared.store, shared.engine, shared.site.gpus, self._goes_on, self.log
         )
+        postman = Postman(shared.store, shared.site, self._addressee, self.log)
         for work in (
             self._reconciler.forever(RECONCILE_INTERVAL),
             shared.admission.run(),
             self._keeper.run(),
             self._keep_routes(),
             watch.run(),
+            postman.run(),
         ):
             task = asyncio.create_task(work)
             self._background.add(task)
@@ -110,11 +113,19 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
 
     async def _goes_on(self, server: Server) -> Jupyter:
         """What goes on in a person's server; unknown where it is not up."""
-        user = next((user for user in self.users.values() if user.name == server[0]), None)
+        user = self.users.get(server[0])
         spawner = user.spawners.get(server[1]) if user else None
         if spawner is None or not spawner.ready or not spawner.server:
             return Jupyter()
         return await self._asker(spawner.server.url)
+
+    async def _addressee(self, username: str) -> Addressee | None:
+        """Where a person's mail goes, as the directory said at their last login."""
+        user = self.users.get(username)
+        known = await user.get_auth_state() if user else None
+        if not known or not known.get("mail"):
+            return None
+        return Addressee(str(known["mail"]), str(known.get("language") or ""))
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
         """A defect in a guard must be seen: without it the hub would go on unguarded."""

@@ -20,6 +20,7 @@ from hub_ext.console import (
     gpu_api,
     gpu_pages,
     handlers,
+    metrics,
     notice_api,
     quota_api,
     quota_pages,
@@ -101,6 +102,9 @@ def make_app(site: Site, store: Store, hub_auth: HubOAuth) -> Application:
         (f"{api}notices", notice_api.NoticesApi),
         (f"{api}notices/seen", notice_api.SeenApi),
         (f"{api}environments", handlers.EnvironmentsApi),
+        (f"{api}notices", notice_api.NoticesApi),
+        (f"{api}notices/seen", notice_api.SeenApi),
+        (f"{prefix}metrics", metrics.Metrics),
         (f"{prefix}openapi.json", handlers.OpenApi),
         (f"{prefix}health", handlers.Health),
     ]

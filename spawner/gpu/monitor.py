@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import partial
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from hub_ext.i18n import N_
@@ -105,7 +106,10 @@ class Monitor:
             try:
                 await self.once(interval if self.gpus.source == "nvml" else 0)
             except (InventoryError, StoreError, SpawnerError) as error:
-                self._say([f"GPUs not watched: {error}"])
+                self._say([f"not watched: {error}"])
+            except IntegrityError as error:
+                # Somebody pressed "Keep" at this very moment: the next round sees it.
+                self.log.warning("GPUs: this round was in another's way: %s", error.orig)
             await asyncio.sleep(max(1.0, interval - (time.monotonic() - began)))
 
     async def once(self, looking: float = 0) -> None:

@@ -249,7 +249,8 @@ async def test_a_lost_gpu_is_told_to_its_holder_who_keeps_working(world: World) 
 
 
 async def test_a_site_can_stop_servers_whose_gpu_is_lost(world: World) -> None:
-    world.gpus = world.gpus.model_copy(update={"watch": GpuWatching(interval=60 * STEP, stop_lost=True)})
+    watch = GpuWatching(interval=60 * STEP, stop_lost=True)
+    world.gpus = world.gpus.model_copy(update={"watch": watch})
     world.devices = []
     await world.minutes(1)
     assert world.lease().stop_reason == "gpu_lost"
