@@ -99,8 +99,6 @@ def make_app(site: Site, store: Store, hub_auth: HubOAuth) -> Application:
         (f"{api}reservations", reservation_api.ReservationsApi),
         (f"{api}reservations/{one}", reservation_api.ReservationApi),
         (f"{api}reservations/{one}/skip", reservation_api.SkipApi),
-        (f"{api}notices", notice_api.NoticesApi),
-        (f"{api}notices/seen", notice_api.SeenApi),
         (f"{api}environments", handlers.EnvironmentsApi),
         (f"{api}notices", notice_api.NoticesApi),
         (f"{api}notices/seen", notice_api.SeenApi),
