@@ -92,6 +92,8 @@ class Plan:
         self._gates: dict[tuple[str, Subject], tuple[tuple[str, Gate], ...]] = {}
         self._kinds: dict[tuple[str, int], tuple[Kind, ...]] = {}
         self._audiences: dict[tuple[str, Subject], Audience] = {}
+        self._audience_of = {NOBODY.subjects: NOBODY}
+        self._free: dict[tuple[Kind, ...], tuple[int, int, int]] = {}  # while nothing is granted
         self._held: dict[Subject, int] = {
             account: sum(lease.claim.gpus for lease in leases)
             for account, leases in self._of_account.items()
@@ -106,7 +108,7 @@ class Plan:
         if gates is None:
             gates = self._gates[who] = tuple(self._make_gates(*who))
             subjects = self._subjects & {claim.account, f"user:{claim.user}"}
-            self._audiences[who] = Audience(subjects) if subjects else NOBODY
+            self._audiences[who] = self._audience_of.setdefault(subjects, Audience(subjects))
         what = claim.gpu_type, claim.gpus
         kinds = self._kinds.get(what)
         if kinds is None:
@@ -257,6 +259,7 @@ class Plan:
     def grant(self, request: Request, found: Placement) -> Grant:
         """Take what a request gets now."""
         claim = request.claim
+        self._free.clear()
         taken = self.take(request, found)
         places = [pool.places[index] for pool, index, _ in taken]
         windows = {request.audience.reserved(place, self.now) for place in places}
@@ -319,18 +322,43 @@ class Plan:
 
     def _no_devices(self, request: Request, kinds: list[Kind]) -> Reason | None:
         """Why there are no devices now; None when they are kept for earlier requests."""
-        pools = [pool for kind in kinds for pool in self.slots.kinds[kind]]
-        most = max((pool.free for pool in pools), default=0)
-        free = sum(pool.free for pool in pools)
-        data = {
-            "gpus": request.count,
-            "free": free,
-            "total": sum(len(pool.places) for pool in pools),
-            "type": request.claim.gpu_type,
-        }
+        free, most, total = self._free_of(tuple(kinds))
         if most < request.count:
-            return Reason("one_node" if free >= request.count else "gpus_busy", data)
-        return self._reserved(request, pools)
+            return Reason(
+                "one_node" if free >= request.count else "gpus_busy",
+                {
+                    "gpus": request.count,
+                    "free": free,
+                    "total": total,
+                    "type": request.claim.gpu_type,
+                },
+            )
+        if not self.snapshot.windows:
+            return None
+        return self._reserved(request, [p for kind in kinds for p in self.slots.kinds[kind]])
+
+    def _free_of(self, kinds: tuple[Kind, ...]) -> tuple[int, int, int]:
+        """Devices free now, the most of them in one pool, and all there are."""
+        found = self._free.get(kinds)
+        if found is None:
+            pools = [pool for kind in kinds for pool in self.slots.kinds[kind]]
+            found = self._free[kinds] = (
+                sum(pool.free for pool in pools),
+                max((pool.free for pool in pools), default=0),
+                sum(len(pool.places) for pool in pools),
+            )
+        return found
+
+    def could_start(self, request: Request, found: Placement) -> bool:
+        """Whether only what is kept for others, not a limit or a lack, is in the way now."""
+        return (
+            found.kind is not None
+            and self._free_of(request.kinds)[1] >= request.count
+            and not any(
+                gate.reason(request.count, found.kind.weight, request.duration, until)
+                for gate, until in found.gates.items()
+            )
+        )
 
     def _reserved(self, request: Request, pools: list[Pool]) -> Reason | None:
         end = self.now + request.duration

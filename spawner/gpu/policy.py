@@ -159,13 +159,8 @@ class _Round:
                 waiting.start = found.start
 
     def some_might_fit(self) -> bool:
-        """Whether devices are left that a waiting request could take."""
-        return any(
-            pool.free >= waiting.request.count
-            for waiting in self.waiting
-            for kind in waiting.request.kinds
-            for pool in self.plan.slots.kinds[kind]
-        )
+        """Whether devices are left that a waiting request could take in another order."""
+        return any(self.plan.could_start(w.request, w.found) for w in self.waiting)
 
     def verdicts(self) -> list[Verdict]:
         """Place, expected start and reasons of all that wait."""
@@ -189,9 +184,13 @@ class _Round:
         tree: FairTree[Request] = FairTree(snapshot.usage.decayed, snapshot.quotas)
         penalty = snapshot.settings.entry_penalty
         if penalty:
+            charges: dict[tuple[str, str], float] = {}
             for lease in plan.running:
                 ahead = UNLIMITED if lease.end == math.inf else lease.end - snapshot.now
-                tree.charge(lease.claim.account, lease.claim.user, ahead * lease.claim.weight)
+                leaf = lease.claim.account, lease.claim.user
+                charges[leaf] = charges.get(leaf, 0.0) + ahead * lease.claim.weight
+            for (account, user), seconds in charges.items():
+                tree.charge(account, user, seconds)
         overdue: list[Request] = []
         for claim in snapshot.claims:
             if claim.waits:
