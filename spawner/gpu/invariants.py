@@ -326,11 +326,11 @@ def _lateness(session: Session, view: View, user: str, account: str) -> float:
         query = query.where(Lease.username == user)
     if account:
         query = query.where(Lease.account == account)
-    return sum(
-        float(row.weight) * ((row.ended_at or view.now) - row.ends_at).total_seconds()
-        for row in session.execute(query).all()
-        if row.ends_at is not None
-    )
+    late = 0.0
+    for weight, ends, ended in session.execute(query):
+        if ends is not None:
+            late += weight * ((ended or view.now) - ends).total_seconds()
+    return late
 
 
 def sums_are_true(session: Session, view: View) -> Iterator[Finding]:

@@ -16,12 +16,30 @@ class Scope:
     """Whose GPUs are counted together; "" leaves out a part of the question.
 
     ``Scope("alice")`` is all that alice holds, ``Scope("alice", "group:vision")`` what she holds
-    for vision, ``Scope("", "group:vision", "A100")`` all A100 of vision.
+    for vision, ``Scope("", "group:vision", "A100")`` all A100 of vision. A limit of the default
+    names its field of ``Quota`` in ``unless``: what is charged to an account that says that field
+    itself is under that account's limit, and does not count here.
     """
 
     user: str = ""
     account: Subject = ""
     model: str = ""
+    unless: str = ""
+
+    def counts(
+        self, user: str, account: Subject, model: str, quotas: Mapping[Subject, Quota]
+    ) -> bool:
+        """Whether a lease of this person, account and model is counted."""
+        if (
+            self.user not in ("", user)
+            or self.account not in ("", account)
+            or self.model not in ("", model)
+        ):
+            return False
+        if not self.unless:
+            return True
+        said = getattr(quotas.get(account, NO_QUOTA), self.unless)
+        return self.model not in said if isinstance(said, Mapping) else said is None
 
 
 @dataclass(frozen=True)
@@ -64,9 +82,13 @@ def person_limit(
     return None
 
 
-def person_scope(user: str, account: Subject, source: Subject) -> Scope:
-    """What a person's limit counts: what ``account`` says, counts what is charged to it alone."""
-    return Scope(user, account if source == account and source != f"user:{user}" else "")
+def person_scope(field: str, user: str, account: Subject, source: Subject) -> Scope:
+    """What a limit of a person counts, by who says it: what it limits, and nothing else."""
+    if source == f"user:{user}":
+        return Scope(user)
+    if source == account:
+        return Scope(user, account)
+    return Scope(user, unless=field)
 
 
 def count_limits(user: str, account: Subject, quotas: Mapping[Subject, Quota]) -> tuple[Limit, ...]:
@@ -78,13 +100,13 @@ def _count_limits(user: str, account: Subject, quotas: Mapping[Subject, Quota]) 
     found = person_limit("max_gpus", user, account, quotas)
     if found:
         most, source = found
-        yield Limit("person_gpus", source, person_scope(user, account, source), most)
+        yield Limit("person_gpus", source, person_scope("max_gpus", user, account, source), most)
     seen = set()
     for source in person_subjects(user, account):
         for model, most in quotas.get(source, NO_QUOTA).max_by_type.items():
             if model not in seen:
                 seen.add(model)
-                scope = replace(person_scope(user, account, source), model=model)
+                scope = replace(person_scope("max_by_type", user, account, source), model=model)
                 yield Limit("person_type", source, scope, most)
     quota = quotas.get(account, NO_QUOTA)
     if quota.grp_gpus is not None:
@@ -101,7 +123,7 @@ def budget_limits(
     found = person_limit("budget", user, account, quotas)
     if found:
         budget, source = found
-        scope = person_scope(user, account, source)
+        scope = person_scope("budget", user, account, source)
         key = f"{account}/{user}" if scope.account else f"user:{user}"
         limits.append(BudgetLimit("person_budget", key, source, scope, budget))
     group = quotas.get(account, NO_QUOTA).grp_budget

@@ -44,8 +44,8 @@ class Placement:
     start: float
     kind: Kind | None
     pool: Pool | None
-    gates: list[tuple[Gate, float]]  # that are shut now, and until when
-    devices_from: float  # when there are devices for it, whatever the gates say
+    gates: dict[Gate, float]  # that are shut now, and until when
+    kinds: list[Kind]  # of which it lacks devices now, not limits of their type
 
 
 class Plan:
@@ -186,11 +186,11 @@ class Plan:
             if scope.user
             else self._of_account.get(scope.account, [])
         )
+        quotas = self.snapshot.quotas
         return [
             lease
             for lease in leases
-            if (not scope.account or lease.claim.account == scope.account)
-            and (not scope.model or lease.model == scope.model)
+            if scope.counts(lease.claim.user, lease.claim.account, lease.model, quotas)
         ]
 
     def _counted(self, scope: Scope) -> list[tuple[float, int]]:
@@ -200,28 +200,33 @@ class Plan:
 
     def place(self, request: Request) -> Placement:
         """The earliest start beside everything that runs and is planned; nothing is taken."""
-        best = Placement(INF, None, None, [], INF)
+        best = Placement(INF, None, None, {}, [])
         for kind in request.kinds:
-            found = self._place(request, kind, best.start)
-            if best.kind is None or found.start < best.start:
-                best = found
+            self._place(request, kind, best)
             if best.start <= self.now:
                 break
         return best
 
-    def _place(self, request: Request, kind: Kind, before: float) -> Placement:
+    def _place(self, request: Request, kind: Kind, best: Placement) -> None:
+        """Try one kind, and keep in ``best`` what is better, and what is in the way."""
         now, count, duration, weight = self.now, request.count, request.duration, kind.weight
-        gates = [gate for model, gate in request.gates if not model or model == kind.model]
-        shut, start = [], now
-        for gate in gates:
+        gates, start, of_type = [], now, False
+        for model, gate in request.gates:
+            if model and model != kind.model:
+                continue
+            gates.append(gate)
             opens = gate.earliest(count, weight, duration, now)
             if opens > now:
-                shut.append((gate, opens))
+                best.gates[gate] = opens
                 start = max(start, opens)
+                of_type = of_type or bool(model)
         slots = self.slots
         at, pool = slots.earliest(kind, count, duration, request.audience, now)
-        devices_from = at
-        while start < before:
+        if at > now and not of_type:
+            best.kinds.append(kind)
+        if best.kind is None:
+            best.kind = kind
+        while start < best.start:
             if at < start:
                 at, pool = slots.earliest(kind, count, duration, request.audience, start)
             start = at
@@ -231,9 +236,8 @@ class Plan:
                 start = max(start, gate.earliest(count, weight, duration, start))
             if start == at:
                 break
-        if start >= before:
-            start, pool = INF, None
-        return Placement(start, kind, pool, shut, devices_from)
+        if start < best.start:
+            best.start, best.kind, best.pool = start, kind, pool
 
     def take(self, request: Request, found: Placement) -> list[tuple[Pool, int, int]]:
         """Plan a request where it was placed; gives the places and slots it takes."""
@@ -297,25 +301,25 @@ class Plan:
             return (self._out_of_service(request),)
         reasons = []
         behind = False
-        for gate, until in found.gates:
+        for gate, until in found.gates.items():
             why = gate.reason(request.count, kind.weight, request.duration, until)
             if why is None:
                 behind = True
             else:
                 reasons.append(why)
-        if found.devices_from > self.now:
-            why = self._no_devices(request)
+        if found.kinds:
+            why = self._no_devices(request, found.kinds)
             if why is None:
                 behind = True
             else:
                 reasons.append(why)
-        if (behind or not reasons) and position > 1:
+        if behind or not reasons:
             reasons.append(Reason("behind", {"count": position - 1}))
         return tuple(reasons)
 
-    def _no_devices(self, request: Request) -> Reason | None:
+    def _no_devices(self, request: Request, kinds: list[Kind]) -> Reason | None:
         """Why there are no devices now; None when they are kept for earlier requests."""
-        pools = [pool for kind in request.kinds for pool in self.slots.kinds[kind]]
+        pools = [pool for kind in kinds for pool in self.slots.kinds[kind]]
         most = max((pool.free for pool in pools), default=0)
         free = sum(pool.free for pool in pools)
         data = {

@@ -56,7 +56,7 @@ class _Reclaim:
         wanted = self._wanted.get(claim.account, 0) + request.count
         if plan.held(claim.account) + wanted > quota.nominal:
             return
-        if any(not isinstance(gate, CohortGate) for gate, _ in waiting.found.gates):
+        if any(not isinstance(gate, CohortGate) for gate in waiting.found.gates):
             return
         lenders = [
             lease

@@ -183,6 +183,8 @@ def sentence(
     """
     plain, timed = SENTENCES.get(reason.code, (reason.code.replace("{", "").replace("}", ""), None))
     message = timed if timed is not None and reason.data.get("until") is not None else plain
+    if reason.code == "behind" and reason.data.get("count") == 0:
+        message = N_("It comes next.")
     if reason.code == "behind" and reason.data.get("count") == 1:
         message = N_("One request comes first.")
     words = {

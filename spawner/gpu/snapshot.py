@@ -238,8 +238,11 @@ def _windows(session: Session, start: float, end: float) -> tuple[Window, ...]:
 
 def reservation_of(row: GpuReservation) -> Reservation:
     """A reservation's row as the pure functions take it."""
-    values: dict[str, Any] = {field.name: getattr(row, field.name) for field in fields(Reservation)}
-    return Reservation(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    values: dict[str, Any] = {}
+    for field in fields(Reservation):
+        value = getattr(row, field.name)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return Reservation(**values)
 
 
 def _maybe(at: datetime | None) -> float | None:

@@ -70,7 +70,7 @@ class Sums:
         self.now = now
         self.values: dict[Period, dict[Who, float]] = {}
 
-    def load(self, rows: Iterable[tuple[str, str, str, float, float]]) -> Sums:
+    def load(self, rows: Iterable[Any]) -> Sums:
         """Take rows of the table: account, user, period, start, GPU-seconds."""
         starts = {p: window_start(p, self.now) for p in ("day", "week", "month", "total")}
         for account, username, period, start, value in rows:
@@ -105,7 +105,7 @@ _ALL_SUMS = select(*_SUM_COLUMNS)
 
 def read_sums(session: Session, now: float, periods: Iterable[Period]) -> Sums:
     """The sums at ``now``; a period that is not kept yet is counted from the leases."""
-    sums = Sums(now).load(session.execute(_ALL_SUMS).tuples())
+    sums = Sums(now).load(session.execute(_ALL_SUMS))
     for period in set(periods) - set(sums.values):
         sums.values[period] = {}
         for stretch in past(session, period, now):
@@ -244,7 +244,7 @@ def _add_to_sums(session: Session, stretches: Mapping[Who, list[Stretch]], now: 
     ).all()
     periods = [row.period for row in found if not row.account]
     there = {(row.account, row.username, row.period) for row in found}
-    sums = Sums(now).load(row._tuple() for row in found)
+    sums = Sums(now).load(found)
     old: list[dict[str, Any]] = []
     new: list[dict[str, Any]] = []
     for who, parts in stretches.items():
