@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -125,8 +126,9 @@ class Monitor:
         if changes:
             self.log.warning("GPUs changed: %s", changes)
         watched = await self.store.read(running)
-        await self._judge_use(watched, found.readings)
-        await self._probe(watched)
+        if watched:
+            await self._judge_use(watched, found.readings)
+            await self._probe(watched)
         if self.gpus.watch.stop_lost:
             await self.store.run(stop_lost)
 
@@ -182,7 +184,7 @@ class Monitor:
             one
             for one in watched
             if not one.simulated
-            and now - self._probed.get(one.container, 0.0) >= self.gpus.watch.probe_interval
+            and now - self._probed.get(one.container, -math.inf) >= self.gpus.watch.probe_interval
         ]
         alive = {one.container for one in watched}
         self._probed = {key: at for key, at in self._probed.items() if key in alive}
@@ -331,6 +333,7 @@ def keep(session: Session, lease_id: str, now: float) -> float:
     Returns the seconds it is put off. Raises NotAvailable where there is nothing to keep, or the
     cap of the policy is used up.
     """
+    ledger.lock(session)
     lease = session.get(Lease, lease_id)
     if lease is None or lease.state is not LeaseState.ACTIVE:
         raise NotAvailable("lease_over", N_("This server does not run any more."))
