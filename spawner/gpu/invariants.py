@@ -34,7 +34,8 @@ from spawner.gpu.usage import Sums, seconds
 
 RECENT = timedelta(hours=2)  # how far back an ordinary check looks at what has ended
 HELD_AT_MOST = timedelta(hours=1)  # a server that has not started by then never will
-LATE_AT_MOST = timedelta(hours=1)  # how long after its end a stop may take
+LATE_AT_MOST = timedelta(hours=1)  # how long after end and warning a stop may take
+UNWARNED_AT_MOST = timedelta(days=1)  # a hub that was down first warns
 PATIENCE = 60.0  # seconds in which whoever can start must have been granted
 ROUNDING = 1.0  # GPU-seconds by which sums of floats may differ
 
@@ -74,6 +75,7 @@ class _Row:
     held_at: datetime | None
     ends_at: datetime | None
     ended_at: datetime | None
+    warned_at: datetime | None
     time_limit: int | None
     started_at: datetime | None
     charged_to: datetime | None
@@ -134,6 +136,7 @@ _ROWS = select(
     Lease.held_at,
     Lease.ends_at,
     Lease.ended_at,
+    Lease.warned_at,
     Lease.time_limit,
     GpuUsage.started_at,
     GpuUsage.charged_to,
@@ -229,7 +232,10 @@ def every_lease_ends(view: View) -> Iterator[Finding]:
                 row.id,
                 (lambda s, lease=row.id: ledger.end(s, lease, "never started")) if gone else None,  # type: ignore[misc]
             )
-        if row.ends_at is not None and view.now - row.ends_at > LATE_AT_MOST:
+        if row.ends_at is None:
+            continue
+        late = view.now - max(row.ends_at, row.warned_at or row.ends_at)
+        if late > (LATE_AT_MOST if row.warned_at else UNWARNED_AT_MOST):
             yield Finding(
                 "every_lease_ends", f"was to end at {row.ends_at:%F %T} and still runs", row.id
             )

@@ -391,7 +391,7 @@ def restore(
 
 _SHIFTED = (
     *("requested_at", "held_at", "active_at", "opened_at", "ends_at", "exempt_until"),
-    *("stop_at", "warned_at", "keep_until"),
+    *("stop_at", "warned_at", "keep_until", "ended_at"),
 )
 
 
@@ -399,13 +399,16 @@ def shift(session: Session, by: float) -> None:
     """The clock was set ``by`` seconds forwards (or, negative, backwards): so are all leases.
 
     What runs has then as much time left as before and is charged for no more than that; what
-    waits keeps its age. Reservations are wall time and stay.
+    waits keeps its age. So is what ended in a time that is yet to come again. Reservations are
+    wall time and stay.
     """
-    state = session.get_one(GpuState, 1, with_for_update=True)
-    state.latest += timedelta(seconds=by)
-    state.version += 1
     delta = timedelta(seconds=by)
-    for lease in live_leases(session):
+    state = session.get_one(GpuState, 1, with_for_update=True)
+    state.latest += delta
+    state.version += 1
+    session.info[_NOW] = state.latest
+    ahead = session.scalars(select(Lease).where(Lease.ended_at > state.latest))
+    for lease in [*live_leases(session), *ahead]:
         for name in _SHIFTED:
             at = getattr(lease, name)
             if at is not None:
@@ -415,6 +418,8 @@ def shift(session: Session, by: float) -> None:
             row.started_at += delta
             row.charged_to += delta
     session.flush()
+    if by < 0:
+        usage.rebuild_all(session, seconds(state.latest))
 
 
 def latest(session: Session) -> datetime:
