@@ -32,8 +32,12 @@ class Base(DeclarativeBase):
 
 
 class LeaseState(StrEnum):
-    """A lease is held before its container exists, active while it runs, then ended."""
+    """A lease is requested, waits in the queue, is held before its container exists, is active
+    while that runs, and ends; why is in ``ended_reason``.
+    """
 
+    REQUESTED = "requested"
+    QUEUED = "queued"
     HELD = "held"
     ACTIVE = "active"
     ENDED = "ended"
@@ -41,14 +45,27 @@ class LeaseState(StrEnum):
 
 # The moves a lease may make; anything else is a defect and refused.
 LEASE_MOVES: dict[LeaseState, frozenset[LeaseState]] = {
+    LeaseState.REQUESTED: frozenset({LeaseState.QUEUED, LeaseState.HELD, LeaseState.ENDED}),
+    LeaseState.QUEUED: frozenset({LeaseState.HELD, LeaseState.ENDED}),
     LeaseState.HELD: frozenset({LeaseState.ACTIVE, LeaseState.ENDED}),
     LeaseState.ACTIVE: frozenset({LeaseState.ENDED}),
     LeaseState.ENDED: frozenset(),
 }
 
 
+class GpuNode(Base):
+    """A machine with GPUs; a drained one is not offered, what runs there goes on."""
+
+    __tablename__ = "gpu_nodes"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    drained_at: Mapped[datetime | None] = mapped_column(DateTime)
+    drained_by: Mapped[str | None] = mapped_column(String(255))
+    drain_reason: Mapped[str | None] = mapped_column(String(255))
+
+
 class GpuDevice(Base):
-    """One GPU that can be leased, as the inventory last saw it."""
+    """One GPU or MIG device that can be leased, as the inventory last saw it."""
 
     __tablename__ = "gpu_devices"
 
@@ -57,13 +74,23 @@ class GpuDevice(Base):
     model: Mapped[str] = mapped_column(String(80))
     memory: Mapped[int] = mapped_column(BigInteger)  # bytes
     simulated: Mapped[bool] = mapped_column(Boolean, default=False)
+    parent: Mapped[str] = mapped_column(String(96), default="")  # of a MIG device
+    sharing: Mapped[str] = mapped_column(String(16), default="exclusive")
+    slots: Mapped[int] = mapped_column(Integer, default=1)
+    weight: Mapped[float] = mapped_column(Float(53), default=1.0)  # billing weight of a slot
+    health: Mapped[str] = mapped_column(String(16), default="ok")  # ok, failing, lost
+    health_reason: Mapped[str | None] = mapped_column(String(255))
+    health_since: Mapped[datetime | None] = mapped_column(DateTime)
+    drained_at: Mapped[datetime | None] = mapped_column(DateTime)
+    drained_by: Mapped[str | None] = mapped_column(String(255))
+    drain_reason: Mapped[str | None] = mapped_column(String(255))
     # False once the inventory no longer lists it: kept for the leases that name it.
     present: Mapped[bool] = mapped_column(Boolean, default=True)
     seen_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
 
 
 class Lease(Base):
-    """Devices owed to one server of one person, from before its container to after it.
+    """Devices owed to one server of one person, from the request to after its container.
 
     The unique index allows each server at most one lease that has not ended.
     """
@@ -82,11 +109,34 @@ class Lease(Base):
         ),
         index=True,
     )
-    held_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    # What was asked.
+    account: Mapped[str] = mapped_column(String(255), default="", index=True)
+    gpus: Mapped[int] = mapped_column(Integer, default=1)
+    gpu_type: Mapped[str] = mapped_column(String(80), default="")
+    time_limit: Mapped[int | None] = mapped_column(Integer)  # seconds; None: no end
+    # With what the server is started again after a restart of the hub.
+    user_options: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    # When what happened.
+    requested_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    held_at: Mapped[datetime | None] = mapped_column(DateTime)
     active_at: Mapped[datetime | None] = mapped_column(DateTime)
-    ended_at: Mapped[datetime | None] = mapped_column(DateTime)
+    opened_at: Mapped[datetime | None] = mapped_column(DateTime)  # first used by a person
+    ends_at: Mapped[datetime | None] = mapped_column(DateTime)  # by its time limit
+    ended_at: Mapped[datetime | None] = mapped_column(DateTime, index=True)
     ended_reason: Mapped[str | None] = mapped_column(String(64))
     container_id: Mapped[str | None] = mapped_column(String(64))
+    # What was granted.
+    borrowed: Mapped[int] = mapped_column(Integer, default=0)
+    exempt_until: Mapped[datetime | None] = mapped_column(DateTime)
+    weight: Mapped[float] = mapped_column(Float(53), default=0.0)
+    reservation_id: Mapped[str | None] = mapped_column(String(32))
+    # Why it waits, as the last pass saw it: {"position", "expected_start", "reasons"}.
+    verdict: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    # How it is going to end: why (time_limit, idle, preempted, not_opened, ...) and when.
+    stop_reason: Mapped[str | None] = mapped_column(String(64))
+    stop_at: Mapped[datetime | None] = mapped_column(DateTime)
+    warned_at: Mapped[datetime | None] = mapped_column(DateTime)
+    keep_until: Mapped[datetime | None] = mapped_column(DateTime)  # asked not to be reclaimed
     devices: Mapped[list[LeaseDevice]] = relationship(
         back_populates="lease", cascade="all, delete-orphan", lazy="selectin"
     )
@@ -104,12 +154,13 @@ class Lease(Base):
 
 
 class LeaseDevice(Base):
-    """One device of a lease. The unique index makes a double lease impossible."""
+    """One slot of a lease. The unique index makes a double lease impossible."""
 
     __tablename__ = "gpu_lease_devices"
 
     lease_id: Mapped[str] = mapped_column(ForeignKey("gpu_leases.id"), primary_key=True)
     device_id: Mapped[str] = mapped_column(ForeignKey("gpu_devices.id"), primary_key=True)
+    slot: Mapped[int] = mapped_column(Integer, primary_key=True, default=0)
     released_at: Mapped[datetime | None] = mapped_column(DateTime)
     lease: Mapped[Lease] = relationship(back_populates="devices")
 
@@ -117,11 +168,135 @@ class LeaseDevice(Base):
         Index(
             "uq_gpu_lease_devices_live",
             "device_id",
+            "slot",
             unique=True,
             sqlite_where=text("released_at IS NULL"),
             postgresql_where=text("released_at IS NULL"),
         ),
     )
+
+
+class GpuUsage(Base):
+    """What a lease has been charged: one row a lease, grown by each pass, closed at its end."""
+
+    __tablename__ = "gpu_usage"
+
+    lease_id: Mapped[str] = mapped_column(ForeignKey("gpu_leases.id"), primary_key=True)
+    username: Mapped[str] = mapped_column(String(255), index=True)
+    account: Mapped[str] = mapped_column(String(255), index=True)
+    weight: Mapped[float] = mapped_column(Float(53))
+    started_at: Mapped[datetime] = mapped_column(DateTime)
+    charged_to: Mapped[datetime] = mapped_column(DateTime, index=True)
+    gpu_seconds: Mapped[float] = mapped_column(Float(53))  # weighted
+    closed: Mapped[bool] = mapped_column(Boolean, default=False)
+
+
+class GpuUsageSum(Base):
+    """Closed leases' use, summed up by account, person and period, so that nobody has to scan
+    the past: ``day``, ``week``, ``month``, ``total``, or ``decay:SECONDS`` with that half-life.
+
+    A row without account and person says that the period is kept.
+    """
+
+    __tablename__ = "gpu_usage_sums"
+
+    account: Mapped[str] = mapped_column(String(255), primary_key=True)
+    username: Mapped[str] = mapped_column(String(255), primary_key=True)
+    period: Mapped[str] = mapped_column(String(32), primary_key=True)
+    # A window's beginning; of a decaying sum, the moment of its value. Seconds since 1970.
+    start: Mapped[float] = mapped_column(Float(53))
+    gpu_seconds: Mapped[float] = mapped_column(Float(53))  # weighted
+
+
+class GpuQuota(Base):
+    """What the quotas document says of one subject (``settings`` for what concerns all)."""
+
+    __tablename__ = "gpu_quotas"
+
+    subject: Mapped[str] = mapped_column(String(255), primary_key=True)
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+    changed_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    changed_by: Mapped[str] = mapped_column(String(255), default="")
+
+
+class GpuQuotaChange(Base):
+    """One change of a subject's quota, for the question who changed it and what it was."""
+
+    __tablename__ = "gpu_quota_changes"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    by: Mapped[str] = mapped_column(String(255), default="")
+    subject: Mapped[str] = mapped_column(String(255), index=True)
+    before: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    after: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+
+
+class GpuReservation(Base):
+    """GPUs set aside for a group, course or person, once or again and again."""
+
+    __tablename__ = "gpu_reservations"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(80))
+    subject: Mapped[str] = mapped_column(String(255))
+    gpus: Mapped[int] = mapped_column(Integer)
+    gpu_type: Mapped[str] = mapped_column(String(80), default="")
+    devices: Mapped[list[str]] = mapped_column(JSON, default=list)
+    # Wall time in ``timezone`` (IANA), so that 10:00 stays 10:00 when clocks change.
+    starts: Mapped[datetime] = mapped_column(DateTime)
+    duration: Mapped[int] = mapped_column(Integer)  # seconds
+    timezone: Mapped[str] = mapped_column(String(64))
+    repeat: Mapped[str] = mapped_column(String(16), default="once")  # once, daily, weekly
+    weekdays: Mapped[list[int]] = mapped_column(JSON, default=list)  # 0 is Monday
+    until: Mapped[str | None] = mapped_column(String(10))  # the last day, ISO 8601
+    skipped: Mapped[list[str]] = mapped_column(JSON, default=list)  # days left out, ISO 8601
+    created_by: Mapped[str] = mapped_column(String(255), default="")
+    created_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    cancelled_at: Mapped[datetime | None] = mapped_column(DateTime)
+
+
+class GpuNotice(Base):
+    """Something a person has to be told: shown in the notebook and on pages, mailed where set."""
+
+    __tablename__ = "gpu_notices"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    username: Mapped[str] = mapped_column(String(255), index=True)
+    lease_id: Mapped[str | None] = mapped_column(String(32))
+    code: Mapped[str] = mapped_column(String(64))  # as in spawner.gpu.reasons
+    data: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    # One notice for one cause, however often a pass comes by.
+    key: Mapped[str] = mapped_column(String(160), unique=True)
+    seen_at: Mapped[datetime | None] = mapped_column(DateTime)
+    mailed_at: Mapped[datetime | None] = mapped_column(DateTime)
+
+
+class GpuWatch(Base):
+    """How a running lease uses its GPUs, as last looked at: one row a lease (spawner.gpu.idle)."""
+
+    __tablename__ = "gpu_watch"
+
+    lease_id: Mapped[str] = mapped_column(ForeignKey("gpu_leases.id"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime)
+    use: Mapped[str] = mapped_column(String(16))  # active, idle, unknown
+    gpu_percent: Mapped[float | None] = mapped_column(Float(53))
+    idle_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)
+    warned_at: Mapped[datetime | None] = mapped_column(DateTime)
+    stop_at: Mapped[datetime | None] = mapped_column(DateTime)
+    warnings: Mapped[int] = mapped_column(Integer, default=0)
+    kept_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)  # of its keep-alive
+
+
+class GpuState(Base):
+    """One row: the number of the last change, and the latest time seen (clocks jump)."""
+
+    __tablename__ = "gpu_state"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)  # always 1
+    version: Mapped[int] = mapped_column(BigInteger, default=0)
+    latest: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
 
 
 class EnvironmentVersion(Base):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from hub_ext.i18n import N_
 from spawner.errors import BadRequest, NotAvailable
@@ -11,17 +12,36 @@ from spawner.errors import BadRequest, NotAvailable
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU (or MIG device) that can be leased whole.
+    """A GPU (or MIG device), leased whole or, where the site shares it, by slots.
 
     Attributes:
         id: what Docker's DeviceRequest takes: a GPU- or MIG-UUID.
         memory: bytes.
+        parent: the GPU's UUID where this is a MIG device.
+        sharing: how several leases share it; without isolation unless exclusive.
+        slots: how many leases it takes at once; 1 when exclusive.
+        weight: billing weight of one slot: 1 for a GPU, g/7 for MIG, divided by the slots.
+        health: ``failing`` and ``lost`` devices are not offered.
+        drained: by an administrator: not offered, what runs there goes on.
     """
 
     id: str
     model: str
     memory: int
     simulated: bool = False
+    node: str = "local"
+    parent: str = ""
+    sharing: Literal["exclusive", "time-slicing", "mps"] = "exclusive"
+    slots: int = 1
+    weight: float = 1.0
+    health: Literal["ok", "failing", "lost"] = "ok"
+    health_reason: str = ""
+    drained: bool = False
+
+    @property
+    def offered(self) -> bool:
+        """Whether something new may be placed on it."""
+        return self.health == "ok" and not self.drained
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,224 @@
+"""``decide``: which waiting requests get which slots now, and why the others wait. Pure.
+
+The queue, in this order:
+
+1. requests that have waited longer than ``Settings.patience``, the oldest first;
+2. those within the nominal quota of their account: what it was promised;
+3. those of accounts without a nominal quota;
+4. those that borrow from their cohort.
+
+Within 2, 3 and 4 fair share decides (``fairshare``), then age, then the lease's id. What runs is
+charged with all that it may still use (entry penalty), what was taken from the queue as well, so
+that several requests of one person do not come in one block.
+
+``backfill`` is conservative: every request, in order, gets the earliest start that its limits,
+its budgets and the devices' timeline allow, after all requests before it have got theirs. A
+request whose start is now is granted. So no later request moves the expected start of an earlier
+one. Limits and budgets are timelines as devices are: nobody is overtaken for ever by smaller
+requests of the same person or group.
+
+Nobody starves. Let every time limit be finite and a request R be eligible: by itself within its
+limits, of a kind that a node has enough offered devices of, not borrowing, and such that
+reservations leave a gap as long as its time limit. (a) After ``patience`` only older requests are
+before R, finitely many, and none is added. (b) The first in the queue is planned on what runs
+alone. All of that ends, so its planned start is at most the latest end, or the end of the
+reservations in its way, or the moment from which its budget has room. (c) What is granted after
+it leaves that start as it is, so from pass to pass it only comes closer. (d) At that moment at
+the latest it is granted; then (a) holds with one request fewer before R. ``BestEffortFIFO`` plans
+overdue requests in the same way, so it holds there too; in ``StrictFIFO`` the first in the queue
+lets nothing past.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from hub_ext.store.models import LeaseState
+from spawner.gpu.door import at_the_door
+from spawner.gpu.fairshare import FairTree
+from spawner.gpu.limits import NO_QUOTA
+from spawner.gpu.plan import Placement, Plan, Request
+from spawner.gpu.preemption import preempt
+from spawner.gpu.state import (
+    HOUR,
+    Claim,
+    Decision,
+    Grant,
+    Reason,
+    Snapshot,
+    Verdict,
+)
+
+__all__ = ["at_the_door", "decide"]
+
+# How many requests get a planned start (Slurm bf_max_job_test). Those behind start as soon as
+# they fit beside the plan; their start is not told before.
+DEPTH = 500
+# What a lease without an end is charged for fair share when it is admitted.
+UNLIMITED = 24 * HOUR
+
+
+def decide(snapshot: Snapshot) -> Decision:
+    """What to grant now, why the others wait, and which borrowed leases have to end.
+
+    The same snapshot gives the same decision; with the grants applied, the next one grants
+    nothing more.
+    """
+    grants: list[Grant] = []
+    while True:
+        this = _Round(snapshot)
+        this.run()
+        grants += this.grants
+        if not this.grants or not this.some_might_fit():
+            break
+        snapshot = _apply(snapshot, this.grants)
+    return Decision(
+        tuple(grants),
+        tuple(this.verdicts()),
+        preempt(this.plan, this.waiting),
+    )
+
+
+def _apply(snapshot: Snapshot, grants: list[Grant]) -> Snapshot:
+    """The snapshot as it is once the grants are written down."""
+    granted = {grant.lease: grant for grant in grants}
+    return replace(
+        snapshot,
+        claims=tuple(
+            held(claim, granted[claim.id], snapshot.now) if claim.id in granted else claim
+            for claim in snapshot.claims
+        ),
+    )
+
+
+def held(claim: Claim, grant: Grant, now: float) -> Claim:
+    """A request that has got its grant."""
+    return replace(
+        claim,
+        state=LeaseState.HELD,
+        slots=grant.slots,
+        held_at=now,
+        ends_at=None if claim.time_limit is None else now + claim.time_limit,
+        borrowed=grant.borrowed,
+        exempt_until=grant.exempt_until,
+        weight=grant.weight,
+        reservation=grant.reservation,
+    )
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that was not granted; ``start`` is when it is planned for, if it is."""
+
+    request: Request
+    found: Placement
+    start: float = math.inf
+    blocked: bool = False  # by the first in the queue, not by itself
+
+
+class _Round:
+    """One way through the queue."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.plan = Plan(snapshot)
+        self.grants: list[Grant] = []
+        self.waiting: list[_Waiting] = []
+
+    def run(self) -> None:
+        """Grant what starts now, and plan the rest."""
+        now, strategy = self.snapshot.now, self.snapshot.settings.strategy
+        plan, blocked, strict = self.plan, False, strategy == "StrictFIFO"
+        blocked_accounts: set[str] = set()
+        for index, request in enumerate(self._queue()):
+            found = plan.place(request)
+            if blocked or request.claim.account in blocked_accounts:
+                self.waiting.append(_Waiting(request, found, blocked=True))
+            elif found.start <= now:
+                self.grants.append(plan.grant(request, found))
+            else:
+                waiting = _Waiting(request, found)
+                self.waiting.append(waiting)
+                if strict and found.gates:
+                    blocked_accounts.add(request.claim.account)
+                elif strict:
+                    blocked = True
+                elif index < DEPTH and (strategy == "backfill" or self._overdue(request.claim)):
+                    waiting.start = found.start
+                    plan.take(request, found)
+        if strategy != "backfill":
+            self._estimate()
+
+    def _estimate(self) -> None:
+        """Expected starts where nothing was planned: in order, once all grants are made."""
+        for waiting in self.waiting[:DEPTH]:
+            if waiting.start == math.inf:
+                found = self.plan.place(waiting.request)
+                self.plan.take(waiting.request, found)
+                waiting.start = found.start
+
+    def some_might_fit(self) -> bool:
+        """Whether devices are left that a waiting request could take in another order."""
+        return any(self.plan.could_start(w.request, w.found) for w in self.waiting)
+
+    def verdicts(self) -> list[Verdict]:
+        """Place, expected start and reasons of all that wait."""
+        verdicts = []
+        for position, waiting in enumerate(self.waiting, 1):
+            reasons = self.plan.reasons(waiting.request, waiting.found, position)
+            if waiting.blocked and not any(reason.code == "behind" for reason in reasons):
+                reasons = (*reasons, Reason("behind", {"count": position - 1}))
+            if waiting.start == math.inf:
+                reasons = at_the_door(waiting.request.claim, self.snapshot) or reasons
+            start = None if waiting.start == math.inf else waiting.start
+            verdicts.append(Verdict(waiting.request.claim.id, position, reasons, start))
+        return verdicts
+
+    def _overdue(self, claim: Claim) -> bool:
+        return self.snapshot.now - claim.requested_at > self.snapshot.settings.patience
+
+    def _queue(self) -> list[Request]:
+        """All waiting requests in the order in which they may start."""
+        snapshot, plan = self.snapshot, self.plan
+        tree: FairTree[Request] = FairTree(snapshot.usage.decayed, snapshot.quotas)
+        penalty = snapshot.settings.entry_penalty
+        if penalty:
+            charges: dict[tuple[str, str], float] = {}
+            for lease in plan.running:
+                ahead = UNLIMITED if lease.end == math.inf else lease.end - snapshot.now
+                leaf = lease.claim.account, lease.claim.user
+                charges[leaf] = charges.get(leaf, 0.0) + ahead * lease.claim.weight
+            for (account, user), seconds in charges.items():
+                tree.charge(account, user, seconds)
+        overdue: list[Request] = []
+        for claim in snapshot.claims:
+            if claim.waits:
+                request = plan.request(claim)
+                if self._overdue(claim):
+                    overdue.append(request)
+                else:
+                    tree.add(claim.account, claim.user, claim.requested_at, claim.id, request)
+        overdue.sort(key=lambda request: (request.claim.requested_at, request.claim.id))
+        fair = tree.drain(_penalty if penalty else lambda request: 0.0)
+        # In the order of fair share, what each account would hold after it tells who borrows.
+        queues: tuple[list[Request], ...] = ([], [], [], [])
+        held: dict[str, int] = {}
+        for request in (*overdue, *fair):
+            account = request.claim.account
+            quota = snapshot.quotas.get(account, NO_QUOTA)
+            held[account] = held.get(account, plan.held(account)) + request.count
+            if quota.cohort is not None and held[account] > (quota.nominal or 0):
+                queues[3].append(request)
+            elif self._overdue(request.claim):
+                queues[0].append(request)
+            else:
+                queues[1 if quota.nominal is not None else 2].append(request)
+        return [request for queue in queues for request in queue]
+
+
+def _penalty(request: Request) -> float:
+    """What a request is charged for fair share when it is admitted, in weighted GPU-seconds."""
+    weight = request.kinds[0].weight if request.kinds else 1.0
+    length = UNLIMITED if request.duration == math.inf else request.duration
+    return request.count * weight * length
