@@ -115,18 +115,30 @@ class DirectoryGroups(_Section):
     depth: int = Field(8, ge=1, le=64)
 
 
+# Not a system's number, and one that Docker and every kernel take.
+GroupNumber = Annotated[int, Field(ge=1000, le=2**31 - 1)]
+
+
 class Team(_Section):
-    """The directory's groups of a team: its leads (who are members too) and members."""
+    """The directory's groups of a team: its leads (who are members too) and members.
+
+    ``gid`` and ``leads_gid`` own the team's folder of environments; without them two numbers
+    are derived from the team's name, see ``spawner.tiers.groups``.
+    """
 
     leads: list[str] = []
     members: list[str] = []
+    gid: GroupNumber | None = None
+    leads_gid: GroupNumber | None = None
 
 
 class CoursePeople(_Section):
-    """The directory's groups of a course."""
+    """The directory's groups of a course; ``gid`` and ``leads_gid`` as for a team."""
 
     instructors: list[str] = []
     students: list[str] = []
+    gid: GroupNumber | None = None
+    leads_gid: GroupNumber | None = None
 
 
 class LoginThrottle(_Section):
@@ -238,6 +250,25 @@ class Environments(_Section):
     timeout: int = Field(10, ge=1, le=600, description="seconds until a channel counts as down")
 
 
+class Builds(_Section):
+    """What builds of personal, team, course and shared environments may use.
+
+    ``at_once`` and ``per_person`` run side by side, ``waiting`` of one person's may wait.
+    """
+
+    at_once: int = Field(2, ge=1, le=64)
+    per_person: int = Field(1, ge=1, le=16)
+    waiting: int = Field(5, ge=1, le=100)
+    timeout: int = Field(3600, ge=60, le=86400, description="seconds")
+    cpu: float = Field(2, gt=0, le=1024)
+    memory: Memory = "4G"
+    keep: int = Field(3, ge=1, le=100, description="versions of one environment")
+
+    @cached_property
+    def memory_bytes(self) -> int:
+        return parse_bytes(self.memory)
+
+
 class Servers(_Section):
     """Limits and places that every user's server gets."""
 
@@ -260,6 +291,7 @@ class Site(_Section):
     sizes: dict[Name, Size] = Field(min_length=1)
     gpus: Gpus = Gpus()
     environments: Environments = Environments()
+    builds: Builds = Builds()
     servers: Servers = Servers()
 
     @model_validator(mode="after")

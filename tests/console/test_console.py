@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from .conftest import HOSTILE, Console
 
-PAGES = ["", "none", "oauth_callback"]
-API = ["api/v1/gpus", "api/v1/leases", "api/v1/environments"]
+PAGES = ["", "environments", "none", "oauth_callback"]
+API = ["api/v1/gpus", "api/v1/leases", "api/v1/environments", "api/v1/builds"]
 
 
 async def test_gpus_are_counted_by_model(filled: Console) -> None:
