@@ -39,6 +39,14 @@ if open_to_others:
 print(sys.prefix)
 """
 
+# The same for an environment without Python, with what every server image has.
+_PLAIN_CHECK = """
+test -r "$1/conda-meta/history" || { echo "not readable for everyone"; exit 1; }
+open=$(find "$1" \\( ! -uid 0 -o ! -type l -perm /022 \\) -print -quit)
+test -z "$open" || { echo "others could change $open"; exit 1; }
+echo "$1"
+"""
+
 
 class Images:
     """The images of one Engine. Every method raises BuildError, saying what Docker said."""
@@ -86,8 +94,11 @@ class Images:
             # With the base's own configuration: a container's has more in it, as its host name.
             return str(api.commit(container, message="labcommons env build", conf=config)["Id"])
 
-    def check(self, name: str, image: str, prefix: str) -> None:
+    def check(self, name: str, image: str, prefix: str, has_python: bool = True) -> None:
         """Try an image's environment in a container without rights, network or disk."""
+        program = [f"{prefix}/bin/python", "-I", "-c", _CHECK]
+        if not has_python:
+            program = ["/bin/sh", "-c", _PLAIN_CHECK, "check", prefix]
         with self._api("trying the image") as api, _container(api, "check", name) as container:
             limits = api.create_host_config(
                 network_mode="none",
@@ -101,7 +112,7 @@ class Images:
             api.create_container(
                 image,
                 name=container,
-                entrypoint=[f"{prefix}/bin/python", "-I", "-c", _CHECK],
+                entrypoint=program,
                 command=[],
                 user=_NOBODY,
                 environment={"HOME": "/tmp", "PATH": f"{prefix}/bin:/usr/bin:/bin"},  # noqa: S108

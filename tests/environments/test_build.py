@@ -26,6 +26,7 @@ from rig.channel import TinyChannel
 from spawner.environments import catalog, offline
 from spawner.environments.build import Builder, Places
 from spawner.environments.errors import BuildError
+from spawner.environments.progress import Progress
 
 # Kept between runs, as the channel itself is: the first one fetches some 30 MB.
 CACHE = Path(__file__).parents[2] / ".cache" / "tests" / "environments"
@@ -89,7 +90,7 @@ class Bench:
 
     builder: Builder
     store: Store
-    said: list[str] = field(default_factory=list)
+    said: list[Progress] = field(default_factory=list)
 
     def write(
         self, *dependencies: str, name: str = NAME, channel: str = "x", title: str = "Tiny"
@@ -121,7 +122,7 @@ def workshop(
     for kept in ("channel", "cache"):
         (CACHE / kept).mkdir(parents=True, exist_ok=True)
         (data / kept).symlink_to(CACHE / kept)
-    said: list[str] = []
+    said: list[Progress] = []
     builder = Builder(
         Environments(offline_channel="always"),
         Places(folder / "environments", data),
@@ -286,7 +287,7 @@ def test_without_the_server_image_the_build_says_which_one_is_missing(bench: Ben
 def test_the_offline_channel_is_made_once(bench: Bench) -> None:
     index = offline.index_digest(bench.builder.places.channel)
     bench.builder.lock(NAME)
-    assert not any("offline channel: " in line for line in bench.said)
+    assert not any("offline channel: " in str(line) for line in bench.said)
     assert offline.index_digest(bench.builder.places.channel) == index
 
 
