@@ -340,7 +340,6 @@ class Builds(_Section):
     timeout: int = Field(3600, ge=60, le=86400, description="seconds")
     cpu: float = Field(2, gt=0, le=1024)
     memory: Memory = "4G"
-    keep: int = Field(3, ge=1, le=100, description="versions of one environment")
 
     @cached_property
     def memory_bytes(self) -> int:

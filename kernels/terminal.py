@@ -217,10 +217,10 @@ def _real(program: str, words: list[str]) -> int:
     for name in dict.fromkeys((program, *_PROGRAMS)):
         real = shutil.which(name)
         if real:
-            os.execv(real, [real, *words])
+            os.execv(real, [real, *words])  # noqa: S606
     raise Refused(
-        f"“{program} {' '.join(words)}” needs a real conda or mamba, and the active environment has "
-        "none. Build an environment on the page “Environments” of this site instead, or add "
+        f"“{program} {' '.join(words)}” needs a real conda or mamba, and the active environment "
+        "has none. Build an environment on the page “Environments” of this site instead, or add "
         "“conda” to your own environment.yml. “conda --help” says what works here."
     )
 

@@ -19,16 +19,17 @@ import shutil
 import stat
 import sys
 from contextlib import suppress
-from datetime import date
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hub_ext.site import Environments
 from spawner.environments import policy
-from spawner.environments.channel import Source
+from spawner.environments.channel import OFFLINE_URL, Source, canonical_url, choose
 from spawner.environments.errors import BuildError
 from spawner.environments.export import FORMATS, export
-from spawner.environments.lock import read_lock
+from spawner.environments.lock import Lock, read_lock
 from spawner.environments.maker import Locked, Maker
 from spawner.environments.progress import Progress
 from spawner.environments.spec import EnvironmentSpec, parse_spec
@@ -96,15 +97,39 @@ def _maker(job: dict[str, Any], cache: str, report: Any) -> Maker:
 
 def _lock(job: dict[str, Any]) -> dict[str, Any]:
     spec = _spec(job)
-    settings = Environments.model_validate(job["settings"])
-    findings = policy.check(spec, None, settings, date.today())
-    policy.enforce(findings)
     target = SCRATCH / "pixi.lock"
-    locked = _maker(job, job["cache"], _report(2, 30)).lock(spec, target)
+    maker = _maker(job, job["cache"], _report(2, 30))
+    if job["lock"]:
+        target.write_text(job["lock"], "utf-8")
+        lock = read_lock(target)
+        return {"lock": job["lock"], "sources": _sources(maker, spec, lock)}
+    locked = maker.lock(spec, target)
     return {
         "lock": locked.lock.path.read_text("utf-8"),
-        "sources": [vars(source) for source in locked.sources],
+        "sources": [asdict(source) for source in locked.sources],
     }
+
+
+def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[dict[str, str]]:
+    """Where the packages of a lock come from that was made before."""
+    _say(progress={"percent": 5, "message": f"using the lock of {lock.locked:%Y-%m-%d}", "step": 1})
+    found = []
+    if OFFLINE_URL in lock.channels:
+        found.append(Source("offline", OFFLINE_URL, str(maker.channel)))
+    online = [channel for channel in spec.all_channels if canonical_url(channel) in lock.channels]
+    found += choose(
+        online,
+        maker.settings.model_copy(update={"offline_channel": "never"}),
+        maker.channel,
+        lambda words: _say(progress={"percent": 5, "message": words, "step": 0}),
+        maker.credentials,
+    )
+    missing = set(lock.channels) - {source.url for source in found}
+    if missing:
+        raise BuildError(
+            f"the lock names channels that environment.yml does not: {', '.join(sorted(missing))}"
+        )
+    return [asdict(source) for source in found]
 
 
 # Building -------------------------------------------------------------------------------------
@@ -120,10 +145,10 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
     version = maker.version(spec, lock)
     folder = _version_folder(envs, spec.name)
     prefix = folder / version
-    findings = policy.check(spec, lock, maker.settings, date.today())
+    findings = tuple(policy.check(spec, lock, maker.settings, datetime.now(UTC).date()))
     if not (prefix / "conda-meta" / "history").is_file():
-        locked = Locked(lock, [Source(**source) for source in job["sources"]])
-        maker.make_prefix(spec, locked, prefix, source=job["source"])
+        locked = Locked(lock, tuple(Source(**source) for source in job["sources"]))
+        findings = maker.make_prefix(spec, locked, prefix, source=job["source"]).findings
     _say(progress={"percent": 96, "message": f"{spec.name} is now {version}", "step": 0})
     _point(envs / spec.name, Path(VERSIONS, spec.name, version))
     kept = _prune(folder, version, set(job["in_use"]), int(job["keep"]))

@@ -206,7 +206,7 @@ class Runner:
                 "lock": locked["lock"],
                 "sources": locked["sources"],
                 "in_use": sorted(set().union(*used.values()) - {""}),
-                "keep": self.limits.keep,
+                "keep": self.shared.site.environments.keep,
             },
             self._account(tier, who),
             self._mounts(tier, who),
@@ -333,7 +333,10 @@ class Runner:
             "source": tier.source,
             "environments": str(tier.environments),
             "umask": "022" if tier.kind is Kind.SHARED else "027",
-            "settings": self.shared.site.environments.model_dump(mode="json"),
+            # Without logins: who asks for a build could read what the builder can.
+            "settings": self.shared.site.environments.model_copy(
+                update={"credentials": {}}
+            ).model_dump(mode="json"),
             "channel": str(DATA / "channel"),
             "cache": cache,
         }
