@@ -147,6 +147,8 @@ async def test_every_address_of_the_description_exists(filled: Console) -> None:
     document = await filled.json("openapi.json")
     assert document["servers"] == [{"url": "/services/labcommons"}]
     for path, operations in document["paths"].items():
+        if "get" not in operations or "{" in path:
+            continue
         answer = await filled.get(path.removeprefix("/"), "carol-token")
         assert answer.code == 200, path
         schema = operations["get"]["responses"]["200"]["content"]["application/json"]["schema"]

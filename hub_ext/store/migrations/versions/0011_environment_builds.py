@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0011"
-down_revision = "0002"
+down_revision = "0010"
 
 _STATES = ("queued", "running", "done", "failed", "cancelled")
 
