@@ -61,10 +61,8 @@ def test_deactivation_gives_back_what_was_there(prefix: Path) -> None:
     into = activate(Found("personal", "my env", str(prefix)), base)
     inside = {"PATH": f"/mine:{prefix}/bin:/usr/bin:/bin", "CONDA_PREFIX": str(prefix)}
     out = deactivate(inside)
-    shown = bash(
-        f'{into}\nPATH=/mine:$PATH\n{out}\necho "$PATH|${{CONDA_PREFIX-none}}|$EDITOR|${{TRICK-none}}"',
-        EDITOR="mine",
-    )
+    look = 'echo "$PATH|${CONDA_PREFIX-none}|$EDITOR|${TRICK-none}"'
+    shown = bash(f"{into}\nPATH=/mine:$PATH\n{out}\n{look}", EDITOR="mine")
     assert shown == "/mine:/usr/bin:/bin|none|mine|none\n"
 
 
