@@ -7,6 +7,7 @@ written last, so what people start from is always whole.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -314,5 +315,6 @@ def _labels(entry: CatalogEntry, spec: EnvironmentSpec) -> dict[str, str]:
         "labcommons.python": entry.python or "",
         "labcommons.cuda": entry.cuda or "",
         "labcommons.kernels": json.dumps(entry.kernelspecs, sort_keys=True),
+        "labcommons.site": os.environ.get("LABCOMMONS_SITE_ID", ""),
     }
     return {key: value for key, value in labels.items() if value or key == "labcommons.python"}

@@ -1,14 +1,10 @@
-"""The site's rules for environments, as functions of plain values; the day is passed in.
-
-Python's end-of-life dates: the Python Developer's Guide, "Status of Python versions", as of
-2026-11. A month is all that it promises of the future; its last day is taken.
-"""
+"""The site's rules for environments, as functions of plain values; the day is passed in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -19,23 +15,8 @@ from hub_ext.site import Environments
 from spawner.environments.channel import canonical_url
 from spawner.environments.errors import PolicyError
 from spawner.environments.lock import Lock
+from spawner.environments.pythons import newest_python, python_end, python_state
 from spawner.environments.spec import EnvironmentSpec
-
-PYTHON_ENDS = {
-    "2.7": date(2020, 1, 1),
-    "3.6": date(2021, 12, 23),
-    "3.7": date(2023, 6, 27),
-    "3.8": date(2024, 10, 7),
-    "3.9": date(2025, 10, 31),
-    "3.10": date(2026, 10, 31),
-    "3.11": date(2027, 10, 31),
-    "3.12": date(2028, 10, 31),
-    "3.13": date(2029, 10, 31),
-    "3.14": date(2030, 10, 31),
-    "3.15": date(2031, 10, 31),
-}
-# How long before its end a Python is flagged: half a year.
-WARNING = timedelta(days=183)
 
 Level = Literal["refuse", "warn"]
 
@@ -60,22 +41,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}"
-
-
-def python_end(version: str) -> date | None:
-    """The day from which a Python gets no security fixes any more; None where it is not known."""
-    minor = ".".join(version.split(".")[:2])
-    if minor.startswith("3.") and minor not in PYTHON_ENDS and minor[2:].isdigit():
-        return date(2015, 1, 1) if int(minor[2:]) < 6 else None
-    return PYTHON_ENDS.get(minor)
-
-
-def python_state(version: str, today: date) -> Literal["ok", "ending", "ended"]:
-    """Whether a Python still gets security fixes, and for half a year yet."""
-    end = python_end(version)
-    if end is None or today < end - WARNING:
-        return "ok"
-    return "ended" if today > end else "ending"
 
 
 def check(
@@ -171,7 +136,7 @@ def _python(lock: Lock, settings: Environments, today: date) -> list[Finding]:
     if version is None or rule == "allow":
         return []
     state, end = python_state(version, today), python_end(version)
-    remedy = f"take Python {_newest(today)}"
+    remedy = f"take Python {newest_python(today)}"
     if state == "ended":
         message = f"Python {version} gets no security fixes any more since {end}"
         return [Finding(rule, "python-ended", message, remedy)]
@@ -179,12 +144,6 @@ def _python(lock: Lock, settings: Environments, today: date) -> list[Finding]:
         message = f"Python {version} gets security fixes until {end} only"
         return [Finding("warn", "python-ending", message, remedy)]
     return []
-
-
-def _newest(today: date) -> str:
-    """The newest minor that has been out for a year: most packages have come after it."""
-    out = [minor for minor, end in PYTHON_ENDS.items() if end - timedelta(days=4 * 365) < today]
-    return out[-1] if out else next(reversed(PYTHON_ENDS))
 
 
 def _committed(spec: EnvironmentSpec, lock: Lock, settings: Environments) -> list[Finding]:

@@ -8,7 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
-from cyclonedx.model import ExternalReference, ExternalReferenceType, HashType, Property, XsUri
+from cyclonedx.model import (
+    ExternalReference,
+    ExternalReferenceType,
+    HashAlgorithm,
+    HashType,
+    Property,
+    XsUri,
+)
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import DisjunctiveLicense
@@ -57,6 +64,7 @@ def of_packages(
         metadata=BomMetaData(timestamp=created, component=root),
         components=components.values(),
     )
+    bom.register_dependency(root, components.values())
     return JsonV1Dot6(bom).output_as_string(indent=1)
 
 
@@ -78,7 +86,7 @@ def _conda(item: Installed) -> Component:
         bom_ref=purl.to_string(),
         purl=purl,
         licenses=_licenses(item.license),
-        hashes=[HashType.from_hashlib_alg("sha256", item.sha256)] if item.sha256 else [],
+        hashes=[_sha256(item.sha256)] if item.sha256 else [],
         external_references=_reference(item.url),
     )
 
@@ -87,7 +95,7 @@ def _pypi(item: Installed, wheel: PipPackage | None) -> Component:
     component = _named(item.name, item.version)
     component.licenses.update(_licenses(item.license))
     if wheel:
-        component.hashes.add(HashType.from_hashlib_alg("sha256", wheel.sha256))
+        component.hashes.add(_sha256(wheel.sha256))
     component.external_references.update(_reference(wheel.url if wheel else item.url))
     component.properties.add(Property(name="labcommons:installer", value="pip"))
     return component
@@ -102,6 +110,10 @@ def _named(name: str, version: str) -> Component:
         bom_ref=purl.to_string(),
         purl=purl,
     )
+
+
+def _sha256(digest: str) -> HashType:
+    return HashType(alg=HashAlgorithm.SHA_256, content=digest)
 
 
 def _licenses(text: str) -> list[DisjunctiveLicense]:

@@ -273,7 +273,7 @@ def test_an_environment_without_a_kernel_is_refused_with_the_remedy(
     old = bench.newest()
     bench.builder.settings = Environments()
     bench.write("beta", channel=str(channel.folder))
-    with pytest.raises(BuildError, match="add '- python' and '- ipykernel'"):
+    with pytest.raises(BuildError, match="add '- ipykernel' for Python"):
         bench.builder.build(NAME)
     assert bench.newest() == old
 
@@ -323,7 +323,7 @@ def test_the_command_builds_lists_and_fails_with_the_right_status(
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert rows[NAME]["state"] == "up to date", done.stderr
     assert "six-that-does-not-exist-anywhere" in rows["broken"]["error"]
-    assert "[broken 1/6] looking for x" in done.stderr
+    assert "[broken 1/7   0%] looking for x" in done.stderr
 
     listed = labcommons("list", "--json")
     assert [row["image"] for row in json.loads(listed.stdout)] == [rows[NAME]["image"]]
