@@ -27,7 +27,7 @@ from typing import Any
 from hub_ext.site import Environments
 from spawner.environments import policy
 from spawner.environments.channel import OFFLINE_URL, Source, canonical_url, choose
-from spawner.environments.errors import BuildError
+from spawner.environments.errors import BuildError, ExportError
 from spawner.environments.export import FORMATS, export
 from spawner.environments.lock import Lock, read_lock
 from spawner.environments.maker import Locked, Maker
@@ -164,7 +164,7 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         ],
         "kernels": _kernels(prefix),
         "findings": [finding.as_json() for finding in findings],
-        "exports": {format: export(spec, lock, format) for format in FORMATS},
+        "exports": _exports(spec, lock),
     }
 
 
@@ -224,6 +224,15 @@ def _discard(path: Path) -> bool:
     # What another lead built is gone from sight, and goes from the disk with their next build.
     shutil.rmtree(trash, ignore_errors=True)
     return True
+
+
+def _exports(spec: EnvironmentSpec, lock: Lock) -> dict[str, str]:
+    """The environment in the formats of others, as far as they can say it."""
+    found = {}
+    for name in FORMATS:
+        with suppress(ExportError):
+            found[name] = export(spec, lock, name)
+    return found
 
 
 def _size(prefix: Path) -> int:
