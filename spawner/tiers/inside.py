@@ -4,10 +4,11 @@
 JSON object: ``{"progress": {…}}``, then one ``{"result": {…}}`` or ``{"error": "…"}``. The hub
 reads them from the container's log, and believes nothing in them that matters to others.
 
-It has three works. ``lock`` chooses packages, as the user of our services, so that the index of
+It has four works. ``lock`` chooses packages, as the user of our services, so that the index of
 the channels is fetched once for all and the offline channel can grow. ``install`` builds a
 version from a lock and makes it the current one, as the person or lead who asked, so that the
-kernel decides whether they may. ``delete`` removes an environment, likewise.
+kernel decides whether they may. ``delete`` removes an environment, likewise. ``image`` builds an
+image of it, for an administrator, and alone has Docker's socket.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def main() -> int:
     job = json.loads(Path(sys.argv[1], "job.json").read_text("utf-8"))
     os.umask(int(job["umask"], 8))
     try:
-        result = {"lock": _lock, "install": _install, "delete": _delete}[job["work"]](job)
+        works = {"lock": _lock, "install": _install, "delete": _delete, "image": _image}
+        result = works[job["work"]](job)
     except BuildError as error:
         _say(error=str(error))
         return 1
@@ -257,6 +259,16 @@ def _kernels(prefix: Path) -> dict[str, Any]:
         except (OSError, ValueError, RecursionError):
             continue
     return found
+
+
+def _image(job: dict[str, Any]) -> dict[str, Any]:
+    from hub_ext.store import Store
+    from spawner.environments.build import Builder, Places
+
+    settings = Environments.model_validate(job["settings"])
+    places = Places(Path(sys.argv[1], "environments"), Path(job["cache"]).parent)
+    entry = Builder(settings, places, Store(), _report(0, 99)).build(job["name"]).entry
+    return {"version": entry.version, "lock_digest": entry.lock_digest}
 
 
 # Deleting -------------------------------------------------------------------------------------
