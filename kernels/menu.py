@@ -24,6 +24,9 @@ from kernels.kernelspec import (
 # being made is no news.
 QUIET = 30.0
 
+# The language of what cannot start, so that it is nobody's choice for a language.
+UNUSABLE = "none"
+
 # What is said in the list; the whole reason is in the metadata and in the notebook.
 _SHORT = {
     State.NO_KERNEL: "cannot start: ipykernel is missing",
@@ -102,6 +105,8 @@ def menu(environments: Sequence[Environment], rules: Rules, now: float) -> Menu:
         document["display_name"] = _shown(name, own, environment, spec, state, rules)
         if state is not State.HEALTHY:
             mark |= {"state": str(state), "reason": reason}
+            # JupyterLab offers kernels by language, first of all to notebooks without one.
+            document["language"] = UNUSABLE
         if environment.deprecated:
             mark["deprecated"] = environment.deprecated
         folder = kernel.resource_dir if kernel else ""

@@ -10,15 +10,16 @@
   const EXPLAINS = 'labcommons-explanation';
   const WORDS = {
     zh: {
+      'Kernel not found': '找不到内核',
       'The kernel %1 of this notebook is not here: its environment was removed or renamed, or you are not in the team or course it belongs to.':
         '找不到此笔记本的内核 %1：其环境已被删除或重命名，或者您不在它所属的团队或课程中。',
       'The nearest is %1.': '最接近的是 %1。',
       'It lacks %1.': '它缺少 %1。',
       'It has %1.': '它包含 %1。',
-      'Choose another kernel.': '请选择其他内核。',
+      'Choose another': '选择其他内核',
       'Use %1': '使用 %1',
-      'This kernel cannot start; each cell says why and what to do.':
-        '此内核无法启动；运行任一单元格即可查看原因和解决办法。'
+      'This kernel cannot start. Run a cell to see why, and what to do.':
+        '此内核无法启动。运行任一单元格即可查看原因和解决办法。'
     }
   };
 
@@ -44,8 +45,10 @@
     const names = new Set();
     for (const cell of model.sharedModel.cells) {
       if (cell.cell_type === 'code') {
-        for (const match of cell.getSource().matchAll(/^[ \t]*(?:import|from)[ \t]+([A-Za-z_]\w*)/gm)) {
-          names.add(match[1]);
+        for (const match of cell.getSource().matchAll(/^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([^#\n]+))/gm)) {
+          for (const part of (match[1] || match[2]).split(',')) {
+            names.add(part.trim().split(/[\s.]/)[0]);
+          }
         }
       }
     }
@@ -66,7 +69,7 @@
   };
 
   async function missing(apputils, notebook, services, translation) {
-    const { Notification } = apputils;
+    const { Dialog, Notification, showDialog } = apputils;
     return {
       id: '@labcommons/kernels:missing',
       description: 'Tells what to do about a kernel that is missing or cannot start.',
@@ -75,71 +78,96 @@
       optional: [translation.ITranslator],
       activate: (app, tracker, translator) => {
         const say = wordsFor((translator && translator.languageCode) || 'en');
-        const settings = app.serviceManager.serverSettings;
+        const { kernelspecs, serverSettings, sessions } = app.serviceManager;
 
-        async function suggest(panel) {
+        /* The name of a notebook's kernel where it is one of ours and not in the list. */
+        async function missingName(panel) {
           const { name } = panel.model.getMetadata('kernelspec') || {};
           if (typeof name !== 'string' || !name.startsWith('conda-')) {
-            return;
+            return null;
           }
-          const specs = app.serviceManager.kernelspecs;
-          await specs.ready;
-          if (specs.specs && specs.specs.kernelspecs[name]) {
-            return;
-          }
-          const about = panel.model.getMetadata('language_info') || {};
+          await Promise.all([kernelspecs.ready, sessions.ready]);
+          const runs = [...sessions.running()].some(each => each.path === panel.context.path);
+          return runs || (kernelspecs.specs && kernelspecs.specs.kernelspecs[name]) ? null : name;
+        }
+
+        async function nearestTo(name, model) {
+          const about = model.getMetadata('language_info') || {};
           const query = new URLSearchParams({
             name,
             language: about.name || 'python',
             python: about.name === 'python' ? about.version || '' : '',
-            packages: imported(panel.model).join(',')
+            packages: imported(model).join(',')
           });
-          const url = `${settings.baseUrl}labcommons/kernels/nearest?${query}`;
-          const reply = await services.ServerConnection.makeRequest(url, {}, settings);
-          if (!reply.ok || panel.isDisposed) {
+          const url = `${serverSettings.baseUrl}labcommons/kernels/nearest?${query}`;
+          const reply = await services.ServerConnection.makeRequest(url, {}, serverSettings);
+          return reply.ok ? reply.json() : {};
+        }
+
+        /* Ask before a kernel is started in place of a missing one. */
+        async function suggest(panel) {
+          const name = await missingName(panel);
+          if (name === null) {
             return;
           }
-          const { missing: gone, nearest } = await reply.json();
-          if (!gone) {
-            await specs.refreshSpecs();
+          const { missing: gone, nearest } = await nearestTo(name, panel.model);
+          if (gone === false) {
+            await kernelspecs.refreshSpecs(); // made since the list was read
+          }
+          if (!gone || !nearest || panel.isDisposed) {
             return;
           }
-          const text = [
-            say('The kernel %1 of this notebook is not here: its environment was removed or renamed, or you are not in the team or course it belongs to.', name)
+          const shown = nearest.display_name;
+          const body = [
+            say('The kernel %1 of this notebook is not here: its environment was removed or renamed, or you are not in the team or course it belongs to.', name),
+            say('The nearest is %1.', shown)
           ];
-          const actions = [];
-          if (nearest) {
-            text.push(say('The nearest is %1.', nearest.display_name));
-            if (nearest.lacks.length > 0) {
-              text.push(say('It lacks %1.', nearest.lacks.join(', ')));
-            } else if (nearest.has.length > 0) {
-              text.push(say('It has %1.', nearest.has.join(', ')));
-            }
-            actions.push({
-              label: say('Use %1', nearest.display_name),
-              callback: () => void panel.sessionContext.changeKernel({ name: nearest.name })
-            });
-          } else {
-            text.push(say('Choose another kernel.'));
+          if (nearest.lacks.length > 0) {
+            body.push(say('It lacks %1.', nearest.lacks.join(', ')));
+          } else if (nearest.has.length > 0) {
+            body.push(say('It has %1.', nearest.has.join(', ')));
           }
-          Notification.warning(text.join(' '), { autoClose: false, actions });
+          const chosen = await showDialog({
+            title: say('Kernel not found'),
+            body: body.join(' '),
+            buttons: [
+              Dialog.cancelButton({ label: say('Choose another') }),
+              Dialog.okButton({ label: say('Use %1', shown) })
+            ]
+          });
+          if (chosen.button.accept) {
+            const context = panel.sessionContext;
+            context.kernelPreference = { ...context.kernelPreference, name: nearest.name };
+          }
         }
 
         async function explain(kernel) {
           const info = await kernel.info;
           if (info.implementation === EXPLAINS) {
-            const text = say('This kernel cannot start; each cell says why and what to do.');
-            Notification.warning(`${text}\n${info.banner}`, { autoClose: 30000 });
+            const text = say('This kernel cannot start. Run a cell to see why, and what to do.');
+            Notification.warning(text, { autoClose: 20000 });
           }
         }
 
         tracker.widgetAdded.connect((_, panel) => {
-          panel.sessionContext.kernelChanged.connect((__, change) => {
+          const context = panel.sessionContext;
+          context.kernelChanged.connect((__, change) => {
             if (change.newValue) {
               explain(change.newValue).catch(() => undefined);
             }
           });
-          panel.context.ready.then(() => suggest(panel)).catch(console.warn);
+          // JupyterLab would take any kernel of the same language without a word where there is
+          // but one, and show a bare list otherwise.
+          const initialize = context.initialize.bind(context);
+          context.initialize = async () => {
+            try {
+              await panel.context.ready;
+              await suggest(panel);
+            } catch (error) {
+              console.warn('LabCommons:', error);
+            }
+            return initialize();
+          };
         });
       }
     };
@@ -158,7 +186,7 @@
       } catch (error) {
         console.warn('LabCommons cannot tell about missing kernels:', error);
       }
-      return () => ({ default: plugins });
+      return () => ({ __esModule: true, default: plugins });
     }
   };
 })();
