@@ -96,6 +96,9 @@ class Runner:
             except (SpawnerError, StoreError) as error:
                 self.log.error("builds: %s", error)
                 await asyncio.sleep(5)
+            except Exception:  # builds must not take everybody's hub down with them
+                self.log.exception("builds")
+                await asyncio.sleep(5)
             await asyncio.sleep(INTERVAL)
 
     async def recover(self) -> None:
