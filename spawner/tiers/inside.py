@@ -150,7 +150,12 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
     findings = tuple(policy.check(spec, lock, maker.settings, datetime.now(UTC).date()))
     if not (prefix / "conda-meta" / "history").is_file():
         locked = Locked(lock, tuple(Source(**source) for source in job["sources"]))
+        # Shut to all others until it is whole and its modes are right: programs that are written
+        # at installation come with a mode of their own, open to the group.
+        open_to = os.umask(0o077)
         findings = maker.make_prefix(spec, locked, prefix, source=job["source"]).findings
+        os.umask(open_to)
+    _open(prefix, int(job["umask"], 8))
     _say(progress={"percent": 96, "message": f"{spec.name} is now {version}", "step": 0})
     _point(envs / spec.name, Path(VERSIONS, spec.name, version))
     kept = _prune(folder, version, set(job["in_use"]), int(job["keep"]))
@@ -168,6 +173,26 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         "findings": [finding.as_json() for finding in findings],
         "exports": _exports(spec, lock),
     }
+
+
+def _open(prefix: Path, umask: int) -> None:
+    """Let others read and run what the owner can, as far as the umask says; nobody writes.
+
+    The folder itself comes last: until then nobody else gets in.
+    """
+
+    def allow(path: str) -> None:
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISLNK(mode):
+            mine = mode & 0o700
+            wanted = (mine | (mine & 0o500) >> 3 | (mine & 0o500) >> 6) & ~(umask | 0o022)
+            if stat.S_IMODE(mode) != wanted:
+                os.chmod(path, wanted)
+
+    for folder, folders, files in os.walk(prefix):
+        for name in (*folders, *files):
+            allow(os.path.join(folder, name))
+    allow(str(prefix))
 
 
 def _version_folder(envs: Path, name: str) -> Path:

@@ -234,8 +234,8 @@ def test_what_runs_is_not_deleted_and_who_runs_it_is_named(
     refused = finished(site, tokens["bob"], ask(site, tokens["bob"], "DELETE", path)["build"]["id"])
     assert refused["build"]["state"] == "failed"
     assert "in use by alice" in refused["build"]["message"]
-    sh(site, servers["alice"], "kill $(pgrep -f sleep.600)")
-    wait_for(lambda: sh(site, servers["alice"], "pgrep -f sleep.600")[0] != 0, "its end", 10)
+    sh(site, servers["alice"], "pkill -f 'time.slee[p]'")
+    wait_for(lambda: sh(site, servers["alice"], "pgrep -f 'time.slee[p]'")[0] != 0, "its end", 10)
     gone = finished(site, tokens["bob"], ask(site, tokens["bob"], "DELETE", path)["build"]["id"])
     assert gone["build"]["state"] == "done", gone
     assert (

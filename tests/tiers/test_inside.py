@@ -121,8 +121,14 @@ def test_in_a_teams_folder_versions_are_the_members_and_the_rest_the_leads(bench
     assert oct(prefix.stat().st_mode & 0o7777) == "0o750"
     for path in prefix.rglob("*"):
         if not path.is_symlink():
-            # Packages' files are open to read; that nobody gets to them is the folders' part.
-            assert not path.stat().st_mode & 0o022, path
+            assert not path.stat().st_mode & 0o027, path
+            assert path.stat().st_mode & 0o040, path
+
+
+def test_shared_ones_are_for_everybody_to_read_and_nobody_to_write(bench: Bench) -> None:
+    prefix = bench.envs / ".versions/py" / bench.build(umask="022")["version"]
+    modes = {oct(path.stat().st_mode & 0o777) for path in [prefix, *prefix.rglob("*")]}
+    assert modes <= {"0o755", "0o644"}
 
 
 def test_a_folder_that_conda_made_is_not_replaced(bench: Bench) -> None:
