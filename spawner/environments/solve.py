@@ -91,7 +91,7 @@ def _solve_conda(
     cache: Path,
     credentials: Credentials = NO_CREDENTIALS,
 ) -> Lock:
-    """Solve a spec's conda packages into a lock file that ``finish`` has still to complete.
+    """Solve a spec's conda packages into a lock file that ``complete`` has still to finish.
 
     Raises LockError with the solver's reason, BuildError where a channel fails.
     """

@@ -140,7 +140,7 @@ def solve(request: Mapping[str, Any]) -> dict[str, Any]:
     async def work(gateway: Any, platform: str) -> list[Any]:
         records: list[Any] = await rattler.solve(
             [rattler.Channel(url) for url in request["sources"]],
-            request["specs"],
+            [rattler.MatchSpec(spec) for spec in request["specs"]],
             gateway=gateway,
             platforms=[platform, "noarch"],
             virtual_packages=_virtual_packages(platform, request["cuda"]),
