@@ -328,7 +328,7 @@ def test_the_command_builds_lists_and_fails_with_the_right_status(
 
     listed = labcommons("list", "--json")
     assert [row["image"] for row in json.loads(listed.stdout)] == [rows[NAME]["image"]]
-    assert rows[NAME]["image"] in labcommons("list").stdout
+    assert rows[NAME]["version"] in labcommons("list").stdout
     assert labcommons("build", NAME, *image).returncode == 0
 
     assert labcommons("build").returncode == 2
