@@ -145,7 +145,7 @@ def lock(
     folder = builder.places.environments
 
     def work(name: str) -> dict[str, Any]:
-        from spawner.environments.spec import LOCK_FILE
+        from spawner.environments.files import LOCK_FILE
 
         made = builder.lock(name, update, folder / name / LOCK_FILE if beside else None)
         return {
@@ -171,8 +171,9 @@ def lock(
 def _check_lock(folder: Path) -> dict[str, Any]:
     """Whether the lock beside an environment.yml answers it. Raises LockError."""
     from spawner.environments.errors import LockError
+    from spawner.environments.files import LOCK_FILE
     from spawner.environments.lock import changes, read_lock
-    from spawner.environments.spec import LOCK_FILE, load_spec
+    from spawner.environments.spec import load_spec
 
     spec = load_spec(folder)
     path = folder / LOCK_FILE

@@ -14,6 +14,7 @@ from hub_ext.store import Store
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.environments.cli_common import amount, places, settings, table
+from spawner.environments.files import SBOM_FILE
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _DATA = click.option(
@@ -47,8 +48,6 @@ def show(version: str, as_json: bool, data: Path | None) -> None:
       labcommons env show py313-data
       labcommons env show py313-data:1.2.0 --json
     """
-    from spawner.environments.stamp import SBOM_FILE
-
     entry = _entry(version)
     folder = places(data=data).versions / entry.name / entry.version
     sbom = folder / SBOM_FILE

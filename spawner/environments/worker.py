@@ -27,7 +27,7 @@ from spawner.environments.loopback import serve
 
 DEFAULT_ENVIRONMENT = "default"
 _LOG_TAIL = 2000  # characters
-_POLL = 0.1  # seconds
+_POLL = 0.05  # seconds
 
 OnPart = Callable[[int, int, str], None]
 

@@ -13,12 +13,13 @@ import pytest
 from hub_ext.site import Environments
 from spawner.environments import export, sbom
 from spawner.environments.errors import BuildError, LockError, PolicyError
+from spawner.environments.files import FOLDER
 from spawner.environments.image import _archive
 from spawner.environments.lock import read_lock
 from spawner.environments.maker import Locked, Maker
 from spawner.environments.progress import Progress
 from spawner.environments.spec import EnvironmentSpec, parse_spec
-from spawner.environments.stamp import FOLDER, read_stamp
+from spawner.environments.stamp import read_stamp
 
 # Kept between runs: the first one fetches some 30 MB.
 CACHE = Path(__file__).parents[2] / ".cache" / "tests" / "maker"
