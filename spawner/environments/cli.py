@@ -12,7 +12,7 @@ import click
 
 from hub_ext.store import Store
 from spawner.environments import catalog, cli_versions
-from spawner.environments.cli_common import places, settings, table
+from spawner.environments.cli_common import need_builder, places, settings, table
 from spawner.environments.progress import Progress
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def build(
       labcommons env build --all
       labcommons env build --update --json py313-data
     """
+    need_builder()
     from spawner.environments.build import SERVER_IMAGE
 
     builder = _builder(environments, data, as_json, server_image or SERVER_IMAGE)
@@ -139,6 +140,7 @@ def lock(
       labcommons env lock --update --beside --all
       labcommons env lock --check --all --environments config/environments
     """
+    need_builder()
     if check and (update or beside):
         raise click.UsageError("--check changes nothing: leave out --update and --beside")
     builder = _builder(environments, data, as_json)

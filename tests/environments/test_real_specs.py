@@ -17,6 +17,7 @@ from spawner.environments import policy
 from spawner.environments.errors import LockError, SpecError
 from spawner.environments.lock import read_lock
 from spawner.environments.maker import Locked, Maker, cuda_of
+from spawner.environments.solve import wanted_cuda
 from spawner.environments.spec import EnvironmentSpec, parse_spec
 
 SPECS = Path(__file__).parent / "specs"
@@ -152,6 +153,23 @@ def test_a_lock_can_be_for_two_platforms(maker: Maker, tmp_path: Path) -> None:
         packages = read_lock(path, platform).packages
         assert {item.subdir for item in packages} == {platform}
         assert len(packages) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "site", "wanted"),
+    [
+        (None, "", None),
+        (None, "12.4", "12.4"),
+        ("gpu: optional\n", "12.4", "12.4"),
+        ("gpu: none\n", "12.4", None),
+        ("cuda: '11.8'\n", "12.4", "11.8"),
+    ],
+)
+def test_cuda_is_the_environments_own_or_the_sites(
+    words: str | None, site: str, wanted: str | None
+) -> None:
+    spec = parse_spec((SPECS / "rapids.yml").read_text(), name=None, words=words)
+    assert wanted_cuda(spec, Environments(cuda=site)) == wanted
 
 
 def test_it_is_known_which_cuda_an_environment_is_for(maker: Maker, tmp_path: Path) -> None:
