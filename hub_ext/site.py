@@ -302,7 +302,8 @@ class Environments(_Section):
     ``mirrors`` maps a channel name or URL, as environment.yml writes it, to the places
     tried for it, nearest first. ``offline_channel``: ``auto`` builds a small channel from
     PyPI wheels and Debian's Pythons when no place answers; ``always``, ``never``.
-    ``credentials`` are by host name. ``keep``: how many versions of an environment
+    ``credentials`` are by host name. ``cuda``: the version that the servers' driver has, for
+    environments that do not say it themselves. ``keep``: how many versions of an environment
     ``labcommons env prune`` leaves.
     """
 
@@ -312,6 +313,7 @@ class Environments(_Section):
     credentials: dict[str, Credential] = {}
     pip_index: str = ""
     pip_extra_indexes: list[str] = []
+    cuda: str = Field("", pattern=r"^(\d{1,3}(\.\d{1,3}){1,2})?$")
     policy: EnvironmentPolicy = EnvironmentPolicy()
     scan: EnvironmentScan = EnvironmentScan()
     keep: int = Field(3, ge=1, le=1000)

@@ -22,6 +22,7 @@ from hub_ext.store.models import utcnow
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.environments.errors import BuildError
+from spawner.environments.files import FOLDER
 from spawner.environments.image import Images
 from spawner.environments.install import remove
 from spawner.environments.lock import Lock, committed_lock, kept_lock, kept_path
@@ -29,7 +30,6 @@ from spawner.environments.logs import BuildLog
 from spawner.environments.maker import IMAGE_WEIGHTS, Locked, Made, Maker, alone, suffix
 from spawner.environments.progress import Meter, Report
 from spawner.environments.spec import EnvironmentSpec, load_spec
-from spawner.environments.stamp import FOLDER
 
 SERVER_IMAGE = "labcommons/server:latest"
 PREFIXES = "/opt/conda/envs"

@@ -12,7 +12,7 @@ import click
 
 from hub_ext.store import Store
 from spawner.environments import catalog, cli_versions
-from spawner.environments.cli_common import places, settings, table
+from spawner.environments.cli_common import need_builder, places, settings, table
 from spawner.environments.progress import Progress
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def build(
       labcommons env build --all
       labcommons env build --update --json py313-data
     """
+    need_builder()
     from spawner.environments.build import SERVER_IMAGE
 
     builder = _builder(environments, data, as_json, server_image or SERVER_IMAGE)
@@ -139,13 +140,14 @@ def lock(
       labcommons env lock --update --beside --all
       labcommons env lock --check --all --environments config/environments
     """
+    need_builder()
     if check and (update or beside):
         raise click.UsageError("--check changes nothing: leave out --update and --beside")
     builder = _builder(environments, data, as_json)
     folder = builder.places.environments
 
     def work(name: str) -> dict[str, Any]:
-        from spawner.environments.spec import LOCK_FILE
+        from spawner.environments.files import LOCK_FILE
 
         made = builder.lock(name, update, folder / name / LOCK_FILE if beside else None)
         return {
@@ -171,8 +173,9 @@ def lock(
 def _check_lock(folder: Path) -> dict[str, Any]:
     """Whether the lock beside an environment.yml answers it. Raises LockError."""
     from spawner.environments.errors import LockError
+    from spawner.environments.files import LOCK_FILE
     from spawner.environments.lock import changes, read_lock
-    from spawner.environments.spec import LOCK_FILE, load_spec
+    from spawner.environments.spec import load_spec
 
     spec = load_spec(folder)
     path = folder / LOCK_FILE

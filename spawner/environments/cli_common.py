@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from hub_ext.site import DEFAULT_SITE_FILE, Environments, load_site
 
@@ -13,6 +16,15 @@ if TYPE_CHECKING:
     from spawner.environments.build import Places
 
 CONFIG, DATA = "/etc/labcommons", "/srv/labcommons/data"
+
+
+def need_builder() -> None:
+    """Refuse with the remedy where what solves and installs is not there: the hub has none."""
+    if importlib.util.find_spec("rattler") is None:
+        raise click.ClickException(
+            "this needs py-rattler, which is in the image labcommons/builder: run it there, with "
+            "the site's data and config folders (or: pip install 'labcommons[hub,build]')"
+        )
 
 
 def places(environments: Path | None = None, data: Path | None = None) -> Places:

@@ -13,7 +13,8 @@ import click
 from hub_ext.store import Store
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
-from spawner.environments.cli_common import amount, places, settings, table
+from spawner.environments.cli_common import amount, need_builder, places, settings, table
+from spawner.environments.files import SBOM_FILE
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _DATA = click.option(
@@ -47,8 +48,6 @@ def show(version: str, as_json: bool, data: Path | None) -> None:
       labcommons env show py313-data
       labcommons env show py313-data:1.2.0 --json
     """
-    from spawner.environments.stamp import SBOM_FILE
-
     entry = _entry(version)
     folder = places(data=data).versions / entry.name / entry.version
     sbom = folder / SBOM_FILE
@@ -146,6 +145,7 @@ def export(version: str, format_: str, output: Path | None, data: Path | None) -
       labcommons env export py313-data:1.2.0 --format explicit > explicit.txt
       labcommons env export py313-data --format all --output paper/environment
     """
+    need_builder()
     from spawner.environments.errors import BuildError
     from spawner.environments.export import FILE_NAMES, FORMATS, export_folder
 
@@ -266,6 +266,7 @@ def prune(
       labcommons env prune --dry-run
       labcommons env prune --keep 2 --cache --yes
     """
+    need_builder()
     from spawner.environments import prune as pruning
     from spawner.environments.errors import BuildError
     from spawner.environments.image import Images
@@ -325,6 +326,7 @@ def doctor(
       labcommons env doctor
       labcommons env doctor --json
     """
+    need_builder()
     from spawner.environments.build import SERVER_IMAGE
     from spawner.environments.doctor import examine
     from spawner.environments.image import Images

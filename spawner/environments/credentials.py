@@ -38,9 +38,11 @@ class Credentials:
         )
 
     def for_rattler(self) -> dict[str, Any]:
-        """The document of py-rattler's ``RATTLER_AUTH_FILE``."""
+        """The document of py-rattler's ``RATTLER_AUTH_FILE``, which knows hosts without ports."""
         return {
-            host: {"BasicHTTP": {"username": login.username, "password": login.secret}}
+            host.partition(":")[0]: {
+                "BasicHTTP": {"username": login.username, "password": login.secret}
+            }
             if login.username
             else {"BearerToken": login.secret}
             for host, login in self._logins.items()

@@ -15,10 +15,11 @@ from spawner.environments.build import Places
 from spawner.environments.channel import choose
 from spawner.environments.credentials import Credentials
 from spawner.environments.errors import BuildError, LockError, SpecError
+from spawner.environments.files import LOCK_FILE
 from spawner.environments.image import Images
 from spawner.environments.lock import changes, read_lock
 from spawner.environments.pythons import newest_python, python_end, python_state
-from spawner.environments.spec import LOCK_FILE, EnvironmentSpec, find_environments, load_spec
+from spawner.environments.spec import EnvironmentSpec, find_environments, load_spec
 
 LITTLE_ROOM = 2 * 2**30  # bytes; a deep-learning environment takes several
 

@@ -21,17 +21,11 @@ from ruamel.yaml import YAML
 
 from spawner.environments.channel import OFFLINE_URL
 from spawner.environments.errors import ExportError
+from spawner.environments.files import FOLDER, LOCK_FILE, SPEC_FILE, WORDS_FILE
 from spawner.environments.inventory import Installed, inventory
 from spawner.environments.lock import NEVER, Lock, LockedPackage, PipPackage, read_lock
 from spawner.environments.pip_section import requirements
-from spawner.environments.spec import (
-    LOCK_FILE,
-    SPEC_FILE,
-    WORDS_FILE,
-    EnvironmentSpec,
-    parse_spec,
-)
-from spawner.environments.stamp import FOLDER
+from spawner.environments.spec import EnvironmentSpec, parse_spec
 
 # Format -> the file's usual name.
 FILE_NAMES = {

@@ -22,7 +22,8 @@ import rattler
 
 from spawner.environments import worker
 from spawner.environments.errors import LockError
-from spawner.environments.spec import LOCK_FILE, EnvironmentSpec
+from spawner.environments.files import LOCK_FILE
+from spawner.environments.spec import EnvironmentSpec
 
 _MAX_BYTES = 32 * 2**20
 _HEADER = "# labcommons {key}: {value}\n"

@@ -64,7 +64,9 @@ class Maker:
     """
 
     def __init__(self, settings: Environments, channel: Path, cache: Path, report: Report) -> None:
-        self.settings, self.channel, self.cache, self.report = settings, channel, cache, report
+        self.settings, self.report = settings, report
+        # The child processes know nothing of where this one stands.
+        self.channel, self.cache = channel.absolute(), cache.absolute()
         self.credentials = Credentials.load(settings.credentials)
 
     def meter(self, spec: EnvironmentSpec, weights: Sequence[int] = WEIGHTS) -> Meter:
@@ -208,7 +210,7 @@ class Maker:
         It runs as whoever calls it: owner, group and mode of the files are the process's. Two
         makers of one prefix wait for each other.
         """
-        meter = meter or self.meter(spec)
+        meter, prefix = meter or self.meter(spec), prefix.absolute()
         stamp = stamp or self.stamp(spec, locked.lock, source)
         prefix.parent.mkdir(parents=True, exist_ok=True)
         staging = prefix.with_name(f".making-{prefix.name}")

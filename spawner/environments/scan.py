@@ -21,9 +21,9 @@ from packaging.version import InvalidVersion, Version
 
 from hub_ext.site import EnvironmentScan, Severity
 from spawner.environments.errors import BuildError
+from spawner.environments.files import FOLDER, SBOM_FILE
 from spawner.environments.inventory import Installed, inventory
 from spawner.environments.policy import Finding, Level
-from spawner.environments.stamp import FOLDER, SBOM_FILE
 
 SEVERITIES: tuple[str, ...] = get_args(Severity)  # mildest first
 _UNRATED = "high"

@@ -40,11 +40,22 @@ def solve(
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.part")
     try:
-        lock = _solve_conda(spec, sources, partial, cache, credentials)
+        lock = _solve_conda(spec, sources, partial, cache, wanted_cuda(spec, settings), credentials)
         pip = _solve_pip(spec, lock, sources, cache, settings, credentials)
         return complete(spec, partial, target, pip, index)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def wanted_cuda(spec: EnvironmentSpec, settings: Environments) -> str | None:
+    """The CUDA version to solve for: the environment's own, else the site's, else none.
+
+    Who says in labcommons.yml that no GPU is wanted gets the packages without CUDA.
+    """
+    if spec.about.cuda:
+        return spec.about.cuda
+    without = spec.words_text is not None and spec.about.gpu == "none"
+    return None if without else settings.cuda or None
 
 
 def _solve_pip(
@@ -89,9 +100,10 @@ def _solve_conda(
     sources: Sequence[Source],
     target: Path,
     cache: Path,
-    credentials: Credentials = NO_CREDENTIALS,
+    cuda: str | None,
+    credentials: Credentials,
 ) -> Lock:
-    """Solve a spec's conda packages into a lock file that ``finish`` has still to complete.
+    """Solve a spec's conda packages into a lock file that ``complete`` has still to finish.
 
     Raises LockError with the solver's reason, BuildError where a channel fails.
     """
@@ -110,24 +122,24 @@ def _solve_conda(
         "lock": str(target),
         "timeout": SOLVER_TIMEOUT,
         "platforms": list(spec.platforms),
-        "cuda": spec.about.cuda,
+        "cuda": cuda,
     }
     try:
         worker.call("solve", request, SOLVE_TIMEOUT, logins=credentials.for_rattler())
     except LockError as error:
         raise LockError(
             f"{spec.name}: these packages cannot be had together:\n{error}\n"
-            f"{_hint(str(error), spec)}Change the dependencies in {spec.where}."
+            f"{_hint(str(error), spec, cuda)}Change the dependencies in {spec.where}."
         ) from error
     except BuildError as error:
         raise BuildError(f"{spec.name}: the packages cannot be looked up: {error}") from error
     return read_lock(target, spec.platforms[0])
 
 
-def _hint(reason: str, spec: EnvironmentSpec) -> str:
+def _hint(reason: str, spec: EnvironmentSpec, cuda: str | None) -> str:
     """The solver's words about what a machine must have, in plain ones."""
     if "__cuda" in reason:
-        have = f"CUDA {spec.about.cuda}" if spec.about.cuda else "no CUDA"
+        have = f"CUDA {cuda}" if cuda else "no CUDA"
         return (
             f"Some of them need CUDA, and it is solved for {have}: write 'cuda: \"12.4\"' (what "
             "the servers' driver has) into labcommons.yml.\n"

@@ -22,10 +22,8 @@ from hub_ext.site import Name
 from spawner.environments.about import PLATFORMS, About, AboutFile, load_about, parse_about
 from spawner.environments.document import Document
 from spawner.environments.errors import SpecError
+from spawner.environments.files import SPEC_FILE, WORDS_FILE
 
-SPEC_FILE = "environment.yml"
-WORDS_FILE = "labcommons.yml"
-LOCK_FILE = "pixi.lock"
 MAX_DEPENDENCIES = 500
 MAX_CHANNELS = 16
 MAX_VARIABLES = 100

@@ -10,14 +10,21 @@ import json
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hub_ext.site import Words
-from spawner.environments.spec import LOCK_FILE, SPEC_FILE, WORDS_FILE, EnvironmentSpec
+from spawner.environments.files import (
+    FOLDER,
+    LOCK_FILE,
+    SBOM_FILE,
+    SPEC_FILE,
+    STAMP_FILE,
+    WORDS_FILE,
+)
 
-FOLDER = "conda-meta/labcommons"
-STAMP_FILE = "version.json"
-SBOM_FILE = "sbom.cdx.json"
+if TYPE_CHECKING:
+    from spawner.environments.spec import EnvironmentSpec
+
 SCHEMA = 1
 _MAX_BYTES = 64 * 1024
 

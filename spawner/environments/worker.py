@@ -27,7 +27,7 @@ from spawner.environments.loopback import serve
 
 DEFAULT_ENVIRONMENT = "default"
 _LOG_TAIL = 2000  # characters
-_POLL = 0.1  # seconds
+_POLL = 0.05  # seconds
 
 OnPart = Callable[[int, int, str], None]
 
@@ -140,7 +140,7 @@ def solve(request: Mapping[str, Any]) -> dict[str, Any]:
     async def work(gateway: Any, platform: str) -> list[Any]:
         records: list[Any] = await rattler.solve(
             [rattler.Channel(url) for url in request["sources"]],
-            request["specs"],
+            [rattler.MatchSpec(spec) for spec in request["specs"]],
             gateway=gateway,
             platforms=[platform, "noarch"],
             virtual_packages=_virtual_packages(platform, request["cuda"]),

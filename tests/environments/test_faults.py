@@ -236,7 +236,7 @@ def test_a_private_channel_is_asked_with_its_login_and_nobody_else_learns_it(
     said: list[Progress] = []
     with web(r_channel.folder, login=login) as url:
         host = url.removeprefix("http://")
-        with pytest.raises(ChannelError, match="401; set environments.credentials"):
+        with pytest.raises(ChannelError, match=r"401; set environments\.credentials"):
             maker(tmp_path, mirrors={"lab": [url]}).lock(spec, tmp_path / "pixi.lock")
         made_by = maker(
             tmp_path, said.append, mirrors={"lab": [url]}, credentials={host: credential}
