@@ -107,6 +107,16 @@ class CondaKernelSpecManager(KernelSpecManager):
         what is known.""",
     ).tag(config=True)
 
+    mirror = Unicode(
+        help="""A folder on JUPYTER_PATH in which a server keeps the list as plain kernelspecs, for
+        nbconvert, papermill and ``jupyter console``; empty: none. It has to be the person's own.
+
+        Example::
+
+            c.CondaKernelSpecManager.mirror = "/tmp/labcommons"
+        """
+    ).tag(config=True)
+
     @default("cache_file")
     def _persons_cache(self) -> str:
         return cache_file()

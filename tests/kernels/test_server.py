@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ CONFIG = """
 c.ServerApp.kernel_spec_manager_class = "kernels.manager.CondaKernelSpecManager"
 c.ServerApp.jpserver_extensions = {{"kernels.live": True}}
 c.KernelManager.transport = "ipc"
+c.CondaKernelSpecManager.mirror = "{roots}/mirror"
 c.CondaKernelSpecManager.sources = [
     {{"id": "image", "pattern": "{roots}/image/*", "label": ""}},
     {{"id": "personal", "pattern": "{roots}/envs/*", "label": "personal"}},
@@ -256,6 +257,49 @@ async def test_other_languages_start_by_their_own_kernelspecs(
     async with notebook(server, "conda-personal-stats-ir") as opened:
         said = await opened.run("import os; print(os.environ['CONDA_PREFIX'])")
         assert said == f"{stats}\n"
+
+
+async def test_other_programs_find_the_same_names(server: Server, live_prefix: Path) -> None:
+    """nbconvert, papermill and console take their list from JUPYTER_PATH alone."""
+    await server.specs()
+    foreign = server.roots / "mirror/kernels/conda-theirs/kernel.json"
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    foreign.write_text('{"argv": ["/bin/true"], "display_name": "theirs", "language": "x"}')
+    mine = server.roots / "envs/mine"
+    shutil.copytree(live_prefix, mine, symlinks=True)
+    (mine / "etc/conda/activate.d").mkdir(parents=True)
+    (mine / "etc/conda/activate.d/a.sh").write_text("export ACTIVATED=$CONDA_DEFAULT_ENV")
+    name = "conda-personal-mine-python3"
+    written = server.roots / f"mirror/kernels/{name}/kernel.json"
+    await until(written.exists)
+    environ = {**os.environ, "JUPYTER_PATH": f"{server.roots}/mirror", "PYTHONPATH": str(TREE)}
+
+    def run(*command: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", *command], env=environ, cwd=server.roots, check=True,
+            capture_output=True, text=True, timeout=120,
+        ).stdout  # fmt: skip
+
+    assert name in run("jupyter", "kernelspec", "list")
+    code = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None,
+            "source": "import os; print(os.environ['ACTIVATED'])"}  # fmt: skip
+    kernel = {"kernelspec": {"name": name, "display_name": "mine", "language": "python"}}
+    notebook = {"cells": [code], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (server.roots / "n.ipynb").write_text(json.dumps(notebook))
+    said = await asyncio.to_thread(
+        run, "nbconvert", "--execute", "--to", "markdown", "--stdout", "n.ipynb"
+    )
+    assert "    mine\n" in said
+    shutil.rmtree(mine)
+    await until(lambda: not written.exists())
+    assert foreign.exists()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
 async def test_a_missing_kernel_is_answered_with_the_nearest(server: Server) -> None:
