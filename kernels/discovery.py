@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -316,7 +317,7 @@ def look(place: Place, folder: str) -> Known | None:
     """One prefix, with the stamps of all that the answer rests on; None for no environment."""
     prefix = place.prefix
     meta, kernel_root = f"{prefix}/conda-meta", f"{prefix}/share/jupyter/kernels"
-    notes_file = f"{meta}/labcommons.json"
+    notes_file = f"{meta}/labcommons/version.json"
     # Stamped before it is read, so that a change in between is seen the next time.
     meta_stamp, kernels_stamp, notes_stamp = map(_stamp, (meta, kernel_root, notes_file))
     files = [(notes_file, notes_stamp)]
@@ -386,7 +387,7 @@ def _stamp(path: str) -> Stamp:
 
 
 def read_notes(path: str) -> dict[str, str]:
-    """The texts of conda-meta/labcommons.json, which whoever built the environment wrote."""
+    """The texts of conda-meta/labcommons/version.json, written by who built the environment."""
     try:
         document: Any = json.loads(_read(path)[0])
     except (OSError, SpecError, ValueError, RecursionError):
@@ -509,7 +510,11 @@ def _no_kernel(prefix: str) -> str:
 
 def how_to_install(prefix: str) -> str:
     """What gives an environment a kernel, with the exact command, for who may do it."""
-    command = f"conda install --prefix {shlex.quote(prefix)} ipykernel"
+    path = f"{prefix}/bin:{os.environ.get('PATH', os.defpath)}"
+    if os.path.exists(f"{prefix}/bin/pip") and not shutil.which("conda", path=path):
+        command = f"{shlex.quote(prefix)}/bin/python -m pip install ipykernel"
+    else:
+        command = f"conda install --prefix {shlex.quote(prefix)} ipykernel"
     if os.access(prefix, os.W_OK):
         return f"run: {command}"
     return f"ask whoever maintains it to add ipykernel to its environment.yml, or to run: {command}"

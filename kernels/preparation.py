@@ -55,7 +55,7 @@ def prepare(
             "The kernel's kernelspec names no environment to start in. Choose another kernel."
         )
     _check_there(prefix)
-    if reason := withdrawal(read_notes(f"{prefix}/conda-meta/labcommons.json")):
+    if reason := withdrawal(read_notes(f"{prefix}/conda-meta/labcommons/version.json")):
         raise KernelCannotStart(f"The environment {prefix} cannot be used: {reason}.")
     argv = _argv_now(prefix, mark.get("kernel"), argv)
     # A link is followed once, so that a running kernel keeps to the version that it began with.
@@ -184,7 +184,7 @@ def why_it_died(start: Start, status: int, deaths: int) -> str:
 
 def _repair(start: Start) -> str:
     prefix = os.path.dirname(os.path.dirname(start.argv[0]))
-    return how_to_install(prefix).replace("conda install", "conda install --force-reinstall")
+    return how_to_install(prefix).replace(" install", " install --force-reinstall")
 
 
 def _signal_name(number: int) -> str:

@@ -22,7 +22,7 @@ from jupyter_client.manager import AsyncKernelManager
 from kernels.kernelspec import Place, check_document, plain_spec
 from kernels.manager import CondaKernelSpecManager
 from kernels.provisioner import CondaProvisioner, KernelCannotStart
-from tests.kernels.conftest import IPYKERNEL, age, write_kernel
+from tests.kernels.conftest import IPYKERNEL, age, write_kernel, write_notes
 
 NAME = "conda-image-lab-env-python3"
 
@@ -323,7 +323,7 @@ async def test_a_withdrawn_environment_is_marked_and_explains(live_prefix, roots
     kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=NAME)
     assert kernel.kernel_spec.argv
     notes = {"schema": 1, "version": "7", "withdrawn": "CVE-2026-1"}
-    (prefix / "conda-meta/labcommons.json").write_text(json.dumps(notes))
+    write_notes(prefix, json.dumps(notes))
     assert "(withdrawn)" in manager.get_all_specs()[NAME]["spec"]["display_name"]
     async with started(kernel) as client:
         said = (await client.execute_interactive("1"))["content"]["evalue"]

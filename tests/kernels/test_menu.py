@@ -12,7 +12,14 @@ from kernels.discovery import Discovery, Environment, Source, State
 from kernels.manager import CondaKernelSpecManager, MissingKernel
 from kernels.menu import QUIET, Rules, default_name, menu, render
 from kernels.nearest import Wanted
-from tests.kernels.conftest import IPYKERNEL, MakePrefix, age, write_kernel, write_program
+from tests.kernels.conftest import (
+    IPYKERNEL,
+    MakePrefix,
+    age,
+    write_kernel,
+    write_notes,
+    write_program,
+)
 
 
 def found(roots: Path, source: str = "image", label: str = "") -> list[Environment]:
@@ -89,10 +96,8 @@ def test_each_kind_of_broken_environment_says_what_it_is(make_prefix, roots, as_
     make_prefix("bare", kernel=None)
     (make_prefix("half") / "conda-meta/history").unlink()
     (make_prefix("closed") / "conda-meta").chmod(0)
-    notes = make_prefix("old") / "conda-meta/labcommons.json"
-    notes.write_text('{"schema": 1, "version": "3", "withdrawn": "CVE-2026-1"}')
-    aged = make_prefix("aged") / "conda-meta/labcommons.json"
-    aged.write_text('{"schema": 1, "version": "2", "deprecated": "2026-10-01"}')
+    write_notes(make_prefix("old"), '{"schema": 1, "version": "3", "withdrawn": "CVE-2026-1"}')
+    write_notes(make_prefix("aged"), '{"schema": 1, "version": "2", "deprecated": "2026-10-01"}')
     with as_nobody():
         environments = found(roots)
     (roots / "envs/closed/conda-meta").chmod(0o755)
@@ -119,7 +124,7 @@ def test_what_cannot_start_is_never_taken_for_a_language(make_prefix, roots) -> 
     ["{", "[]", '{"version": 3}', '{"withdrawn": false}', '{"deprecated": null}', "x" * 99999],
 )
 def test_notes_of_any_other_form_are_ignored(make_prefix, roots, notes) -> None:
-    (make_prefix("data") / "conda-meta/labcommons.json").write_text(notes)
+    write_notes(make_prefix("data"), notes)
     assert found(roots)[0].state is State.HEALTHY
 
 
