@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kernels import cache
-from kernels.discovery import Environment, SourceDiscovery, State, merge
+from kernels.discovery import SourceDiscovery, merge
+from kernels.prefix import Environment, State
 from kernels.sources import Source
 
 # Seconds after which a scan counts as hanging, and the others go on without it.

@@ -14,11 +14,11 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 from traitlets import Bool, Dict, Float, List, TraitError, Unicode, default, validate
 
 from kernels.cache import cache_file
-from kernels.discovery import Environment, State
 from kernels.kernelspec import Place
 from kernels.listing import Listing
 from kernels.menu import Entry, Menu, Rules, default_name, menu, render
 from kernels.nearest import Candidate, Nearest, Wanted, nearest
+from kernels.prefix import Environment, State
 from kernels.sources import DEFAULT_SOURCES, Source
 
 # Seconds a listing may take of an event loop, and of a program that has nothing else to do.

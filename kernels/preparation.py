@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kernels.activation import ActivationError, Activator
-from kernels.discovery import check_program, how_to_install, read_notes, read_spec, withdrawal
 from kernels.kernelspec import SpecError, default_environment_name
+from kernels.prefix import check_program, how_to_install, read_notes, read_spec, withdrawal
 
 # The module that ipykernel's kernelspec starts: python -m ipykernel_launcher.
 _LAUNCHER = "ipykernel_launcher"

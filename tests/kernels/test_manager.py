@@ -347,6 +347,30 @@ async def test_a_kernel_keeps_to_the_version_it_began_with(live_prefix, roots) -
         assert await printed(client, code) == f"{roots}/envs/.versions/2 lab-env\n"
 
 
+@pytest.mark.parametrize(
+    "name", ["we ird", 'it\'s "quoted" $HOME `id`', "环境-ü", "n" * 200, "a%b{c}"]
+)
+async def test_a_kernel_runs_whatever_its_environment_is_called(live_prefix, roots, name) -> None:
+    shutil.copytree(live_prefix, roots / "envs" / name, symlinks=True)
+    manager = manager_of(f"{roots}/envs/*")
+    [kernel] = manager.get_all_specs()
+    async with running(manager, kernel) as (_, client):
+        said = await printed(
+            client, "import os, sys; print(sys.prefix, os.environ['CONDA_PREFIX'])"
+        )
+    assert said == f"{roots}/envs/{name} {roots}/envs/{name}\n"
+
+
+async def test_a_script_that_preloads_a_library_that_is_not_there_costs_a_warning_only(
+    live_prefix, roots
+) -> None:
+    prefix = copy_of(live_prefix, roots)
+    (prefix / "etc/conda/activate.d").mkdir(parents=True)
+    (prefix / "etc/conda/activate.d/a.sh").write_text("export LD_PRELOAD=/gone.so; echo hello")
+    async with running(manager_of(f"{roots}/envs/*"), NAME) as (_, client):
+        assert await printed(client, "import os; print(os.environ['LD_PRELOAD'])") == "/gone.so\n"
+
+
 async def test_kernels_run_within_the_sites_limits(live_prefix) -> None:
     manager = manager_of(f"{live_prefix.parent}/*")
     kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=NAME)
