@@ -109,7 +109,7 @@ def menu(environments: Sequence[Environment], rules: Rules, now: float) -> Menu:
             document["language"] = UNUSABLE
         if environment.deprecated:
             mark["deprecated"] = environment.deprecated
-        folder = kernel.resource_dir if kernel else ""
+        folder = f"{environment.place.prefix}/share/jupyter/kernels/{own}"
         entries[name] = Entry(name, own, environment, folder, document)
     return Menu(entries, frozenset(hidden), until)
 

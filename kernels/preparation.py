@@ -176,9 +176,10 @@ def why_it_died(start: Start, status: int, deaths: int) -> str:
             )
     if deaths < 2:
         return ""
+    memory = " Perhaps it needed more memory than the server has." if status == -9 else ""
     return (
-        f"The kernel ended {deaths} times within seconds of its start ({ended}). The server's log "
-        "has what it said; ask whoever maintains the environment."
+        f"The kernel ended {deaths} times within seconds of its start ({ended}).{memory} The "
+        "server's log has what it said; ask whoever maintains the environment."
     )
 
 

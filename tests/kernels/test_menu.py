@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 from traitlets import TraitError
 from traitlets.config import Config
 
+from kernels import mirror
 from kernels.discovery import Discovery, Environment, Source, State
 from kernels.manager import CondaKernelSpecManager, MissingKernel
 from kernels.menu import QUIET, Rules, default_name, menu, render
@@ -126,6 +129,19 @@ def test_what_cannot_start_is_never_taken_for_a_language(make_prefix, roots) -> 
 def test_notes_of_any_other_form_are_ignored(make_prefix, roots, notes) -> None:
     write_notes(make_prefix("data"), notes)
     assert found(roots)[0].state is State.HEALTHY
+
+
+def test_a_folder_whose_name_is_no_text_is_listed_and_can_be_sent_and_written(roots) -> None:
+    prefix = os.path.join(os.fsencode(roots), b"envs", b"bad\xff")
+    os.makedirs(os.path.join(prefix, b"conda-meta"))
+    open(os.path.join(prefix, b"conda-meta/history"), "w").close()
+    write_kernel(Path(os.fsdecode(prefix)))
+    write_program(Path(os.fsdecode(prefix)))
+    listed = menu(found(roots), Rules(), 4e9)
+    assert list(listed.entries) == ["conda-image-bad-python3"]
+    assert json.loads(json.dumps(listed.entries["conda-image-bad-python3"].document))
+    mirror.write(str(roots / "mirror"), listed.entries.values())
+    assert (roots / "mirror/kernels/conda-image-bad-python3/kernel.json").exists()
 
 
 # The default, and the nearest --------------------------------------------------------------------
