@@ -167,9 +167,7 @@ class CondaKernelSpecManager(KernelSpecManager):
         name = kernel_name.lower()
         if self.allowed_kernelspecs and name not in self.allowed_kernelspecs:
             raise NoSuchKernel(kernel_name)
-        now = self._menu
-        if name not in now.entries or time.monotonic() - self._looked > _FRESH:
-            now = self.menu()
+        now = self._menu if self._is_fresh() and name in self._menu.entries else self.menu()
         if (entry := now.entries.get(name)) is None and name not in now.hidden:
             folder = self._find_spec_directory(name)
             if folder is not None and (other := self._other(name, folder)) is not None:
@@ -227,7 +225,7 @@ class CondaKernelSpecManager(KernelSpecManager):
 
     def default_name(self, environment: str) -> str | None:
         """The kernel for new notebooks of who chose an environment; None where it has none."""
-        return default_name(self.menu(10 * self.patience), environment)
+        return default_name(self._menu if self._is_fresh() else self.menu(), environment)
 
     def nearest(self, wanted: Wanted) -> Nearest | None:
         """The kernel nearest to one that is not there. Reads folders of some environments."""
@@ -249,6 +247,9 @@ class CondaKernelSpecManager(KernelSpecManager):
 
     # ----------------------------------------------------------------------------------------
 
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._looked < _FRESH
+
     def _modelled(self, entries: Iterable[Entry]) -> dict[str, tuple[Entry, dict[str, Any]]]:
         """What each entry is in a listing; those that have not changed are kept."""
         models: dict[str, tuple[Entry, dict[str, Any]]] = {}
@@ -268,7 +269,8 @@ class CondaKernelSpecManager(KernelSpecManager):
 
     def _other(self, name: str, folder: str) -> KernelSpec | None:
         """A kernelspec on JUPYTER_PATH, read again when its file changes; None if of no use."""
-        if self._is_own(folder):
+        mirrored = self.mirror and folder.startswith(self.mirror.rstrip("/") + "/")
+        if mirrored or self._is_own(folder):  # the mirror shows this very list, a moment ago
             return None
         try:
             seen = os.stat(os.path.join(folder, "kernel.json"))

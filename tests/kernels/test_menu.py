@@ -144,6 +144,19 @@ def test_a_folder_whose_name_is_no_text_is_listed_and_can_be_sent_and_written(ro
     assert (roots / "mirror/kernels/conda-image-bad-python3/kernel.json").exists()
 
 
+def test_the_mirror_of_the_list_adds_nothing_to_it(make_prefix, roots) -> None:
+    prefix = make_prefix("data")
+    source = {"id": "image", "pattern": f"{roots}/envs/*", "label": ""}
+    kernel_dirs = [str(roots / "mirror/kernels")]
+    manager = CondaKernelSpecManager(
+        sources=[source], kernel_dirs=kernel_dirs, mirror=str(roots / "mirror")
+    )
+    manager.get_all_specs()
+    mirror.write(manager.mirror, manager.entries.values())
+    (prefix / "share/jupyter/kernels/python3/kernel.json").unlink()
+    assert manager.get_all_specs() == {}
+
+
 # The default, and the nearest --------------------------------------------------------------------
 
 
