@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
@@ -20,6 +20,7 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado import web
 
+from kernels import mirror
 from kernels.kernelspec import short_version
 from kernels.manager import CondaKernelSpecManager
 from kernels.nearest import Wanted
@@ -78,7 +79,7 @@ class NearestHandler(APIHandler):
 
 
 async def watch(
-    manager: CondaKernelSpecManager, changed: Callable[[list[str], list[str]], None]
+    manager: CondaKernelSpecManager, changed: Callable[[list[str], list[str]], Awaitable[None]]
 ) -> None:
     """Look again and again while somebody asks; ``changed`` gets names added and removed.
 
@@ -94,7 +95,7 @@ async def watch(
         before, shown = shown, _shown(manager)
         if shown != before:
             new, gone = shown - before, before - shown
-            changed(sorted({name for name, _ in new}), sorted({name for name, _ in gone}))
+            await changed(sorted({name for name, _ in new}), sorted({name for name, _ in gone}))
 
 
 def _shown(manager: CondaKernelSpecManager) -> set[tuple[str, str]]:
@@ -122,13 +123,23 @@ def _load_jupyter_server_extension(app: Any) -> None:
             name = manager.default_name(environment)
             kernels.default_kernel_name = name or kernels.default_kernel_name
 
-    def changed(added: list[str], removed: list[str]) -> None:
+    async def mirrored() -> None:
+        if manager.mirror:
+            entries = list(manager.entries.values())
+            try:
+                await asyncio.to_thread(mirror.write, manager.mirror, entries)
+            except OSError as error:
+                app.log.warning("Kernelspecs for other programs cannot be written: %s", error)
+
+    async def changed(added: list[str], removed: list[str]) -> None:
         choose_default()
+        await mirrored()
         app.event_logger.emit(schema_id=SCHEMA_ID, data={"added": added, "removed": removed})
 
     async def run() -> None:
         manager.take(await asyncio.to_thread(manager.listing.environments, _LONGEST))
         choose_default()
+        await mirrored()
         while True:
             try:
                 await watch(manager, changed)

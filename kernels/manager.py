@@ -14,16 +14,18 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 from traitlets import Bool, Dict, Float, List, TraitError, Unicode, default, validate
 
 from kernels.cache import cache_file
-from kernels.discovery import Environment, State
 from kernels.kernelspec import Place
 from kernels.listing import Listing
 from kernels.menu import Entry, Menu, Rules, default_name, menu, render
 from kernels.nearest import Candidate, Nearest, Wanted, nearest
+from kernels.prefix import Environment, State
 from kernels.sources import DEFAULT_SOURCES, Source
 
 # Seconds a listing may take of an event loop, and of a program that has nothing else to do.
 _ON_LOOP = 0.1
 _ALONE = 10.0
+# Seconds for which one kernel of the list is taken as it is: a page asks for each one's logo.
+_FRESH = 1.0
 
 
 class MissingKernel(NoSuchKernel):
@@ -107,6 +109,16 @@ class CondaKernelSpecManager(KernelSpecManager):
         what is known.""",
     ).tag(config=True)
 
+    mirror = Unicode(
+        help="""A folder on JUPYTER_PATH in which a server keeps the list as plain kernelspecs, for
+        nbconvert, papermill and ``jupyter console``; empty: none. It has to be the person's own.
+
+        Example::
+
+            c.CondaKernelSpecManager.mirror = "/tmp/labcommons"
+        """
+    ).tag(config=True)
+
     @default("cache_file")
     def _persons_cache(self) -> str:
         return cache_file()
@@ -137,7 +149,7 @@ class CondaKernelSpecManager(KernelSpecManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.listing = Listing([Source(**source) for source in self.sources], self.cache_file)
-        self.last_asked = float("-inf")
+        self.last_asked = self._looked = float("-inf")
         self._menu = Menu()
         self._environments: list[Environment] | None = None
         self._models: dict[str, tuple[Entry, dict[str, Any]]] = {}
@@ -155,7 +167,7 @@ class CondaKernelSpecManager(KernelSpecManager):
         name = kernel_name.lower()
         if self.allowed_kernelspecs and name not in self.allowed_kernelspecs:
             raise NoSuchKernel(kernel_name)
-        now = self.menu()
+        now = self._menu if self._is_fresh() and name in self._menu.entries else self.menu()
         if (entry := now.entries.get(name)) is None and name not in now.hidden:
             folder = self._find_spec_directory(name)
             if folder is not None and (other := self._other(name, folder)) is not None:
@@ -195,6 +207,7 @@ class CondaKernelSpecManager(KernelSpecManager):
 
     def take(self, environments: list[Environment]) -> None:
         """Make the list of environments as they were found, where that is news."""
+        self._looked = time.monotonic()
         if environments is self._environments and time.time() < self._menu.until:
             return
         self._environments = environments
@@ -212,7 +225,7 @@ class CondaKernelSpecManager(KernelSpecManager):
 
     def default_name(self, environment: str) -> str | None:
         """The kernel for new notebooks of who chose an environment; None where it has none."""
-        return default_name(self.menu(10 * self.patience), environment)
+        return default_name(self._menu if self._is_fresh() else self.menu(), environment)
 
     def nearest(self, wanted: Wanted) -> Nearest | None:
         """The kernel nearest to one that is not there. Reads folders of some environments."""
@@ -234,6 +247,9 @@ class CondaKernelSpecManager(KernelSpecManager):
 
     # ----------------------------------------------------------------------------------------
 
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._looked < _FRESH
+
     def _modelled(self, entries: Iterable[Entry]) -> dict[str, tuple[Entry, dict[str, Any]]]:
         """What each entry is in a listing; those that have not changed are kept."""
         models: dict[str, tuple[Entry, dict[str, Any]]] = {}
@@ -253,7 +269,8 @@ class CondaKernelSpecManager(KernelSpecManager):
 
     def _other(self, name: str, folder: str) -> KernelSpec | None:
         """A kernelspec on JUPYTER_PATH, read again when its file changes; None if of no use."""
-        if self._is_own(folder):
+        mirrored = self.mirror and folder.startswith(self.mirror.rstrip("/") + "/")
+        if mirrored or self._is_own(folder):  # the mirror shows this very list, a moment ago
             return None
         try:
             seen = os.stat(os.path.join(folder, "kernel.json"))

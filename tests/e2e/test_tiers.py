@@ -119,7 +119,8 @@ def test_a_team_environment_is_the_leads_to_write_and_the_members_to_read(
     )
     assert (code, said.split()[1:]) == (0, ["20002", "21001", "750"])
     _, said = sh(
-        deployment, servers["alice"], f"find {ENVS}/.versions/{team_environment}/*/ -perm /022 ! -type l"
+        deployment, servers["alice"],
+        f"find {ENVS}/.versions/{team_environment}/*/ -perm /022 ! -type l",
     )  # fmt: skip
     assert said == "", "nothing in it may be written by the group or by others"
 

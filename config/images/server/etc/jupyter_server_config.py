@@ -9,6 +9,8 @@ home = os.environ.get("HOME", "/tmp")  # noqa: S108
 
 c.ServerApp.root_dir = home
 c.ServerApp.kernel_spec_manager_class = "kernels.manager.CondaKernelSpecManager"
+# On JUPYTER_PATH, for nbconvert and whatever else cannot be given a kernel list.
+c.CondaKernelSpecManager.mirror = "/tmp/labcommons"  # noqa: S108
 if kernel := os.environ.get("LABCOMMONS_DEFAULT_KERNEL"):
     c.MultiKernelManager.default_kernel_name = kernel
 
