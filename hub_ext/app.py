@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import click
 from jupyterhub.app import JupyterHub
 
+from hub_ext.audit import AuditTrail
 from hub_ext.mail import Addressee, Postman
 from hub_ext.servers import HubServers
 from hub_ext.store import StoreError
@@ -22,6 +24,8 @@ from spawner.gpu.keeper import Keeper
 from spawner.reconcile import Reconciler
 from spawner.resources import Resources
 from spawner.spawner import LabSpawner
+from spawner.tiers.people import Requester, identity_of, person_in
+from spawner.tiers.runner import Runner
 
 CONFIG_FILE = "/etc/labcommons/jupyterhub_config.py"
 RECONCILE_INTERVAL = 30  # seconds
@@ -94,6 +98,13 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
             shared.store, shared.engine, shared.site.gpus, self._goes_on, self.log
         )
         postman = Postman(shared.store, shared.site, self._addressee, self.log)
+        builds = Runner(
+            shared,
+            self._requester,
+            AuditTrail(shared.data / "hub" / "audit.jsonl"),
+            self.log,
+            _build_settings(),
+        )
         for work in (
             self._reconciler.forever(RECONCILE_INTERVAL),
             shared.admission.run(),
@@ -101,6 +112,7 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
             self._keep_routes(),
             watch.run(),
             postman.run(),
+            builds.forever(),
         ):
             task = asyncio.create_task(work)
             self._background.add(task)
@@ -139,6 +151,19 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
         self.resources.admission.stopping = True
         await super().shutdown_cancel_tasks(sig)
 
+    async def _requester(self, name: str) -> Requester | None:
+        """Somebody who asked for a build, as the directory says now; None for nobody."""
+        if name not in self.users:
+            return None
+        user = self.users[name]
+        fresh = await self.authenticator.refresh_user(user)
+        if not fresh:
+            return None
+        model = fresh if isinstance(fresh, dict) else {}
+        state = model.get("auth_state") or await user.get_auth_state() or {}
+        admin = user.admin if model.get("admin") is None else model["admin"]
+        return Requester(person_in(name, bool(admin), state), identity_of(name, state))
+
     async def _keep_routes(self) -> None:
         """A proxy that was restarted has no routes: give them back within seconds.
 
@@ -163,6 +188,19 @@ def _last_use(routes: dict[str, Any]) -> dict[Server, str]:
         for data in (route["data"] for route in routes.values())
         if "user" in data
     }
+
+
+def _build_settings() -> dict[str, str]:
+    """Variables of this machine that builders need: proxies and package indexes.
+
+    From a file, which `make up` writes: an address may have a password in it.
+    """
+    path = Path(os.environ.get("LABCOMMONS_SECRETS", "/run/labcommons")) / "build-environment"
+    try:
+        found = json.loads(path.read_text("utf-8") or "{}")
+    except FileNotFoundError:
+        return {}
+    return {str(key): str(value) for key, value in found.items()}
 
 
 @click.command()

@@ -36,6 +36,10 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "reservation-change": ("configuration", "change"),
     "gpu-drain": ("configuration", "change"),
     "lease-change": ("configuration", "change"),
+    "environment-build": ("package", "installation"),
+    "environment-publish": ("package", "installation"),
+    "environment-promote": ("package", "installation"),
+    "environment-delete": ("package", "deletion"),
 }
 _MAX_TEXT = 256
 _log = logging.getLogger("labcommons.audit")

@@ -8,243 +8,239 @@ filter by themselves, and nothing of it is run.
 from __future__ import annotations
 
 import errno
-import glob
 import os
-import re
-import shlex
-import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from fnmatch import fnmatchcase
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from kernels.kernelspec import (
-    MAX_BYTES,
-    CheckedSpec,
-    Place,
-    SpecError,
-    check_document,
-    load_document,
+from kernels.kernelspec import Place
+from kernels.prefix import (
+    Environment,
+    FoundKernel,
+    Known,
+    Stamp,
+    State,
+    away,
+    check_program,
+    how_to_install,
+    is_young,
+    look,
+    read_spec,
+    stamp_of,
+)
+from kernels.sources import (
+    MAX_ENVIRONMENTS,
+    Root,
+    Source,
+    environment_name,
+    fill,
+    list_folder,
+    listed_prefixes,
+    matching,
+    roots,
 )
 
-# Past these, the rest of a folder is left out: a listing must end.
-MAX_ENVIRONMENTS = 10_000
-MAX_KERNELS = 100
+__all__ = [
+    "MAX_ENVIRONMENTS",
+    "Discovery",
+    "Environment",
+    "FoundKernel",
+    "Source",
+    "SourceDiscovery",
+    "State",
+    "check_program",
+    "how_to_install",
+    "merge",
+    "read_spec",
+]
 
-_PYTHON_RECORD = re.compile(r"python-(\d+\.\d+(?:\.[^-]+)?)-[^-]+\.json")
+# Seconds that what was known is shown, marked, after its storage went away.
+KEEP_UNAVAILABLE = 15 * 60.0
+# With up to this many environments each pass looks at everything; with more, at the files
+# inside folders (which only an edit in place changes without their folder) by turns.
+_ALL_AT_ONCE = 64
+_TURNS = 8
 
 
-@dataclass(frozen=True)
-class Source:
-    """A place where environments are looked for.
+@dataclass
+class _Folder:
+    stamp: Stamp
+    device: int
+    names: list[str]
 
-    ``id`` goes into kernel names (``image``, ``team-bio``), ``pattern`` is a glob of prefixes
-    (``~`` is the home), ``label`` is what people see, empty for the image's own.
+
+@dataclass
+class _Root:
+    """A root that has had environments; ``lost_since`` is when its storage went away."""
+
+    root: Root
+    device: int
+    lost_since: float | None = None
+
+
+class SourceDiscovery:
+    """Scans one source, and looks again only at what has changed since.
+
+    ``known`` may be filled beforehand with what an earlier process saw. Not thread-safe.
     """
 
-    id: str
-    pattern: str
-    label: str = ""
+    def __init__(
+        self,
+        source: Source,
+        keep: float = KEEP_UNAVAILABLE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.source = source
+        self.known: dict[str, Known] = {}
+        self._folders: dict[str, _Folder] = {}
+        self._roots: dict[str, _Root] = {}
+        self._keep, self._clock, self._turn = keep, clock, 0
+
+    def scan(self) -> list[Environment]:
+        """All environments of the source, by path. Never raises for what is on disk."""
+        self._turn = (self._turn + 1) % _TURNS
+        everything = len(self.known) <= _ALL_AT_ONCE
+        known: dict[str, Known] = {}
+        for index, (prefix, folder, captures) in enumerate(self._candidates()):
+            before = self.known.get(prefix)
+            in_turn = everything or index % _TURNS == self._turn
+            if before is not None and before.settled and _unchanged(before, in_turn):
+                known[prefix] = before
+            elif (seen := look(self._place(prefix, captures), folder)) is not None:
+                known[prefix] = _survive(before, seen)
+        lost = {folder for folder, root in self._roots.items() if root.lost_since is not None}
+        for prefix, before in self.known.items():
+            if prefix not in known and before.folder in lost:
+                known[prefix] = _unavailable(before)
+        self.known = known
+        return [entry.environment for entry in known.values()]
+
+    def _candidates(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Prefixes, the root of each, and what the pattern's wildcards matched."""
+        if self.source.pattern.startswith("@"):
+            try:
+                yield from ((prefix, "", ()) for prefix in listed_prefixes(self.source))
+            except OSError:
+                return
+            return
+        found = roots(self.source, self._names)
+        for root in [*found, *self._vanished(found)]:
+            for name in self._environments(root):
+                yield f"{root.folder.rstrip('/')}/{name}", root.folder, (*root.captures, name)
+
+    def _place(self, prefix: str, captures: tuple[str, ...]) -> Place:
+        source, label = (fill(text, captures) for text in (self.source.id, self.source.label))
+        return Place(source, label, prefix, environment_name(prefix))
+
+    def _names(self, folder: str) -> list[str]:
+        """The names in a folder, read again only when it has changed. Raises OSError."""
+        seen = os.stat(folder)
+        stamp = (seen.st_mtime_ns, seen.st_ino, seen.st_dev)
+        before = self._folders.get(folder)
+        if before is not None and before.stamp == stamp and not is_young(seen.st_mtime):
+            return before.names
+        names = list_folder(folder)
+        self._folders[folder] = _Folder(stamp, seen.st_dev, names)
+        return names
+
+    def _environments(self, root: Root) -> list[str]:
+        """The names in a root; none, and a note, while its storage is away."""
+        before = self._roots.get(root.folder)
+        try:
+            names = matching(self._names(root.folder), root.leaf)
+        except OSError as error:
+            self._folders.pop(root.folder, None)
+            if before is not None and _is_lost(root.folder, before.device, error):
+                self._note_loss(root.folder, before)
+            else:
+                self._roots.pop(root.folder, None)
+            return []
+        now = self._folders[root.folder]
+        if before is not None and not names and now.device != before.device:
+            self._note_loss(root.folder, before)  # the bare mount point
+        elif names:
+            self._roots[root.folder] = _Root(root, now.device)
+        else:
+            self._roots.pop(root.folder, None)
+        return names
+
+    def _note_loss(self, folder: str, root: _Root) -> None:
+        if root.lost_since is None:
+            root.lost_since = self._clock()
+        elif self._clock() - root.lost_since > self._keep:
+            del self._roots[folder]
+
+    def _vanished(self, found: Sequence[Root]) -> list[Root]:
+        there = {root.folder for root in found}
+        return [known.root for folder, known in self._roots.items() if folder not in there]
 
 
-class State(StrEnum):
-    """Whether an environment can be used as a kernel."""
-
-    HEALTHY = "healthy"
-    NO_KERNEL = "no_kernel"
-    BROKEN = "broken"
-    UNREADABLE = "unreadable"
+def _unchanged(known: Known, files: bool) -> bool:
+    for path, before in known.folders:
+        if stamp_of(path) != before:
+            return False
+    return not files or all(stamp_of(path) == before for path, before in known.files)
 
 
-@dataclass(frozen=True)
-class FoundKernel:
-    """A usable kernelspec of an environment; ``own_name`` is its folder's name."""
-
-    own_name: str
-    resource_dir: str
-    spec: CheckedSpec
-
-
-@dataclass(frozen=True)
-class Environment:
-    """One environment as it was found. ``reason`` says why it is not healthy and what to do.
-
-    ``problems`` are kernels of it that cannot be used, as (own name, reason).
-    """
-
-    place: Place
-    state: State
-    reason: str = ""
-    kernels: tuple[FoundKernel, ...] = ()
-    problems: tuple[tuple[str, str], ...] = ()
+def _survive(before: Known | None, seen: Known) -> Known:
+    """Keep an environment's kernels on show while the storage behind its link is away."""
+    if before is None or seen.environment.state is not State.UNAVAILABLE:
+        return seen
+    kept = replace(before.environment, state=State.UNAVAILABLE, reason=seen.environment.reason)
+    return replace(seen, environment=kept)
 
 
-# What was seen of one path: None where there is nothing, else what changes when it changes.
-_Stamp = tuple[int, int, int] | None
-_Signature = tuple[tuple[str, _Stamp], ...]
+def _unavailable(known: Known) -> Known:
+    if known.environment.state is State.UNAVAILABLE:
+        return known
+    reason = away(known.folder)
+    environment = replace(known.environment, state=State.UNAVAILABLE, reason=reason)
+    return replace(known, environment=environment, settled=False)
+
+
+def _is_lost(folder: str, device: int, error: OSError) -> bool:
+    """Whether a folder's storage went away, rather than somebody having removed it."""
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        return True
+    while folder not in ("", "/"):
+        folder = os.path.dirname(folder)
+        try:
+            return os.stat(folder).st_dev != device
+        except OSError:
+            continue
+    return False
 
 
 class Discovery:
-    """Scans sources, and looks again only at what has changed since."""
+    """Scans sources in order, and looks again only at what has changed since."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Source, str], tuple[_Signature, Environment]] = {}
+        self._sources: dict[Source, SourceDiscovery] = {}
 
     def scan(self, sources: Sequence[Source]) -> list[Environment]:
         """All environments of the sources, in their order, each source's by path.
 
         A source that is not there has none. Never raises for what is on disk.
         """
-        known: dict[tuple[Source, str], tuple[_Signature, Environment]] = {}
-        taken: set[str] = set()
-        for source in sources:
-            for prefix in candidates(source):
-                if prefix in taken:  # of two sources with one folder, the first has it
-                    continue
-                taken.add(prefix)
-                before = self._known.get((source, prefix))
-                if before is not None and all(_stamp(path) == old for path, old in before[0]):
-                    known[source, prefix] = before
-                elif (seen := _look(source, prefix)) is not None:
-                    known[source, prefix] = seen
-        self._known = known
-        return [environment for _, environment in known.values()]
+        self._sources = {
+            source: self._sources.get(source) or SourceDiscovery(source) for source in sources
+        }
+        return merge(each.scan() for each in self._sources.values())
 
 
-def candidates(source: Source) -> Iterator[str]:
-    """Folders that match a source's pattern and may be environments, by path."""
-    parent, leaf = os.path.split(os.path.expanduser(source.pattern).rstrip("/"))
-    parents = sorted(glob.glob(parent)) if glob.has_magic(parent) else [parent]
-    for folder in parents:
-        try:
-            with os.scandir(folder) as entries:
-                names = sorted(
-                    entry.name
-                    for entry in entries
-                    if not entry.name.startswith(".") and fnmatchcase(entry.name, leaf)
-                )
-        except OSError:
-            continue
-        for name in names[:MAX_ENVIRONMENTS]:
-            yield f"{folder.rstrip('/')}/{name}"
-
-
-def _look(source: Source, prefix: str) -> tuple[_Signature, Environment] | None:
-    """One folder, and the stamps of all that the answer rests on; None for no environment."""
-    meta, kernel_root = f"{prefix}/conda-meta", f"{prefix}/share/jupyter/kernels"
-    history = f"{meta}/history"
-    # Stamped before it is read, so that a change in between is seen the next time.
-    stamps: dict[str, _Stamp] = {path: _stamp(path) for path in (meta, history, kernel_root)}
-    place = Place(source.id, source.label, prefix, os.path.basename(prefix))
-    try:
-        if not stat.S_ISDIR(os.stat(prefix).st_mode):
-            return None
-        if not _exists(meta):
-            return None
-        if not _exists(history):
-            reason = (
-                f"its installation did not finish ({history} is missing); "
-                f"remove {prefix} and create the environment again"
-            )
-            return tuple(stamps.items()), Environment(place, State.BROKEN, reason)
-        place = Place(source.id, source.label, prefix, place.environment, None, _python(meta))
-        environment = _with_kernels(place, kernel_root, stamps)
-    except PermissionError:
-        reason = "you may not read it; ask whoever maintains it for read access"
-        environment = Environment(place, State.UNREADABLE, reason)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        environment = Environment(place, State.BROKEN, f"it cannot be read: {error.strerror}")
-    return tuple(stamps.items()), environment
-
-
-def _exists(path: str) -> bool:
-    """Whether there is something. Raises PermissionError where that cannot be known."""
-    try:
-        os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def _stamp(path: str) -> _Stamp:
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        # "Not allowed" and "not there" must differ, or a granted right would go unseen.
-        return None if error.errno == errno.ENOENT else (error.errno or 0, 0, 0)
-    return (found.st_mtime_ns, found.st_ino, found.st_size)
-
-
-def _python(meta: str) -> str | None:
-    """The version of Python by the file name of its conda record, as ``3.13.5``."""
-    with os.scandir(meta) as entries:
-        for entry in entries:
-            if match := _PYTHON_RECORD.fullmatch(entry.name):
-                return match[1]
-    return None
-
-
-def _with_kernels(place: Place, kernel_root: str, stamps: dict[str, _Stamp]) -> Environment:
-    if not _exists(kernel_root):
-        return Environment(place, State.NO_KERNEL, _no_kernel(place.prefix))
-    with os.scandir(kernel_root) as entries:
-        names = sorted(entry.name for entry in entries)[:MAX_KERNELS]
-    kernels: list[FoundKernel] = []
-    problems: list[tuple[str, str]] = []
-    for name in names:
-        folder = f"{kernel_root}/{name}"
-        path = f"{folder}/kernel.json"
-        stamps[folder], stamps[path] = _stamp(folder), _stamp(path)
-        try:
-            spec = read_spec(path, place.prefix)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except SpecError as error:
-            problems.append((name, str(error)))
-        except OSError as error:
-            problems.append((name, f"{path} cannot be read: {error.strerror}"))
-        else:
-            kernels.append(FoundKernel(name, folder, spec))
-    if kernels:
-        return Environment(place, State.HEALTHY, "", tuple(kernels), tuple(problems))
-    if problems:
-        reason = "; ".join(f"{name}: {why}" for name, why in problems)
-        return Environment(place, State.BROKEN, reason, (), tuple(problems))
-    return Environment(place, State.NO_KERNEL, _no_kernel(place.prefix))
-
-
-def read_spec(path: str, prefix: str) -> CheckedSpec:
-    """Read and check one kernel.json. Raises SpecError, or OSError where it cannot be read."""
-    # Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise SpecError("kernel.json is not a file")
-        raw = file.read(MAX_BYTES + 1)
-    spec = check_document(load_document(raw), prefix, os.path.realpath(prefix))
-    check_program(spec.argv[0])
-    return spec
-
-
-def check_program(program: str) -> None:
-    """Raise SpecError unless the program of a kernel is there and may be run."""
-    try:
-        mode = os.stat(program).st_mode
-    except OSError as error:
-        raise SpecError(f"its program {program} cannot be started: {error.strerror}") from error
-    if not stat.S_ISREG(mode) or not os.access(program, os.X_OK):
-        raise SpecError(f"its program {program} cannot be started: not an executable file")
-
-
-def _no_kernel(prefix: str) -> str:
-    return f"no kernel is installed in it; {how_to_install(prefix)}"
-
-
-def how_to_install(prefix: str) -> str:
-    """What gives an environment a kernel, with the exact command, for who may do it."""
-    command = f"conda install --prefix {shlex.quote(prefix)} ipykernel"
-    if os.access(prefix, os.W_OK):
-        return f"run: {command}"
-    return f"ask whoever maintains it to add ipykernel to its environment.yml, or to run: {command}"
+def merge(lists: Iterable[Sequence[Environment]]) -> list[Environment]:
+    """The environments of several sources as one list; of two with one folder, the first has it."""
+    merged: list[Environment] = []
+    paths: set[str] = set()
+    identities: set[tuple[int, int] | None] = {None}
+    for environments in lists:
+        new = [
+            each
+            for each in environments
+            if each.place.prefix not in paths
+            and (each.identity is None or each.identity not in identities)
+        ]
+        paths.update(each.place.prefix for each in new)
+        identities.update(each.identity for each in new)
+        merged += new
+    return merged

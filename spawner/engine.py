@@ -227,6 +227,15 @@ class Engine:
 
         return await self._call(work)
 
+    async def command_lines(self, name: str) -> Sequence[str]:
+        """The command lines of a running container's processes. They are the user's own words."""
+
+        def work(api: Any) -> Sequence[str]:
+            found = api.top(name, "-eo pid,args")
+            return [" ".join(row[1:]) for row in found.get("Processes") or []]
+
+        return await self._call(work)
+
     def close(self) -> None:
         """Give back threads and connections."""
         self._pool.shutdown(wait=False, cancel_futures=True)

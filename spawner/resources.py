@@ -12,6 +12,8 @@ from hub_ext.store import Store
 from spawner.engine import Engine
 from spawner.gpu.admission import Admission
 
+BUILDER_IMAGE = "labcommons/builder:latest"
+
 
 @dataclass
 class Resources:
@@ -24,6 +26,7 @@ class Resources:
         admission: requests for GPUs, and all moves of leases.
         turns: taken by a server from before its container is made until it answers, so that a
             class that starts at once does not run into the start time-out.
+        builder_image: what builds environments, and makes folders.
     """
 
     site: Site
@@ -32,6 +35,7 @@ class Resources:
     site_id: str
     data: Path
     host_data: Path
+    builder_image: str = BUILDER_IMAGE
     admission: Admission = field(init=False)
     turns: asyncio.Semaphore = field(init=False)
 
@@ -51,4 +55,5 @@ class Resources:
             os.environ.get("LABCOMMONS_SITE_ID", "labcommons"),
             data,
             Path(os.environ.get("LABCOMMONS_HOST_DATA", data)),
+            os.environ.get("LABCOMMONS_BUILDER_IMAGE", BUILDER_IMAGE),
         )

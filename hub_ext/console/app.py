@@ -17,6 +17,7 @@ from tornado.web import Application
 from hub_ext import pages
 from hub_ext.audit import AuditTrail
 from hub_ext.console import (
+    environments,
     gpu_api,
     gpu_pages,
     handlers,
@@ -33,7 +34,7 @@ from hub_ext.store import Store
 PORT = 8083
 PREFIX = "/services/labcommons/"
 SERVICE = "labcommons"
-MAX_BODY = 640 * 1024  # bytes: a quotas document, at most
+MAX_BODY = 2 * 2**20  # bytes; the largest is an environment.yml in JSON
 _PACKAGE = Path(__file__).parent
 _STATIC = _PACKAGE.parent / "static"
 
@@ -64,8 +65,9 @@ def make_hub_auth() -> HubOAuth:
     )
 
 
-def make_app(site: Site, store: Store, hub_auth: HubOAuth) -> Application:
-    """The application, for a site, its store and a way to ask the hub."""
+def make_app(site: Site, store: Store, hub_auth: HubOAuth, data: Path | None = None) -> Application:
+    """The application, for a site, its store, a way to ask the hub, and the data folder."""
+    data = data or Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
     templates = Environment(
         loader=FileSystemLoader([_PACKAGE / "templates", *pages.template_paths]),
         autoescape=True,
@@ -99,7 +101,6 @@ def make_app(site: Site, store: Store, hub_auth: HubOAuth) -> Application:
         (f"{api}reservations", reservation_api.ReservationsApi),
         (f"{api}reservations/{one}", reservation_api.ReservationApi),
         (f"{api}reservations/{one}/skip", reservation_api.SkipApi),
-        (f"{api}environments", handlers.EnvironmentsApi),
         (f"{api}notices", notice_api.NoticesApi),
         (f"{api}notices/seen", notice_api.SeenApi),
         (f"{prefix}metrics", metrics.Metrics),
@@ -109,6 +110,7 @@ def make_app(site: Site, store: Store, hub_auth: HubOAuth) -> Application:
     return Application(
         [
             *((address, handler, shared) for address, handler in routes),
+            *environments.routes(prefix, shared, data),
             (f"{prefix}static/([a-z]+\\.(?:css|js|svg))", handlers.Static, {"path": str(_STATIC)}),
             (f"{prefix}api/.*", handlers.ApiNotFound, shared),
         ],

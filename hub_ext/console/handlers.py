@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from tornado.web import Finish, HTTPError, RequestHandler, StaticFileHandler
 
 from hub_ext.audit import make_event
-from hub_ext.console import openapi, page_words, views
+from hub_ext.console import openapi, page_words
 from hub_ext.console.viewer import Viewer
 from hub_ext.i18n import N_, Gettext, gettext_for
 from hub_ext.pages import language_of, timezone_of
@@ -288,15 +288,6 @@ class Api(Base):
         if status_code == 401:
             self.set_header("WWW-Authenticate", "token")
         self.reply({"error": {"reasons": [], **document}})
-
-
-class EnvironmentsApi(Api):
-    """``GET api/v1/environments``."""
-
-    async def get(self) -> None:
-        """Environments, with words in the language of the request."""
-        lang = language_of(self)
-        self.reply(await self.read(lambda session: views.environments(session, lang)))
 
 
 class OpenApi(Api):

@@ -18,12 +18,14 @@ class Viewer:
     Attributes:
         accounts: what they may charge besides themselves: ``group:NAME``, ``course:NAME``.
         leads: the accounts among these that they look after, as lead or instructor.
+        groups: the hub's groups that they are in.
     """
 
     name: str
     admin: bool = False
     accounts: tuple[str, ...] = ()
     leads: frozenset[str] = frozenset()
+    groups: tuple[str, ...] = ()
 
     @classmethod
     def from_model(cls, model: Mapping[str, Any]) -> Viewer:
@@ -44,6 +46,7 @@ class Viewer:
             admin=bool(model.get("admin")) and ADMIN_SCOPE in model.get("scopes", ()),
             accounts=tuple(dict.fromkeys(accounts)),
             leads=frozenset(leads),
+            groups=tuple(map(str, model.get("groups") or ())),
         )
 
     def looks_after(self, user: str, account: str) -> bool:

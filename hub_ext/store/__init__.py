@@ -1,6 +1,7 @@
 """Our own database: the one place with SQL."""
 
 from hub_ext.store.database import Store, StoreError
+from hub_ext.store.environments import BuildState, EnvironmentBuild, TierEnvironment
 from hub_ext.store.models import (
     Base,
     DirectoryFailures,
@@ -24,8 +25,10 @@ from hub_ext.store.models import (
 
 __all__ = [
     "Base",
+    "BuildState",
     "DirectoryFailures",
     "DirectoryPerson",
+    "EnvironmentBuild",
     "EnvironmentVersion",
     "GpuDevice",
     "GpuNode",
@@ -43,4 +46,5 @@ __all__ = [
     "LeaseState",
     "Store",
     "StoreError",
+    "TierEnvironment",
 ]

@@ -15,6 +15,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+_POLL = 0.02  # seconds
+
 
 class _Handler(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -46,7 +48,8 @@ def serve(folders: Iterable[Path]) -> Iterator[list[str]]:
             server = stack.enter_context(
                 _Server(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
             )
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            # It looks that often whether it shall end, and who ends it waits for that.
+            threading.Thread(target=server.serve_forever, args=(_POLL,), daemon=True).start()
             stack.callback(server.shutdown)
             urls.append(f"http://127.0.0.1:{server.server_port}/")
         yield urls

@@ -153,6 +153,7 @@ class Console:
     origin: str
     store: Store
     broken: dict[str, bool]
+    data: Path
 
     async def get(self, path: str = "", token: str | None = None, **headers: str) -> HTTPResponse:
         return await self.send("GET", path, token, **headers)
@@ -192,7 +193,7 @@ def _listen(app: Application) -> tuple[HTTPServer, str]:
 
 
 @pytest.fixture
-async def console(lab_site: Site, lab_store: Store) -> AsyncIterator[Console]:
+async def console(lab_site: Site, lab_store: Store, tmp_path: Path) -> AsyncIterator[Console]:
     broken = {"hub": False}
     hub, hub_origin = _listen(Application([("/hub/api/user", _User)], broken=broken))
     auth = HubOAuth(
@@ -202,8 +203,8 @@ async def console(lab_site: Site, lab_store: Store) -> AsyncIterator[Console]:
         oauth_client_id="service-labcommons",
         access_scopes={ACCESS},
     )
-    server, origin = _listen(make_app(lab_site, lab_store, auth))
-    yield Console(origin, lab_store, broken)
+    server, origin = _listen(make_app(lab_site, lab_store, auth, tmp_path))
+    yield Console(origin, lab_store, broken, tmp_path)
     for one in (server, hub):
         one.stop()
         await one.close_all_connections()

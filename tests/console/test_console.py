@@ -9,7 +9,15 @@ from sqlalchemy import text
 
 from .conftest import HOSTILE, Console
 
-PAGES = ["", "reservations", "quotas", "quotas/edit?subject=default", "none", "oauth_callback"]
+PAGES = [
+    "",
+    "environments",
+    "reservations",
+    "quotas",
+    "quotas/edit?subject=default",
+    "none",
+    "oauth_callback",
+]
 API = [
     "api/v1/gpus",
     "api/v1/gpus/devices",
@@ -23,6 +31,7 @@ API = [
     "api/v1/reservations",
     "api/v1/notices",
     "api/v1/environments",
+    "api/v1/builds",
 ]
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-import tarfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,17 @@ from requests.exceptions import RequestException
 from hub_ext.site import Environments
 from hub_ext.store import Store
 from rig.channel import TinyChannel
+from rig.images import glibc, imported
 from spawner.environments import catalog, offline
 from spawner.environments.build import Builder, Places
+from spawner.environments.doctor import examine
 from spawner.environments.errors import BuildError
+from spawner.environments.progress import Progress
+from spawner.environments.prune import prune
 
 # Kept between runs, as the channel itself is: the first one fetches some 30 MB.
 CACHE = Path(__file__).parents[2] / ".cache" / "tests" / "environments"
 NAME = "lc-tests-tiny"
-GLIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1")
 
 
 @pytest.fixture(scope="module")
@@ -44,35 +47,6 @@ def engine() -> Any:
             "one, or set DOCKER_HOST"
         )
     return client.api
-
-
-def imported(engine: Any, files: dict[str, tuple[bytes, int]], tag: str) -> str:
-    """An image of nothing but some files."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, (data, mode) in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(data), mode
-            tar.addfile(entry, io.BytesIO(data))
-    engine.import_image_from_data(
-        buffer.getvalue(),
-        repository="lc-tests-base",
-        tag=tag,
-        changes=['ENTRYPOINT ["/start"]', 'CMD ["server"]', "ENV SERVER=1", "WORKDIR /opt"],
-    )
-    return f"lc-tests-base:{tag}"
-
-
-def glibc() -> dict[str, tuple[bytes, int]]:
-    """This machine's C library: all that Debian's Python needs of an image."""
-    cache = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True)
-    paths = {
-        match[1]: match[2]
-        for match in re.finditer(r"(\S+) \(libc6,x86-64[^)]*\) => (\S+)", cache.stdout)
-    }
-    files = {f"lib/x86_64-linux-gnu/{name}": paths[name] for name in GLIBC if name in paths}
-    files["lib64/ld-linux-x86-64.so.2"] = "/lib64/ld-linux-x86-64.so.2"
-    return {name: (Path(path).read_bytes(), 0o755) for name, path in files.items()}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +63,7 @@ class Bench:
 
     builder: Builder
     store: Store
-    said: list[str] = field(default_factory=list)
+    said: list[Progress] = field(default_factory=list)
 
     def write(
         self, *dependencies: str, name: str = NAME, channel: str = "x", title: str = "Tiny"
@@ -121,7 +95,7 @@ def workshop(
     for kept in ("channel", "cache"):
         (CACHE / kept).mkdir(parents=True, exist_ok=True)
         (data / kept).symlink_to(CACHE / kept)
-    said: list[str] = []
+    said: list[Progress] = []
     builder = Builder(
         Environments(offline_channel="always"),
         Places(folder / "environments", data),
@@ -188,6 +162,16 @@ def test_an_environment_becomes_an_image_with_a_row_in_the_catalog(
     assert labels["labcommons.environment"] == NAME
     assert labels["labcommons.lock-digest"] == entry.lock_digest
     assert labels["labcommons.python"] == entry.python
+    assert labels["labcommons.version"] == entry.version
+    kept = bench.builder.places.versions / NAME / entry.version
+    assert {path.name for path in kept.iterdir()} == {
+        "environment.yml",
+        "labcommons.yml",
+        "pixi.lock",
+        "sbom.cdx.json",
+        "version.json",
+    }
+    assert json.loads((kept / "version.json").read_bytes())["version"] == entry.version
     assert json.loads(labels["labcommons.kernels"]) == entry.kernelspecs
 
     program = "import sys, six, sqlite3, ssl; print(sys.prefix, six.__cached__)"
@@ -272,7 +256,7 @@ def test_an_environment_without_a_kernel_is_refused_with_the_remedy(
     old = bench.newest()
     bench.builder.settings = Environments()
     bench.write("beta", channel=str(channel.folder))
-    with pytest.raises(BuildError, match="add '- python' and '- ipykernel'"):
+    with pytest.raises(BuildError, match="add '- ipykernel' for Python"):
         bench.builder.build(NAME)
     assert bench.newest() == old
 
@@ -286,7 +270,7 @@ def test_without_the_server_image_the_build_says_which_one_is_missing(bench: Ben
 def test_the_offline_channel_is_made_once(bench: Bench) -> None:
     index = offline.index_digest(bench.builder.places.channel)
     bench.builder.lock(NAME)
-    assert not any("offline channel: " in line for line in bench.said)
+    assert not any("offline channel: " in str(line) for line in bench.said)
     assert offline.index_digest(bench.builder.places.channel) == index
 
 
@@ -322,11 +306,12 @@ def test_the_command_builds_lists_and_fails_with_the_right_status(
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert rows[NAME]["state"] == "up to date", done.stderr
     assert "six-that-does-not-exist-anywhere" in rows["broken"]["error"]
-    assert "[broken 1/6] looking for x" in done.stderr
+    first = json.loads(done.stderr.splitlines()[0])
+    assert (first["environment"], first["step"], first["percent"]) == ("broken", 1, 0)
 
     listed = labcommons("list", "--json")
     assert [row["image"] for row in json.loads(listed.stdout)] == [rows[NAME]["image"]]
-    assert rows[NAME]["image"] in labcommons("list").stdout
+    assert rows[NAME]["version"] in labcommons("list").stdout
     assert labcommons("build", NAME, *image).returncode == 0
 
     assert labcommons("build").returncode == 2
@@ -335,3 +320,60 @@ def test_the_command_builds_lists_and_fails_with_the_right_status(
     assert NAME in unknown.stderr
     with pytest.raises(ImageNotFound):
         engine.inspect_image("labcommons/env-broken")
+
+
+def test_an_old_version_goes_when_nobody_uses_it_any_more(bench: Bench, engine: Any) -> None:
+    newest = bench.newest()
+    assert newest is not None
+    labels = {"labcommons.environment": f"{NAME}:20250101-00000000", "labcommons.user": "alice"}
+    container = engine.create_container(newest.image_id, ["x"], labels=labels)["Id"]
+    old_image = engine.commit(container, repository=f"labcommons/env-{NAME}", tag="old")["Id"]
+    old = replace(
+        newest,
+        version="20250101-00000000",
+        image=f"labcommons/env-{NAME}:old",
+        image_id=old_image,
+        created_at=newest.created_at - timedelta(days=300),
+        tag=None,
+    )
+    bench.store.transact(lambda session: catalog.record(session, old))
+    builder = bench.builder
+    try:
+        verdicts = prune(bench.store, builder.images, builder.places, keep=1)
+        assert {v.entry.version: v.reason for v in verdicts} == {
+            newest.version: "among the last 1",
+            old.version: "in use by alice",
+        }
+        assert engine.inspect_image(old_image)
+    finally:
+        engine.remove_container(container, force=True)
+    [gone] = [v for v in prune(bench.store, builder.images, builder.places, keep=1) if not v.keep]
+    assert gone.entry.version == old.version
+    with pytest.raises(ImageNotFound):
+        engine.inspect_image(old_image)
+    assert bench.newest() == newest
+    assert engine.inspect_image(newest.image_id)
+
+
+def test_the_doctor_says_what_is_wrong_and_what_to_do(bench: Bench) -> None:
+    bench.write("python 3.11.*", "six ==", name="broken")
+    places = bench.builder.places
+    try:
+        checks = list(
+            examine(
+                bench.builder.settings,
+                places,
+                bench.store,
+                bench.builder.images,
+                "labcommons/none-such:latest",
+                date(2027, 6, 1),
+            )
+        )
+    finally:
+        shutil.rmtree(places.environments / "broken")
+    by_level = {(check.level, check.what) for check in checks}
+    assert ("fail", "broken") in by_level, "its spec cannot be read"
+    assert ("warn", NAME) in by_level, "no lock is committed, and its Python ends in October"
+    assert ("fail", "Docker") in by_level
+    assert ("ok", "channel x") in by_level
+    assert all(check.remedy for check in checks if check.level != "ok")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spawner.environments.errors import SpecError
-from spawner.environments.spec import find_environments, load_spec
+from spawner.environments.spec import find_environments, load_spec, parse_spec
 
 GOOD = """\
 name: tiny
@@ -64,10 +64,8 @@ HEAD = "name: tiny\nchannels: [conda-forge]\ndependencies:\n  - python\n"
         (HEAD + "  - -r\n", "line 5"),
         (HEAD + "  - https://x.example/a-1-0.conda\n", "line 5: .*not a URL"),
         (HEAD + "  - python >=3\n", "line 5: 'python' is listed twice"),
-        (HEAD + "  - pip:\n      - requests\n", "line 5: a 'pip:' section is not supported yet"),
         (HEAD + "  - numpy: 2\n", "line 5: a dependency is one text"),
         (HEAD + "  - [a]\n", "line 5: a dependency must be a text"),
-        (HEAD + "variables: {A: b}\n", "line 5: 'variables' are not supported yet"),
         (HEAD + "depends: []\n", "line 5: unknown key 'depends'; known are name, channels"),
         (HEAD + "name: tiny\n", "line 5: 'name' is given twice"),
         (HEAD + "\t- numpy\n", "line 5: a tab"),
@@ -81,7 +79,7 @@ HEAD = "name: tiny\nchannels: [conda-forge]\ndependencies:\n  - python\n"
         (HEAD.replace("conda-forge", ""), "line 2: one to 16 channels"),
         (HEAD.replace("conda-forge", "../up"), "line 2: '../up' is not a channel's name"),
         (HEAD.replace("conda-forge", "ftp://x/y"), "line 2: channel 'ftp://x/y': write https"),
-        (HEAD.replace("conda-forge", "https://a:b@x/y"), "line 2: .*name or password"),
+        (HEAD.replace("conda-forge", "https://a:b@x/y"), "line 2: .*password or token"),
         (HEAD.replace("conda-forge", '"http://["'), "line 2: .*not a valid URL"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (HEAD + "#" * 300_000, "larger than 256 kB"),
@@ -141,5 +139,89 @@ def test_the_environments_that_come_with_labcommons_are_right() -> None:
     specs = [load_spec(folder / name) for name in find_environments(folder)]
     assert len(specs) >= 2
     for spec in specs:
-        assert isinstance(spec.title, dict)
-        assert set(spec.title) == {"en", "zh_CN"}
+        assert isinstance(spec.about.title, dict)
+        assert set(spec.about.title) == {"en", "zh_CN"}
+
+
+PIP = HEAD + "  - pip:\n      - {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (PIP.format("requests >="), "line 6: 'requests >=' is not a pip requirement"),
+        (PIP.format("a @ https://x.example/a-1-py3-none-any.whl"), "line 6: .*can change"),
+        (PIP.format("a\n      - A"), "line 7: 'a' is listed twice for pip"),
+        (PIP.format("Python"), "line 6: 'python' is listed for conda and for pip"),
+        (PIP.format("/etc"), "line 6: '/etc': a folder is on one machine only"),
+        (PIP.format("--no-deps"), "line 6: .*pip's options are the site's"),
+        (HEAD + "  - pip: requests\n", "line 5: pip must be a list"),
+        (HEAD + "  - numpy[url=https://x.example/y.conda]\n", "line 5: .*not a URL"),
+        (HEAD + "  - numpy[subdir=win-64]\n", "line 5: .*of what stands in brackets"),
+        (HEAD + "  - conda-forge/linux-64::numpy\n", "line 5: .*names a platform"),
+        (HEAD + "  - __cuda >=12\n", "line 5: '__cuda' is what a machine has"),
+        (HEAD + "variables: {PATH: /x}\n", "line 5: variable PATH is set by the server"),
+        (HEAD + "variables: {CUDA_VISIBLE_DEVICES: '0'}\n", "line 5: variable CUDA_VISIBLE_D"),
+        (HEAD + "variables: {A: 'x$(id)'}\n", "line 5: variable A: some shells would run"),
+        (HEAD + "variables: {A-B: x}\n", "line 5: 'A-B' is not a variable's name"),
+        (HEAD + "variables: {A: [x]}\n", "line 5: variable A must be a text"),
+        (HEAD + "platforms: [win-64]\n", "line 5: platform 'win-64'"),
+        (
+            HEAD.replace("conda-forge", "https://conda.example/t/tk-123/main"),
+            "line 2: .*environments.credentials",
+        ),
+        (HEAD + "".join(f"  - p{n}\n" for n in range(10_000)), "one to 500 dependencies"),
+    ],
+)
+def test_what_can_not_be_kept_to_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    folder = write(tmp_path / "tiny", text)
+    with pytest.raises(SpecError, match=words):
+        load_spec(folder)
+
+
+def test_a_text_is_checked_as_a_file_is() -> None:
+    spec = parse_spec(GOOD, name=None, words="tag: 1.2.0\n", file="pasted")
+    assert (spec.name, spec.folder, spec.about.tag) == ("tiny", None, "1.2.0")
+    with pytest.raises(SpecError, match="pasted, line 1: name 'tiny' must be"):
+        parse_spec(GOOD, name="other", file="pasted")
+    with pytest.raises(SpecError, match="'name' is missing"):
+        parse_spec(GOOD.partition("\n")[2], name=None)
+    with pytest.raises(SpecError, match=r"labcommons\.yml, line 2: tag: .*semantic version"):
+        parse_spec(GOOD, name=None, words="gpu: required\ntag: newest\n")
+
+
+def test_a_byte_order_mark_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    assert load_spec(write(tmp_path / "tiny", b"\xef\xbb\xbf" + GOOD.encode())).name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gpu: maybe\n", "line 1: gpu"),
+        ("title: x\ncuda: twelve\n", "line 2: cuda: .*'twelve' is not a CUDA version"),
+        ("imports:\n  - numpy\n  - os; system('x')\n", "line 3: imports.1: .*not a module's name"),
+        ("access: {teams: []}\n", "line 1: access: .*write 'everyone'"),
+        ("access: {people: [x]}\n", "line 1: access"),
+        ("access: {teams: [../x]}\n", "line 1: access.teams.0"),
+        ("platforms: [osx-64]\n", "line 1: platforms.0"),
+        ("maintainer: ''\n", "line 1: maintainer"),
+        ("size: Not A Size\n", "line 1: size"),
+    ],
+)
+def test_an_error_in_labcommons_yml_names_its_line(tmp_path: Path, text: str, words: str) -> None:
+    folder = write(tmp_path / "tiny", GOOD)
+    write(folder, text, "labcommons.yml")
+    with pytest.raises(SpecError, match=f"labcommons.yml, {words}"):
+        load_spec(folder)
+
+
+def test_who_may_use_it_is_everyone_or_members_of_any_that_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "tiny", GOOD)
+    assert load_spec(folder).about.access.allows((), ())
+    write(folder, "access: everyone\n", "labcommons.yml")
+    assert load_spec(folder).about.access.allows((), ())
+    write(folder, "access: {teams: [vision], courses: [ml101]}\n", "labcommons.yml")
+    access = load_spec(folder).about.access
+    assert access.allows({"vision": "member"}, {})
+    assert access.allows({}, {"ml101": "student"})
+    assert not access.allows({"ml101": "member"}, {"vision": "student"})

@@ -147,7 +147,7 @@ class Lab:
         self.clock.close()
         self.loop.close()
 
-    # -- the hub --------------------------------------------------------------------------------
+    # -- the hub --------------------------------------------------
 
     def _begin(self) -> None:
         log = logging.getLogger("lab_life")
@@ -204,7 +204,7 @@ class Lab:
 
         self.transact(both)
 
-    # -- servers ----------------------------------------------------------------------------------
+    # -- servers --------------------------------------------------
 
     def admit(self, ask: Ask) -> Standing:
         outcome = self.transact(lambda session: admission.admit(session, [ask]))
@@ -240,7 +240,7 @@ class Lab:
         self.remembered.discard(server)
         self.pending.discard(server)
 
-    # -- time ---------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------
 
     def tick(self, minutes: float) -> None:
         self.clock.now += timedelta(minutes=minutes)
@@ -264,7 +264,7 @@ class Lab:
                 self.stop(lease)
         self.run_pass()
 
-    # -- what must hold ------------------------------------------------------------------------------
+    # -- what must hold --------------------------------------------------
 
     def check(self) -> None:
         containers = {

@@ -1,0 +1,11 @@
+"""What the files of an environment are called, in its folder and in a built version."""
+
+from __future__ import annotations
+
+SPEC_FILE = "environment.yml"
+WORDS_FILE = "labcommons.yml"
+LOCK_FILE = "pixi.lock"
+STAMP_FILE = "version.json"
+SBOM_FILE = "sbom.cdx.json"
+# In a prefix: what it says of itself and was made from.
+FOLDER = "conda-meta/labcommons"

@@ -1,0 +1,406 @@
+"""Carries out the queue of builds, in the hub's process, which alone has Docker's socket.
+
+A job runs in builder containers of a moment: one that chooses packages as the user of our
+services, and one that installs or deletes with the numbers of the person who asked. What the
+person may do is asked of the directory again when the job starts. After a restart of the hub,
+whatever the moment, the job is taken up again: its container is found by its name, and each
+work can be done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from hub_ext.audit import AuditTrail, Outcome, make_event
+from hub_ext.i18n import N_
+from hub_ext.store import StoreError
+from hub_ext.store.environments import BuildState, EnvironmentBuild
+from hub_ext.store.models import utcnow
+from spawner.container import LABEL_SITE
+from spawner.errors import NotAllowed, NotAvailable, SpawnerError
+from spawner.homes import Homes
+from spawner.resources import Resources
+from spawner.tiers import jobs, shelf, usage
+from spawner.tiers.body import DATA, LABEL_BUILD, LABEL_PURPOSE, PURPOSE, SERVICE, Account, Mount
+from spawner.tiers.builders import Builders, BuildFailed, Cancelled, Work, write
+from spawner.tiers.folders import Folders
+from spawner.tiers.groups import SHARED_OWNER, group_ids, owners
+from spawner.tiers.machine import Machine
+from spawner.tiers.people import Requester
+from spawner.tiers.rights import Person, check_change, check_see
+from spawner.tiers.tier import Kind, Tier, parse_source
+
+INTERVAL = 0.5  # seconds between two looks at the queue
+KEEP_JOBS = timedelta(days=30)
+TIDY = 3600  # seconds
+# A command at the administrator's shell, where there is no account.
+ADMINISTRATOR = ""
+# Where an installation keeps the packages that it fetched, in the person's own home.
+HOME_CACHE = ".cache/labcommons"
+
+
+Identify = Callable[[str], Awaitable[Requester | None]]
+
+
+class Runner:
+    """Runs jobs of one site.
+
+    Args:
+        identify: who a person is now; None for somebody who may no longer log in.
+        settings: for the builders: variables of this machine (proxies, package index).
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        identify: Identify,
+        audit: AuditTrail,
+        log: logging.Logger,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.shared, self.identify, self.audit, self.log = resources, identify, audit, log
+        self.limits = resources.site.builds
+        self.builders = Builders(resources, settings or {}, log)
+        self.folders = Folders(
+            resources.engine,
+            resources.site,
+            resources.site_id,
+            resources.data,
+            resources.host_data,
+            resources.builder_image,
+        )
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tidied = 0.0
+
+    # -- the queue ----------------------------------------------------------------------------
+
+    async def forever(self) -> None:
+        """Take up what an earlier life left, then run what is asked for."""
+        recovered = False
+        while True:
+            try:
+                if not recovered:
+                    await self.recover()
+                    recovered = True
+                while (job := await self._claim()) is not None:
+                    self._begin(job)
+                await self._tidy()
+            except (SpawnerError, StoreError) as error:
+                self.log.error("builds: %s", error)
+                await asyncio.sleep(5)
+            except Exception:  # builds must not take everybody's hub down with them
+                self.log.exception("builds")
+                await asyncio.sleep(5)
+            await asyncio.sleep(INTERVAL)
+
+    async def recover(self) -> None:
+        """Put interrupted jobs back into the queue; remove builders that belong to none."""
+        await self.shared.store.run(jobs.recover)
+        live = await self.shared.store.read(
+            lambda s: {job.id for job in jobs.recent(s, 1000) if job.state in jobs.LIVE}
+        )
+        for container in await self.shared.engine.list(f"{LABEL_PURPOSE}={PURPOSE}"):
+            ours = container.labels.get(LABEL_SITE) == self.shared.site_id
+            if ours and container.labels.get(LABEL_BUILD) not in live:
+                await self.shared.engine.remove(container.id)
+
+    async def _claim(self) -> EnvironmentBuild | None:
+        # Most looks find nothing: a read takes no lock that a writer would wait for.
+        waiting = await self.shared.store.read(
+            lambda s: any(job.state is BuildState.QUEUED for job in jobs.recent(s, 200))
+        )
+        if not waiting:
+            return None
+        return await self.shared.store.run(lambda s: jobs.claim(s, self.limits))
+
+    def _begin(self, job: EnvironmentBuild) -> None:
+        task = asyncio.create_task(self._carry_out(job), name=f"build-{job.id}")
+        self._tasks[job.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(job.id, None))
+
+    async def _tidy(self) -> None:
+        if time.monotonic() - self._tidied < TIDY:
+            return
+        self._tidied = time.monotonic()
+        old = await self.shared.store.run(lambda s: jobs.forget(s, KEEP_JOBS))
+        for job_id in old:
+            folder = self.builders.folder(job_id)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    # -- one job ------------------------------------------------------------------------------
+
+    async def _carry_out(self, job: EnvironmentBuild) -> None:
+        outcome: Outcome = "failure"
+        state, message, version, digest = BuildState.FAILED, "", None, ""
+        try:
+            version, digest = await self._do(job)
+            state, outcome = BuildState.DONE, "success"
+        except Cancelled:
+            state, message = BuildState.CANCELLED, ""
+        except BuildFailed as error:
+            message = str(error)
+        except SpawnerError as error:
+            message = error.sentence()
+        except (StoreError, OSError) as error:
+            self.log.error("build %s: %s", job.id, error)
+            message = f"The build could not go on: {error}. Tell an administrator."
+        except Exception:
+            self.log.exception("build %s", job.id)
+            message = "Something went wrong in the hub. Tell an administrator the time."
+        self._record(job, outcome, message, version, digest)
+        while True:
+            try:
+                await self.shared.store.run(lambda s: jobs.end(s, job.id, state, message, version))
+                return
+            except jobs.JobMoveError as error:
+                self.log.warning("%s", error)
+                return
+            except StoreError as error:
+                self.log.error("build %s cannot be ended yet: %s", job.id, error)
+                await asyncio.sleep(5)
+
+    async def _do(self, job: EnvironmentBuild) -> tuple[str | None, str]:
+        """Version and lock digest of what came of a job."""
+        tier = jobs.tier_of(job)
+        who = await self._requester(job, tier)
+        await self.builders.say(job, 1, "")
+        if tier.kind is Kind.IMAGE:
+            return await self._make_image(job)
+        if tier.kind is Kind.PERSONAL:
+            await self._ensure_home(who)
+        await self.folders.ensure([tier])
+        used = await usage.users_of(self.shared.engine, self.shared.site_id, tier, job.name)
+        if job.action == "delete":
+            return await self._delete(job, tier, who, used)
+        locked = await self._lock(job)
+        payload = self._payload(job, tier, who) | {
+            "lock": locked["lock"],
+            "sources": locked["sources"],
+            "in_use": sorted(set().union(*used.values()) - {""}),
+            "keep": self.shared.site.environments.keep,
+        }
+        built = await self.builders.run(job, self._as_person("install", payload, tier, who))
+        version = str(built["version"])[:64]
+        await self.shared.store.run(
+            lambda s: shelf.record(
+                s,
+                tier,
+                job.name,
+                version,
+                built_by=job.requested_by,
+                created_at=utcnow(),
+                facts=_facts(job, built, locked["lock"]),
+                kept=set(built.get("kept") or ()),
+            )
+        )
+        return version, str(built.get("lock_digest") or "")
+
+    async def _delete(
+        self, job: EnvironmentBuild, tier: Tier, who: Requester, used: dict[str, set[str]]
+    ) -> tuple[None, str]:
+        if used:
+            raise NotAvailable(
+                "environment_in_use",
+                N_(
+                    "“{name}” is in use by {users}. It can be deleted when their kernels and "
+                    "programs that run in it have ended."
+                ),
+                {"name": job.name, "users": ", ".join(sorted(used))},
+            )
+        payload = self._payload(job, tier, who)
+        await self.builders.run(job, self._as_person("delete", payload, tier, who))
+        await self.shared.store.run(lambda s: shelf.remove(s, tier, job.name))
+        return None, ""
+
+    async def _lock(self, job: EnvironmentBuild) -> dict[str, Any]:
+        """The packages, chosen once for a job however often it is taken up."""
+        kept = self.builders.folder(job.id) / "locked.json"
+        with suppress(OSError, ValueError):
+            found: dict[str, Any] = json.loads(await asyncio.to_thread(kept.read_bytes))
+            return found
+        payload = self._payload(job, jobs.tier_of(job), None) | {"lock": job.lock}
+        mounts = self._data("channel", "cache")
+        locked = await self.builders.run(job, Work("lock", payload, SERVICE, mounts))
+        await asyncio.to_thread(write, kept, json.dumps(locked))
+        return locked
+
+    async def _make_image(self, job: EnvironmentBuild) -> tuple[str, str]:
+        """Build an image as `make up` does: with Docker's socket, for an administrator."""
+        machine = Machine.from_environment(self.shared.site_id)
+        files = {
+            f"environments/{job.name}/environment.yml": job.spec,
+            **({f"environments/{job.name}/labcommons.yml": job.words} if job.words else {}),
+            **({f"environments/{job.name}/pixi.lock": job.lock} if job.lock else {}),
+        }
+        mounts = self._data("channel", "cache", "locks", "store", "versions", "logs")
+        mounts.append(Mount(machine.socket, "/var/run/docker.sock", read_only=False))
+        pgpass = self.shared.host_data / "secrets" / "pgpass"
+        mounts.append(Mount(str(pgpass), "/run/labcommons/pgpass"))
+        work = Work(
+            "image",
+            self._payload(job, jobs.tier_of(job), None),
+            Account(SHARED_OWNER, SHARED_OWNER, (machine.group,)),
+            mounts,
+            network=machine.network,
+            env=machine.variables,
+            files=files,
+        )
+        built = await self.builders.run(job, work)
+        return str(built["version"])[:64], str(built.get("lock_digest") or "")
+
+    # -- who and where --------------------------------------------------------------------------
+
+    async def _requester(self, job: EnvironmentBuild, tier: Tier) -> Requester:
+        """Who asked, with the rights of this moment. Raises NotAllowed."""
+        if job.requested_by == ADMINISTRATOR:
+            who = Requester(Person(ADMINISTRATOR, admin=True), None)
+        else:
+            found = await self.identify(job.requested_by)
+            if found is None:
+                raise NotAllowed(
+                    "not_admitted",
+                    N_("The directory does not admit “{user}” any more."),
+                    {"user": job.requested_by},
+                )
+            who = found
+        check_change(who.person, tier)
+        if job.origin:
+            source = str(job.origin.get("source"))
+            owner = str(job.origin.get("owner") or who.person.name)
+            check_see(who.person, parse_source(source, owner))
+        if tier.kind in (Kind.TEAM, Kind.COURSE) and tier not in owners(self.shared.site):
+            raise NotAllowed(
+                "tier_gone",
+                N_("“{tier}” is not in the site file any more. Ask an administrator."),
+                {"tier": tier.source},
+            )
+        return who
+
+    def _as_person(self, name: str, payload: dict[str, Any], tier: Tier, who: Requester) -> Work:
+        """A work with the numbers of whoever asked, and no more folders than it needs."""
+        account, host = self._account(tier, who), self.shared.host_data
+        mounts = [
+            Mount(str(host / "channel"), str(DATA / "channel")),
+            Mount(str(host / tier.folder), str(tier.mount), read_only=False),
+        ]
+        if account == SERVICE:
+            return Work(name, payload, account, [*mounts, *self._data("cache")])
+        assert who.identity is not None
+        home = Tier(Kind.PERSONAL, who.identity.name)
+        if tier != home:  # for the packages that are kept there
+            mounts.append(Mount(str(host / home.folder), str(home.mount), read_only=False))
+        cache = {"cache": str(home.mount / HOME_CACHE)}
+        return Work(name, payload | cache, account, mounts, home=str(home.mount))
+
+    def _data(self, *names: str) -> list[Mount]:
+        """Folders of the data folder, to write to."""
+        return [
+            Mount(str(self.shared.host_data / name), str(DATA / name), read_only=False)
+            for name in names
+        ]
+
+    def _account(self, tier: Tier, who: Requester) -> Account:
+        """The numbers that a builder runs with: what decides what it may write."""
+        if tier.kind is Kind.SHARED or who.identity is None:
+            return SERVICE
+        me = who.identity
+        own = {*me.gids, *group_ids(self.shared.site, who.person)}
+        if tier.kind is Kind.PERSONAL:
+            return Account(me.uid, me.gid, tuple(sorted(own)))
+        # Files that are made belong to the members' group.
+        members = owners(self.shared.site)[tier].members
+        return Account(me.uid, members, tuple(sorted({*own, me.gid} - {members})))
+
+    def _payload(self, job: EnvironmentBuild, tier: Tier, who: Requester | None) -> dict[str, Any]:
+        """What every work is told."""
+        # Without logins: who asks for a build could read what the builder can.
+        settings = self.shared.site.environments.model_copy(update={"credentials": {}})
+        return {
+            "name": job.name,
+            "spec": job.spec,
+            "words": job.words,
+            "source": tier.source,
+            "environments": "" if tier.kind is Kind.IMAGE else str(tier.environments),
+            "umask": "027" if who is not None and tier.kind is not Kind.SHARED else "022",
+            "settings": settings.model_dump(mode="json"),
+            "channel": str(DATA / "channel"),
+            "cache": str(DATA / "cache"),
+        }
+
+    async def _ensure_home(self, who: Requester) -> None:
+        if who.identity is None:
+            raise NotAllowed(
+                "no_home", N_("A personal environment needs a person; name one with --user.")
+            )
+        data = self.shared
+        homes = Homes(
+            data.engine, data.site_id, data.data / "homes", data.host_data / "homes",
+            data.builder_image,
+        )  # fmt: skip
+        await homes.ensure(who.identity)
+
+    def _record(
+        self,
+        job: EnvironmentBuild,
+        outcome: Outcome,
+        reason: str,
+        version: str | None,
+        digest: str,
+    ) -> None:
+        action = {"publish": "environment-publish", "promote": "environment-promote",
+                  "delete": "environment-delete"}.get(job.action, "environment-build")  # fmt: skip
+        details = {
+            "build": job.id,
+            "tier": jobs.tier_of(job).source,
+            "environment": job.name,
+            "version": version,
+            "lock_digest": digest,
+            "origin": job.origin,
+        }
+        self.audit.record(
+            make_event(
+                action,
+                outcome,
+                user=job.requested_by or "administrator",
+                address=job.address,
+                reason=reason[:200],
+                details={key: value for key, value in details.items() if value},
+            )
+        )
+
+
+def _facts(job: EnvironmentBuild, built: Mapping[str, Any], lock: str) -> dict[str, Any]:
+    """What a builder reported, each of the type that the table wants: it is a person's word."""
+    packages = built.get("packages")
+    kernels, findings, exports = (built.get(key) for key in ("kernels", "findings", "exports"))
+    return {
+        "python": str(built["python"])[:32] if built.get("python") else None,
+        "lock_digest": str(built.get("lock_digest") or "")[:80],
+        "size": size if isinstance(size := built.get("size"), int) else 0,
+        "spec": job.spec,
+        "words": job.words,
+        "lock": lock,
+        "packages": [
+            {key: str(item.get(key) or "")[:200] for key in ("name", "version", "channel")}
+            for item in (packages if isinstance(packages, list) else [])
+            if isinstance(item, dict)
+        ],
+        "kernels": kernels if isinstance(kernels, dict) else {},
+        "findings": [item for item in findings if isinstance(item, dict)]
+        if isinstance(findings, list)
+        else [],
+        "origin": job.origin,
+        "exports": {
+            str(key)[:32]: value
+            for key, value in (exports if isinstance(exports, dict) else {}).items()
+            if isinstance(value, str)
+        },
+    }
