@@ -14,7 +14,7 @@ COMMANDS = {
     "gpu": "spawner.gpu.cli:gpu",
     "hub": "hub_ext.app:hub",
     "console": "hub_ext.console.app:console",
-    "kernels": "kernels.service:kernels",
+    "kernels": "kernels.service.app:kernels",
     "ldap": "hub_ext.directory.cli:ldap",
     "site": "hub_ext.admin_cli:site",
     "store": "hub_ext.admin_cli:store",

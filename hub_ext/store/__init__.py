@@ -7,10 +7,12 @@ from hub_ext.store.models import (
     DirectoryPerson,
     EnvironmentVersion,
     GpuDevice,
-    Kernel,
+    KernelUsage,
     Lease,
     LeaseDevice,
     LeaseState,
+    RegisteredEnvironment,
+    RegistrySource,
 )
 
 __all__ = [
@@ -19,10 +21,12 @@ __all__ = [
     "DirectoryPerson",
     "EnvironmentVersion",
     "GpuDevice",
-    "Kernel",
+    "KernelUsage",
     "Lease",
     "LeaseDevice",
     "LeaseState",
+    "RegisteredEnvironment",
+    "RegistrySource",
     "Store",
     "StoreError",
 ]

@@ -1,0 +1,152 @@
+"""The store's side of the registry: the catalog in, environments and sources in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from hub_ext.store import EnvironmentVersion, RegisteredEnvironment, RegistrySource
+from kernels.service.entries import CatalogRow, Entry, KernelEntry, Key, State
+
+
+def catalog_stamp(session: Session) -> tuple[Any, ...]:
+    """What changes when a version is built or removed; cheap enough to ask every second."""
+    row = session.execute(
+        select(
+            func.count(EnvironmentVersion.id),
+            func.max(EnvironmentVersion.id),
+            func.max(EnvironmentVersion.created_at),
+        )
+    ).one()
+    return tuple(row)
+
+
+def read_catalog(session: Session) -> list[CatalogRow]:
+    """All built environments, by name and version; without their long lists of packages."""
+    rows = session.execute(
+        select(
+            EnvironmentVersion.name,
+            EnvironmentVersion.version,
+            EnvironmentVersion.prefix,
+            EnvironmentVersion.python,
+            EnvironmentVersion.kernelspecs,
+            EnvironmentVersion.words,
+        ).order_by(EnvironmentVersion.name, EnvironmentVersion.version)
+    )
+    return [CatalogRow(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class KnownSource:
+    """What the store remembers of one source."""
+
+    device: str
+    state: State
+    reason: str
+    since: datetime
+
+
+def read_entries(session: Session) -> list[tuple[Entry, datetime]]:
+    """All environments as the last pass left them, and when each was seen.
+
+    Their kernels come without kernel.json.
+    """
+    return [
+        (
+            Entry(
+                row.source,
+                row.environment,
+                row.version,
+                row.label,
+                row.prefix,
+                row.python,
+                _state(row.state),
+                row.reason,
+                row.words,
+                tuple(
+                    KernelEntry(kernel["name"], kernel["display_name"], kernel["language"])
+                    for kernel in row.kernels
+                ),
+            ),
+            row.last_seen,
+        )
+        for row in session.scalars(select(RegisteredEnvironment))
+    ]
+
+
+def read_sources(session: Session) -> dict[str, KnownSource]:
+    """All sources on disk as the last pass left them."""
+    return {
+        row.source: KnownSource(row.device, _state(row.state), row.reason, row.since)
+        for row in session.scalars(select(RegistrySource))
+    }
+
+
+def _state(text: str) -> State:
+    try:
+        return State(text)
+    except ValueError:
+        return State.BROKEN
+
+
+def write_entries(
+    session: Session, changed: Sequence[Entry], removed: Sequence[Key], now: datetime
+) -> None:
+    """Write what changed and delete what is gone; harmless to repeat."""
+    sources = {entry.source for entry in changed} | {key[0] for key in removed}
+    rows = {
+        (row.source, row.environment, row.version): row
+        for row in session.scalars(
+            select(RegisteredEnvironment).where(RegisteredEnvironment.source.in_(sources))
+        )
+    }
+    for key in removed:
+        if row := rows.pop(key, None):
+            session.delete(row)
+    for entry in changed:
+        row = rows.get(entry.key)
+        if row is None:
+            row = RegisteredEnvironment(
+                source=entry.source,
+                environment=entry.environment,
+                version=entry.version,
+                first_seen=now,
+                last_seen=now,
+            )
+            session.add(row)
+        row.label, row.prefix, row.python = entry.label, entry.prefix, entry.python
+        row.state, row.reason, row.words = entry.state.value, entry.reason, dict(entry.words)
+        row.kernels = [
+            {"name": kernel.name, "display_name": kernel.display_name, "language": kernel.language}
+            for kernel in entry.kernels
+        ]
+        if entry.state is not State.UNAVAILABLE:
+            row.last_seen = now
+
+
+def write_sources(session: Session, sources: Mapping[str, KnownSource]) -> None:
+    """Write the sources; those not named stay, as their folders may come back."""
+    for name, source in sources.items():
+        row = session.get(RegistrySource, name)
+        if row is None:
+            row = RegistrySource(source=name)
+            session.add(row)
+        row.device, row.state, row.reason = source.device, source.state.value, source.reason
+        row.since = source.since
+
+
+def touch(session: Session, sources: Iterable[str], now: datetime) -> None:
+    """Note that all environments of these sources were seen, but for those that are lost."""
+    session.execute(
+        update(RegisteredEnvironment)
+        .where(
+            RegisteredEnvironment.source.in_(list(sources)),
+            RegisteredEnvironment.state != State.UNAVAILABLE.value,
+        )
+        .values(last_seen=now)
+    )
