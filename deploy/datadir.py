@@ -6,6 +6,7 @@ whoever may use Docker; imports nothing of this package for that reason.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
@@ -13,16 +14,21 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-# Folder -> mode. homes and kernels are entered by users' servers, tls by whoever needs ca.crt.
+# Folder -> mode. Users' servers see homes, teams, courses, shared, kernels and the packages in
+# cache, each only what is mounted; tls is entered by whoever needs ca.crt.
 FOLDERS = {
+    "builds": 0o750,
     "cache": 0o755,
     "channel": 0o755,
+    "courses": 0o755,
     "homes": 0o755,
     "hub": 0o700,
     "store": 0o700,
     "kernels": 0o755,
     "locks": 0o755,
     "secrets": 0o700,
+    "shared": 0o755,
+    "teams": 0o755,
     "tls": 0o755,
 }
 # The hub wants its cookie secret and its crypt key as 32 bytes in hex; the others are opaque.
@@ -35,6 +41,10 @@ SECRETS = (
     "postgres-password",
     "proxy-token",
 )
+# What this machine's builders need to know (proxies, package indexes), for the hub: an address
+# may have a password in it, so it is a secret, too. Written anew each time.
+BUILD_ENVIRONMENT = "build-environment"
+BUILD_SETTINGS = "LABCOMMONS_BUILD_SETTINGS"
 
 
 def prepare(data: Path, owner: int) -> list[str]:
@@ -53,11 +63,25 @@ def prepare(data: Path, owner: int) -> list[str]:
     # What PostgreSQL's clients read; it only repeats the secret before it.
     password = (vault / "postgres-password").read_text("ascii").strip()
     _make_secret(vault / "pgpass", f"db:5432:*:labcommons:{password}\n")
-    for name in (*SECRETS, "pgpass"):
+    _replace(vault / BUILD_ENVIRONMENT, json.dumps(_build_settings()))
+    for name in (*SECRETS, "pgpass", BUILD_ENVIRONMENT):
         if (vault / name).stat().st_size == 0:
             raise ValueError(f"secret {name} is empty: delete the file to have a new one made")
         _own(vault / name, owner, 0o600)
     return made
+
+
+def _build_settings() -> dict[str, str]:
+    """The variables whose names are listed in BUILD_SETTINGS, as far as there are such."""
+    names = os.environ.get(BUILD_SETTINGS, "").split()
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def _replace(path: Path, text: str) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(name, path)
 
 
 def _make_secret(path: Path, text: str = "") -> bool:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deploy import base, engine, images, settings
+from deploy import base, datadir, engine, images, settings
 from deploy.engine import CACHE, Engine
 from deploy.settings import ROOT, Settings
 from deploy.shell import CommandFailed, Failure, output
@@ -121,9 +121,12 @@ def _logs(site: Settings) -> Path:
 
 def _data_folder(docker: Engine, site: Settings, step: Step) -> None:
     # In a container, as root there: whoever may use Docker need not be root here.
+    passed_on = [name for name in images.PASSED_ON + images.PROXIES if name in os.environ]
     step.run(
         [
             *("docker", "run", "--rm", "--network=none", "--user=0:0", "--entrypoint=python3"),
+            f"--env={datadir.BUILD_SETTINGS}={' '.join(passed_on)}",
+            *(f"--env={name}" for name in passed_on),
             f"--volume={site.data}:/data",
             f"--volume={ROOT / 'deploy' / 'datadir.py'}:/datadir.py:ro",
             *("labcommons/hub", "/datadir.py", "/data", str(OWNER)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 from jupyterhub.app import JupyterHub
 from sqlalchemy.orm import Session
 
+from hub_ext.audit import AuditTrail
 from hub_ext.store import StoreError
 from spawner.errors import SpawnerError
 from spawner.gpu import ledger
@@ -18,6 +20,8 @@ from spawner.gpu.inventory import InventoryError, read_inventory
 from spawner.reconcile import Reconciler, Server
 from spawner.resources import Resources
 from spawner.spawner import LabSpawner
+from spawner.tiers.people import Requester, identity_of, person_in
+from spawner.tiers.runner import Runner
 
 CONFIG_FILE = "/etc/labcommons/jupyterhub_config.py"
 RECONCILE_INTERVAL = 30  # seconds
@@ -69,7 +73,18 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
             await reconciler.once()
         except (SpawnerError, StoreError) as error:
             self.log.error("reconcile: %s", error)
-        for work in (reconciler.forever(RECONCILE_INTERVAL), self._keep_routes()):
+        builds = Runner(
+            shared,
+            self._requester,
+            AuditTrail(shared.data / "hub" / "audit.jsonl"),
+            self.log,
+            _build_settings(),
+        )
+        for work in (
+            reconciler.forever(RECONCILE_INTERVAL),
+            self._keep_routes(),
+            builds.forever(),
+        ):
             task = asyncio.create_task(work)
             self._background.add(task)
             task.add_done_callback(self._background_ended)
@@ -90,6 +105,19 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
             if spawner.active or spawner.pending or spawner._start_pending
         }
 
+    async def _requester(self, name: str) -> Requester | None:
+        """Somebody who asked for a build, as the directory says now; None for nobody."""
+        if name not in self.users:
+            return None
+        user = self.users[name]
+        fresh = await self.authenticator.refresh_user(user)
+        if not fresh:
+            return None
+        model = fresh if isinstance(fresh, dict) else {}
+        state = model.get("auth_state") or await user.get_auth_state() or {}
+        admin = user.admin if model.get("admin") is None else model["admin"]
+        return Requester(person_in(name, bool(admin), state), identity_of(name, state))
+
     async def _keep_routes(self) -> None:
         """A proxy that was restarted has no routes: give them back within seconds.
 
@@ -104,6 +132,19 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
                     await self.proxy.check_routes(self.users, self._service_map, routes)
             except Exception as error:
                 self.log.warning("proxy not checked: %s", error)
+
+
+def _build_settings() -> dict[str, str]:
+    """Variables of this machine that builders need: proxies and package indexes.
+
+    From a file, which `make up` writes: an address may have a password in it.
+    """
+    path = Path(os.environ.get("LABCOMMONS_SECRETS", "/run/labcommons")) / "build-environment"
+    try:
+        found = json.loads(path.read_text("utf-8") or "{}")
+    except FileNotFoundError:
+        return {}
+    return {str(key): str(value) for key, value in found.items()}
 
 
 @click.command()

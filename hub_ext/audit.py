@@ -32,6 +32,10 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "access-refused": ("authentication", "end"),
     "role-change": ("iam", "change"),
     "server-stopped": ("process", "end"),
+    "environment-build": ("package", "installation"),
+    "environment-publish": ("package", "installation"),
+    "environment-promote": ("package", "installation"),
+    "environment-delete": ("package", "deletion"),
 }
 _MAX_TEXT = 256
 _log = logging.getLogger("labcommons.audit")

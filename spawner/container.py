@@ -70,6 +70,8 @@ class ContainerSpec:
     registry: str | None  # on the Engine's machine
     network: str
     limits: Limits
+    # Folders of environments: (on the Engine's machine, in the container, read-only).
+    folders: Sequence[tuple[str, str, bool]] = ()
     gpus: GpuGrant | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     args: Sequence[str] = ()
@@ -125,9 +127,10 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
                     "Options": {},
                 }
             )
-    mounts = [_bind(spec.home, home, read_only=False)]
+    mounts = [bind(spec.home, home, read_only=False)]
     if spec.registry:
-        mounts.append(_bind(spec.registry, REGISTRY, read_only=True))
+        mounts.append(bind(spec.registry, REGISTRY, read_only=True))
+    mounts += [bind(*folder) for folder in spec.folders]
     return {
         "Image": spec.image,
         "Cmd": [START_COMMAND, *spec.args],
@@ -167,7 +170,8 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
     }
 
 
-def _bind(source: str, target: str, read_only: bool) -> dict[str, Any]:
+def bind(source: str, target: str, read_only: bool) -> dict[str, Any]:
+    """One bind mount as the Engine's API wants it."""
     return {
         "Type": "bind",
         "Source": source,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -186,6 +186,15 @@ class Engine:
                 return bytes(api.logs(name, tail=lines))[-20_000:].decode("utf-8", "replace")
             except NotFound:
                 return ""
+
+        return await self._call(work)
+
+    async def processes(self, name: str) -> Sequence[str]:
+        """The command lines of a running container's processes. They are the user's own words."""
+
+        def work(api: Any) -> Sequence[str]:
+            found = api.top(name, "-eo pid,args")
+            return [" ".join(row[1:]) for row in found.get("Processes") or []]
 
         return await self._call(work)
 

@@ -10,6 +10,8 @@ from hub_ext.site import Site, load_site
 from hub_ext.store import Store
 from spawner.engine import Engine
 
+BUILDER_IMAGE = "labcommons/builder:latest"
+
 
 @dataclass
 class Resources:
@@ -19,6 +21,7 @@ class Resources:
         site_id: the value of the label ``labcommons.site``.
         data: the data folder as this process sees it.
         host_data: the same folder on the Engine's machine.
+        builder_image: what builds environments, and makes folders.
     """
 
     site: Site
@@ -27,6 +30,7 @@ class Resources:
     site_id: str
     data: Path
     host_data: Path
+    builder_image: str = BUILDER_IMAGE
 
     @classmethod
     def from_environment(cls) -> Resources:
@@ -40,4 +44,5 @@ class Resources:
             os.environ.get("LABCOMMONS_SITE_ID", "labcommons"),
             data,
             Path(os.environ.get("LABCOMMONS_HOST_DATA", data)),
+            os.environ.get("LABCOMMONS_BUILDER_IMAGE", BUILDER_IMAGE),
         )

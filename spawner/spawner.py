@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,10 +37,15 @@ from spawner.container import (
 )
 from spawner.engine import ContainerState
 from spawner.environments import catalog
-from spawner.errors import NotAllowed, NotAvailable, SpawnerError
+from spawner.errors import NotAvailable, SpawnerError
 from spawner.gpu import ledger
 from spawner.homes import Homes
 from spawner.resources import Resources
+from spawner.tiers.condarc import condarc
+from spawner.tiers.folders import Folders
+from spawner.tiers.groups import group_ids
+from spawner.tiers.people import identity_of, person_in
+from spawner.tiers.rights import Person
 
 
 class Refusal(web.HTTPError):
@@ -173,19 +179,11 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             found = self.identity_hook(self, self._auth_state)
             assert isinstance(found, Identity)
             return found
-        try:
-            uid, gid = int(self._auth_state["uid"]), int(self._auth_state["gid"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise NotAllowed(
-                "no_uid",
-                N_(
-                    "The directory's account number of “{user}” is not known. Log out and in "
-                    "again; if that does not help, ask an administrator to set uidNumber."
-                ),
-                {"user": self.user.name},
-            ) from error
-        gids = tuple(int(g) for g in self._auth_state.get("gids", ()) if int(g) != gid)
-        return Identity(self.user.name, uid, gid, gids)
+        return identity_of(self.user.name, self._auth_state)
+
+    def _person(self) -> Person:
+        """Whose environments there are to be seen in this server."""
+        return person_in(self.user.name, bool(self.user.admin), self._auth_state)
 
     # -- life -----------------------------------------------------------------------------
 
@@ -225,12 +223,24 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             choice.entry.image_id,
         )
         home = await homes.ensure(who)
+        person = self._person()
+        folders = Folders(
+            shared.engine,
+            shared.site,
+            shared.site_id,
+            shared.data,
+            shared.host_data,
+            choice.entry.image_id,
+        )
+        mounts = await folders.mounts_of(person)
+        numbers = {*who.gids, *group_ids(shared.site, person)} - {who.gid}
+        who = replace(who, gids=tuple(sorted(numbers)))
         self._say(
             30,
             N_("Starting a container with {environment}"),
             environment=f"{choice.entry.name}:{choice.entry.version}",
         )
-        body = create_body(self._spec(choice, who, home, grant))
+        body = create_body(self._spec(choice, who, home, grant, mounts))
         self.container_ref = await shared.engine.create(name, body)
         await shared.engine.start(self.container_ref)
         if grant:
@@ -263,7 +273,12 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         return GpuGrant(lease.id, tuple(device.id for device in devices), simulated)
 
     def _spec(
-        self, choice: options.Choice, who: Identity, home: str, grant: GpuGrant | None
+        self,
+        choice: options.Choice,
+        who: Identity,
+        home: str,
+        grant: GpuGrant | None,
+        folders: list[tuple[str, str, bool]],
     ) -> ContainerSpec:
         shared, entry, servers = self.resources, choice.entry, self.resources.site.servers
         registry = Path("kernels", "image", entry.name, entry.version)
@@ -287,8 +302,13 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
                 parse_bytes(servers.shared_memory),
                 parse_bytes(servers.tmp),
             ),
+            folders=folders,
             gpus=grant,
-            env=self.get_env() | {"JUPYTER_IMAGE_SPEC": entry.image},
+            env=self.get_env()
+            | {
+                "JUPYTER_IMAGE_SPEC": entry.image,
+                "LABCOMMONS_CONDARC": condarc(shared.site.environments, self._person().tiers),
+            },
             args=self.get_args(),
         )
 

@@ -15,14 +15,14 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from hub_ext import pages
-from hub_ext.console import handlers
+from hub_ext.console import environments, handlers
 from hub_ext.site import Site, load_site
 from hub_ext.store import Store
 
 PORT = 8083
 PREFIX = "/services/labcommons/"
 SERVICE = "labcommons"
-MAX_BODY = 64 * 1024  # bytes; nothing is sent here
+MAX_BODY = 2 * 2**20  # bytes; the largest is an environment.yml in JSON
 _PACKAGE = Path(__file__).parent
 _STATIC = _PACKAGE.parent / "static"
 
@@ -53,8 +53,9 @@ def make_hub_auth() -> HubOAuth:
     )
 
 
-def make_app(site: Site, store: Store, hub_auth: HubOAuth) -> Application:
-    """The application, for a site, its store and a way to ask the hub."""
+def make_app(site: Site, store: Store, hub_auth: HubOAuth, data: Path | None = None) -> Application:
+    """The application, for a site, its store, a way to ask the hub, and the data folder."""
+    data = data or Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
     templates = Environment(
         loader=FileSystemLoader([_PACKAGE / "templates", *pages.template_paths]),
         autoescape=True,
@@ -69,7 +70,7 @@ def make_app(site: Site, store: Store, hub_auth: HubOAuth) -> Application:
             (f"{prefix}oauth_callback", handlers.Callback, shared),
             (f"{prefix}api/v1/gpus", handlers.GpusApi, shared),
             (f"{prefix}api/v1/leases", handlers.LeasesApi, shared),
-            (f"{prefix}api/v1/environments", handlers.EnvironmentsApi, shared),
+            *environments.routes(prefix, shared, site, data),
             (f"{prefix}openapi.json", handlers.OpenApi, shared),
             (f"{prefix}health", handlers.Health, shared),
             (f"{prefix}static/([a-z]+\\.(?:css|js|svg))", handlers.Static, {"path": str(_STATIC)}),

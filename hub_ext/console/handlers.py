@@ -95,7 +95,8 @@ class Base(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         self._hub_auth_user_cache = model
         if model is None:
             return None
-        return Viewer(str(model["name"]), bool(model.get("admin")))
+        groups = tuple(str(group) for group in model.get("groups") or ())
+        return Viewer(str(model["name"]), bool(model.get("admin")), groups)
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Read from the store. Raises HTTPError 503 where that fails."""
@@ -235,15 +236,6 @@ class LeasesApi(Api):
         """Leases that the viewer may see."""
         viewer = self.viewer
         self.reply(await self.read(lambda session: views.leases(session, viewer)))
-
-
-class EnvironmentsApi(Api):
-    """``GET api/v1/environments``."""
-
-    async def get(self) -> None:
-        """Environments, with words in the language of the request."""
-        lang = language_of(self)
-        self.reply(await self.read(lambda session: views.environments(session, lang)))
 
 
 class OpenApi(Api):

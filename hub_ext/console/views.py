@@ -21,6 +21,7 @@ class Viewer:
 
     name: str
     admin: bool
+    groups: tuple[str, ...] = ()
 
 
 def gpus(session: Session) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Our own database: the one place with SQL."""
 
 from hub_ext.store.database import Store, StoreError
+from hub_ext.store.environments import BuildState, EnvironmentBuild, TierEnvironment
 from hub_ext.store.models import (
     Base,
     DirectoryFailures,
@@ -17,8 +18,10 @@ from hub_ext.store.models import (
 
 __all__ = [
     "Base",
+    "BuildState",
     "DirectoryFailures",
     "DirectoryPerson",
+    "EnvironmentBuild",
     "EnvironmentVersion",
     "GpuDevice",
     "KernelUsage",
@@ -29,4 +32,5 @@ __all__ = [
     "RegistrySource",
     "Store",
     "StoreError",
+    "TierEnvironment",
 ]

@@ -146,6 +146,23 @@ class EnvironmentVersion(Base):
     # kernel.json contents by the kernel's own name, as found in the prefix.
     kernelspecs: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    tag: Mapped[str | None] = mapped_column(String(64))  # semantic version
+    revision: Mapped[str | None] = mapped_column(String(64))  # of the folder's repository
+    size: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes of the prefix
+    cuda: Mapped[str | None] = mapped_column(String(32))
+    gpu: Mapped[str] = mapped_column(String(16), default="none")  # none, optional, required
+    # Teams and courses whose members may use it; empty lists: everyone.
+    access: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    # What the site's rules said when it was built.
+    findings: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    # What an administrator decided since; a new build of the same version leaves it.
+    pinned: Mapped[bool] = mapped_column(Boolean, default=False)
+    deprecated_at: Mapped[datetime | None] = mapped_column(DateTime)
+    deprecated_reason: Mapped[str | None] = mapped_column(String(500))
+    withdrawn_at: Mapped[datetime | None] = mapped_column(DateTime)
+    withdrawn_reason: Mapped[str | None] = mapped_column(String(500))
+    # True while its folder is not among the site's environments.
+    removed: Mapped[bool] = mapped_column(Boolean, default=False)
 
     __table_args__ = (Index("uq_environment_versions", "name", "version", unique=True),)
 
@@ -168,8 +185,8 @@ class RegisteredEnvironment(Base):
     python: Mapped[str | None] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(String(1000))
-    # {"en": …} or so: title, and what is known of a version's end.
-    words: Mapped[dict[str, Any]] = mapped_column(JSON)
+    # title (a text, or texts by language), deprecated (a date), access (sources; none: everybody).
+    facts: Mapped[dict[str, Any]] = mapped_column(JSON)
     kernels: Mapped[list[dict[str, str]]] = mapped_column(JSON)  # name, display_name, language
     first_seen: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
     last_seen: Mapped[datetime] = mapped_column(DateTime, default=utcnow)

@@ -73,7 +73,8 @@ Key = tuple[str, str, str]
 class Entry:
     """One environment of one source. ``reason`` says why it is not healthy and what to do.
 
-    ``words`` may have ``title`` (a text, or texts by language) and ``deprecated`` (a date).
+    ``facts`` may have ``title`` (a text, or texts by language), ``deprecated`` (a date) and
+    ``access`` (the sources whose people may use it; without it everybody may).
     """
 
     source: str
@@ -84,7 +85,7 @@ class Entry:
     python: str | None
     state: State
     reason: str = ""
-    words: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     kernels: tuple[KernelEntry, ...] = ()
 
     @property
@@ -110,6 +111,9 @@ class CatalogRow:
     python: str | None
     kernelspecs: Mapping[str, Any]
     words: Mapping[str, Any] = field(default_factory=dict)
+    access: Mapping[str, Any] = field(default_factory=dict)
+    deprecated: datetime | None = None
+    withdrawn: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class Found:
 
     environment: Environment
     version: str = LIVE
-    words: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -159,7 +163,9 @@ def from_catalog(row: CatalogRow) -> tuple[Entry | None, list[str]]:
         for name, (own_name, spec) in zip(names, checked, strict=True)
     )
     state, reason = State.HEALTHY, ""
-    if not kernels:
+    if row.withdrawn is not None:
+        state, reason = State.WITHDRAWN, f"{row.withdrawn}; choose another version"
+    elif not kernels:
         state = State.BROKEN if problems else State.NO_KERNEL
         reason = "; ".join(problems) or "no kernel is installed in it; build it with ipykernel"
     entry = Entry(
@@ -170,11 +176,25 @@ def from_catalog(row: CatalogRow) -> tuple[Entry | None, list[str]]:
         prefix,
         python,
         state,
-        reason[:_MAX_REASON],
-        row.words if isinstance(row.words, Mapping) else {},
+        _one_line(reason)[:_MAX_REASON],
+        _facts_of(row),
         kernels,
     )
     return entry, problems
+
+
+def _facts_of(row: CatalogRow) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if isinstance(row.words, Mapping) and isinstance(row.words.get("title"), str | Mapping):
+        facts["title"] = row.words["title"]
+    if row.deprecated is not None:
+        facts["deprecated"] = row.deprecated.date().isoformat()
+    access = [
+        f"{kind}-{name}" for kind in ("team", "course") for name in row.access.get(f"{kind}s") or ()
+    ]
+    if access:
+        facts["access"] = sorted(access)
+    return facts
 
 
 def _is_folder(name: str) -> bool:
@@ -242,7 +262,7 @@ def _entry(found: Found, kernels: list[KernelEntry]) -> Entry:
         place.python,
         state,
         _one_line(reason)[:_MAX_REASON],
-        found.words,
+        found.facts,
         tuple(sorted(kernels, key=lambda kernel: kernel.name)),
     )
 

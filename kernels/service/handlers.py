@@ -141,7 +141,7 @@ class Environments(_Api):
             for entry in self.visible()
             if source in ("", entry.source)
             and state in ("", entry.state.value)
-            and search.finds(entry, str(entry.words.get("title") or ""))
+            and search.finds(entry, str(entry.facts.get("title") or ""))
         ]
         last_used = await self.last_used()
         self.reply(

@@ -64,7 +64,7 @@ def sections(
     """The page's contents: ``sections``, how many environments fit, and how many are shown."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for entry in entries:
-        title = words_in(entry.words.get("title") or "", lang)
+        title = words_in(entry.facts.get("title") or "", lang)
         if search.finds(entry, title):
             versions = found.setdefault(entry.source, {}).setdefault(entry.environment, [])
             versions.append(_version(entry, title, last_used.get(entry.key), translate))
@@ -98,7 +98,7 @@ def sections(
 def _version(
     entry: Entry, title: str, last_used: datetime | None, translate: Gettext
 ) -> dict[str, Any]:
-    deprecated = entry.words.get("deprecated")
+    deprecated = entry.facts.get("deprecated")
     return {
         "version": entry.version,
         "title": title if title != entry.environment else "",

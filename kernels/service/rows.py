@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
 from hub_ext.store import EnvironmentVersion, RegisteredEnvironment, RegistrySource
@@ -21,6 +21,11 @@ def catalog_stamp(session: Session) -> tuple[Any, ...]:
             func.count(EnvironmentVersion.id),
             func.max(EnvironmentVersion.id),
             func.max(EnvironmentVersion.created_at),
+            func.max(EnvironmentVersion.deprecated_at),
+            func.max(EnvironmentVersion.withdrawn_at),
+            func.count(EnvironmentVersion.deprecated_at),
+            func.count(EnvironmentVersion.withdrawn_at),
+            func.sum(case((EnvironmentVersion.removed, 1), else_=0)),
         )
     ).one()
     return tuple(row)
@@ -28,17 +33,42 @@ def catalog_stamp(session: Session) -> tuple[Any, ...]:
 
 def read_catalog(session: Session) -> list[CatalogRow]:
     """All built environments, by name and version; without their long lists of packages."""
+    table = EnvironmentVersion
     rows = session.execute(
         select(
-            EnvironmentVersion.name,
-            EnvironmentVersion.version,
-            EnvironmentVersion.prefix,
-            EnvironmentVersion.python,
-            EnvironmentVersion.kernelspecs,
-            EnvironmentVersion.words,
-        ).order_by(EnvironmentVersion.name, EnvironmentVersion.version)
+            table.name,
+            table.version,
+            table.prefix,
+            table.python,
+            table.kernelspecs,
+            table.words,
+            table.access,
+            table.deprecated_at,
+            table.withdrawn_at,
+            table.withdrawn_reason,
+            table.removed,
+        ).order_by(table.name, table.version)
     )
-    return [CatalogRow(*row) for row in rows]
+    return [
+        CatalogRow(
+            row.name,
+            row.version,
+            row.prefix,
+            row.python,
+            row.kernelspecs,
+            row.words,
+            row.access,
+            row.deprecated_at,
+            _withdrawn(row),
+        )
+        for row in rows
+    ]
+
+
+def _withdrawn(row: Any) -> str | None:
+    if row.withdrawn_at:
+        return row.withdrawn_reason or "withdrawn"
+    return "removed from the site's environments" if row.removed else None
 
 
 @dataclass(frozen=True)
@@ -67,7 +97,7 @@ def read_entries(session: Session) -> list[tuple[Entry, datetime]]:
                 row.python,
                 _state(row.state),
                 row.reason,
-                row.words,
+                row.facts,
                 tuple(
                     KernelEntry(kernel["name"], kernel["display_name"], kernel["language"])
                     for kernel in row.kernels
@@ -120,7 +150,7 @@ def write_entries(
             )
             session.add(row)
         row.label, row.prefix, row.python = entry.label, entry.prefix, entry.python
-        row.state, row.reason, row.words = entry.state.value, entry.reason, dict(entry.words)
+        row.state, row.reason, row.facts = entry.state.value, entry.reason, dict(entry.facts)
         row.kernels = [
             {"name": kernel.name, "display_name": kernel.display_name, "language": kernel.language}
             for kernel in entry.kernels

@@ -130,15 +130,15 @@ def _stamps(prefix: str) -> _Stamps:
 def _with_extras(environment: Environment) -> Found:
     prefix = environment.place.prefix
     stamp = _read_stamp(prefix)
-    words = {
+    facts = {
         name: stamp[name] for name in ("title", "deprecated") if isinstance(stamp.get(name), str)
     }
     if isinstance(title := stamp.get("title"), Mapping):
-        words["title"] = {str(lang): text for lang, text in title.items() if isinstance(text, str)}
+        facts["title"] = {str(lang): text for lang, text in title.items() if isinstance(text, str)}
     return Found(
         environment,
         _version(prefix, stamp),
-        words,
+        facts,
         environment_variables(prefix) if environment.kernels else {},
     )
 

@@ -1,4 +1,4 @@
-"""From a checked spec to a row of the catalog, in six steps; each can fail, none leaves a mess.
+"""From a checked spec to a row of the catalog; each step can fail, none leaves a mess.
 
 The newest version is replaced only by one that passed every check: image and row are
 written last, so what people start from is always whole.
@@ -6,32 +6,35 @@ written last, so what people start from is always whole.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hub_ext.site import Environments, words_in
 from hub_ext.store import Store
 from hub_ext.store.models import utcnow
-from spawner.environments import catalog, offline
+from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
-from spawner.environments.channel import OFFLINE_URL, Report, Source, choose
 from spawner.environments.errors import BuildError
 from spawner.environments.image import Images
-from spawner.environments.install import Staged, finish, install
-from spawner.environments.lock import Lock, committed_lock, kept_lock, kept_path, solve
+from spawner.environments.install import remove
+from spawner.environments.lock import Lock, committed_lock, kept_lock, kept_path
+from spawner.environments.logs import BuildLog
+from spawner.environments.maker import IMAGE_WEIGHTS, Locked, Made, Maker, alone, suffix
+from spawner.environments.progress import Meter, Report
 from spawner.environments.spec import EnvironmentSpec, load_spec
+from spawner.environments.stamp import FOLDER
 
 SERVER_IMAGE = "labcommons/server:latest"
 PREFIXES = "/opt/conda/envs"
-# Raise it when images are made differently: every environment gets a new version then.
-RECIPE = 1
-_STEPS = 6
+SOURCE = "image"
+_GIT_TIMEOUT = 10  # seconds
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,16 @@ class Places:
         return self.data / "locks"
 
     @property
+    def versions(self) -> Path:
+        """What each version was made from: ``<name>/<version>/``."""
+        return self.data / "versions"
+
+    @property
+    def logs(self) -> Path:
+        """What builds said."""
+        return self.data / "logs" / "environments"
+
+    @property
     def cache(self) -> Path:
         """What can be deleted at any time and is only slower to get again."""
         return self.data / "cache"
@@ -66,10 +79,9 @@ class Outcome:
 
 
 class Builder:
-    """Locks and builds the environments of one site.
+    """Locks and builds the image environments of one site.
 
-    ``report`` is told what happens, a line each time.
-    Every method raises BuildError, with cause and remedy.
+    ``report`` is told what happens. Every method raises BuildError, with cause and remedy.
     """
 
     def __init__(
@@ -85,16 +97,23 @@ class Builder:
         self.report, self.server_image = report, server_image
         self.images = images or Images()
 
-    def lock(self, name: str, update: bool = False) -> Lock:
+    def _maker(self) -> Maker:
+        return Maker(self.settings, self.places.channel, self.places.cache, self.report)
+
+    def lock(self, name: str, update: bool = False, target: Path | None = None) -> Lock:
         """The lock of an environment; made where there is none that answers its spec.
 
-        ``update`` makes it anew from what the channels have now.
+        ``update`` makes it anew from what the channels have now. ``target`` is where a new
+        one is written, by default under ``data/locks``.
         """
         spec = load_spec(self.places.environments / name)
         with self._alone(spec):
-            lock, _ = self._locked(spec, update)
-            self._step(spec, 2, f"locked {len(lock.packages)} packages in {lock.path}")
-            return lock
+            maker = self._maker()
+            meter = maker.meter(spec, IMAGE_WEIGHTS[:2])
+            target = target or kept_path(spec, self.places.locks)
+            locked = maker.lock(spec, target, update, meter)
+            meter.done(f"locked {len(locked.lock.packages)} packages in {locked.lock.path}")
+            return locked.lock
 
     def build(self, name: str, update: bool = False) -> Outcome:
         """The newest version of an environment; built where it is not there yet."""
@@ -108,65 +127,30 @@ class Builder:
         with self._alone(spec):
             if not update and (entry := self._built(spec, base)):
                 return Outcome(entry, is_new=False)
-            lock, sources = self._locked(spec, update)
-            if entry := self._usable(spec, lock, base):
-                return Outcome(entry, is_new=False)
-            staging = self.places.cache / "staging" / spec.name
-            try:
-                return Outcome(self._make(spec, lock, sources, base, staging), is_new=True)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+            with BuildLog(self.places.logs, spec.name, self.report) as log:
+                maker = Maker(self.settings, self.places.channel, self.places.cache, log.tell)
+                return self._build(spec, base, update, maker)
 
-    # The lock ------------------------------------------------------------------------------
-
-    def _locked(self, spec: EnvironmentSpec, update: bool) -> tuple[Lock, list[Source]]:
-        """Steps 1 and 2: where packages come from, and which ones."""
-        self._step(spec, 1, f"looking for {', '.join(spec.all_channels)}")
-        sources = choose(
-            spec.all_channels,
-            self.settings,
-            self.places.channel,
-            lambda message: self._step(spec, 0, message),
-        )
-        index = self._offline_index(spec, sources, update)
-        urls = tuple(dict.fromkeys(source.url for source in sources))
-        committed = committed_lock(spec)
-        if committed and committed.channels == urls and not update:
-            self._step(spec, 2, f"using {committed.path}")
-            return committed, sources
-        kept = kept_lock(spec, self.places.locks)
-        if kept and kept.channels == urls and kept.index_digest == index and not update:
-            self._step(spec, 2, f"using {kept.path}")
-            return kept, sources
-        self._step(
-            spec, 2, f"choosing versions of {len(spec.dependencies)} packages and their needs"
-        )
-        target = kept_path(spec, self.places.locks)
-        return solve(spec, sources, target, self.places.cache, index), sources
-
-    def _offline_index(self, spec: EnvironmentSpec, sources: Sequence[Source], update: bool) -> str:
-        if not any(source.is_offline for source in sources):
-            return ""
-        self.places.channel.mkdir(parents=True, exist_ok=True)
-        with _exclusive(self.places.channel / ".lock"):
-            offline.update(
-                self.places.channel,
-                self.places.cache,
-                spec,
-                lambda message: self._step(spec, 0, message),
-                refresh=update,
-            )
-            return offline.index_digest(self.places.channel) or ""
+    def _build(self, spec: EnvironmentSpec, base: str, update: bool, maker: Maker) -> Outcome:
+        meter = maker.meter(spec, IMAGE_WEIGHTS)
+        locked = maker.lock(spec, kept_path(spec, self.places.locks), update, meter)
+        if entry := self._usable(spec, locked.lock, base):
+            meter.done(f"{entry.image} is there already")
+            return Outcome(entry, is_new=False)
+        self._check_tag(spec, locked.lock)
+        staging = self.places.cache / "staging" / spec.name
+        try:
+            return Outcome(self._make(spec, locked, base, staging, maker, meter), is_new=True)
+        finally:
+            remove(staging)
 
     # What is built already -----------------------------------------------------------------
 
     def _built(self, spec: EnvironmentSpec, base: str) -> CatalogEntry | None:
         """The version that a lock at hand leads to, without asking any channel."""
-        committed = committed_lock(spec)
-        for lock in filter(None, (committed, kept_lock(spec, self.places.locks))):
-            is_offline = OFFLINE_URL in lock.channels
-            allowed = {"never": not is_offline, "always": is_offline, "auto": True}
-            if allowed[self.settings.offline_channel] and (entry := self._usable(spec, lock, base)):
+        maker = self._maker()
+        for lock in filter(None, (committed_lock(spec), kept_lock(spec, self.places.locks))):
+            if maker.allowed_channels(lock) and (entry := self._usable(spec, lock, base)):
                 return entry
         return None
 
@@ -175,109 +159,162 @@ class Builder:
         entry = self._recorded(spec, lock, base)
         if entry is None or self.images.id_of(entry.image_id) is None:
             return None
-        if entry.words == spec.words:
-            return entry
-        reworded = replace(entry, words=spec.words)
-        self.store.transact(lambda session: catalog.record(session, reworded))
-        return reworded
+        said = replace(entry, **_said(spec), removed=False)
+        if said != entry:
+            if said.tag != entry.tag:
+                self._check_tag(spec, lock)
+            self.store.transact(lambda session: catalog.record(session, said))
+        return said
 
     def _recorded(self, spec: EnvironmentSpec, lock: Lock, base: str) -> CatalogEntry | None:
-        suffix = _suffix(lock, base)
-        return self.store.transact(lambda s: catalog.find(s, spec.name, suffix), read=True)
+        end = suffix(spec, lock, base)
+        return self.store.transact(lambda s: catalog.find(s, spec.name, end), read=True)
+
+    def _check_tag(self, spec: EnvironmentSpec, lock: Lock) -> None:
+        """A tag is one set of packages for ever; only a new server image may move it."""
+        entries = self.store.transact(catalog.newest, read=True).get(spec.name, [])
+        for entry in entries:
+            if spec.about.tag and entry.tag == spec.about.tag and entry.lock_digest != lock.digest:
+                raise BuildError(
+                    f"{spec.name}: the tag {entry.tag} is version {entry.version}, with other "
+                    "packages; raise 'tag' in labcommons.yml"
+                )
 
     # Making it -----------------------------------------------------------------------------
 
     def _make(
-        self, spec: EnvironmentSpec, lock: Lock, sources: list[Source], base: str, staging: Path
+        self,
+        spec: EnvironmentSpec,
+        locked: Locked,
+        base: str,
+        staging: Path,
+        maker: Maker,
+        meter: Meter,
     ) -> CatalogEntry:
-        """Steps 3 to 6."""
+        """Steps 3 to 7."""
         prefix = f"{PREFIXES}/{spec.name}"
-        self._step(spec, 3, f"installing {len(lock.packages)} packages")
-        install(spec, lock, sources, prefix, staging, self.places.cache)
-        self._step(spec, 4, "compiling and checking")
-        staged = finish(spec, lock, prefix, staging)
-        entry = self._entry(spec, lock, base, staged)
-        self._step(spec, 5, f"building image {entry.image}")
-        image = self.images.build(spec.name, base, staging, prefix, _labels(entry))
-        self._step(spec, 6, "trying it as a stranger in a container")
+        old = self._recorded(spec, locked.lock, base)
+        stamp = maker.stamp(spec, locked.lock, SOURCE, base)
+        if old:  # a lost image is built again as the version that it was
+            stamp = replace(stamp, version=old.version)
+        made = maker.install(spec, locked, prefix, staging, stamp, meter)
+        entry = self._entry(spec, locked.lock, made, old)
+        meter.step(6, f"building image {entry.image}")
+        labels = _labels(entry, spec)
+        image = self.images.build(spec.name, base, staging, prefix, labels)
+        meter.step(7, "trying it as a stranger in a container")
         try:
-            self.images.check(spec.name, image, prefix)
+            self.images.check(spec.name, image, prefix, made.staged.python is not None)
         except BuildError:
             self.images.discard(image)
             raise
-        self.images.tag(image, *entry.image.split(":"))
+        repository = entry.image.partition(":")[0]
+        for tag in filter(None, (entry.version, entry.tag)):
+            self.images.tag(image, repository, tag)
+        self._keep(staging, entry)
         entry = replace(entry, image_id=image)
         self.store.transact(lambda session: catalog.record(session, entry))
+        meter.done(f"{entry.image} is ready, {made.staged.size >> 20} MB")
         return entry
 
-    def _entry(self, spec: EnvironmentSpec, lock: Lock, base: str, staged: Staged) -> CatalogEntry:
-        """The catalog's row, all but the image's id. A lost image is built as the old version."""
-        now = utcnow()
-        old = self._recorded(spec, lock, base)
-        version = old.version if old else f"{now:%Y%m%d}-{_suffix(lock, base)}"
+    def _keep(self, staging: Path, entry: CatalogEntry) -> None:
+        """What a version was made from stays, so that it can be shown and exported."""
+        target = self.places.versions / entry.name / entry.version
+        partial = target.with_name(f".{target.name}.part")
+        remove(partial)
+        shutil.copytree(staging / FOLDER, partial)
+        remove(target)
+        partial.rename(target)
+
+    def _entry(
+        self, spec: EnvironmentSpec, lock: Lock, made: Made, old: CatalogEntry | None
+    ) -> CatalogEntry:
+        """The catalog's row, all but the image's id."""
+        version = made.stamp.version
         versions = {package.name: package.version for package in lock.packages}
+        packages = [
+            {"name": p.name, "version": p.version, "build": p.build, "channel": p.channel}
+            for p in lock.packages
+        ]
+        packages += [
+            {"name": p.name, "version": p.version, "build": "", "channel": "pypi"} for p in lock.pip
+        ]
         return CatalogEntry(
             name=spec.name,
             version=version,
             image=f"labcommons/env-{spec.name}:{version}",
             image_id="",
-            prefix=staged.prefix,
-            python=staged.python,
+            prefix=made.staged.prefix,
+            python=made.staged.python,
             lock_digest=lock.digest,
             channels=list(lock.channels),
-            words=spec.words,
             main_packages=[
                 {"name": item.name, "version": versions[item.name]}
                 for item in spec.dependencies
                 if item.name not in ("python", "ipykernel")
             ],
-            packages=[
-                {
-                    "name": package.name,
-                    "version": package.version,
-                    "build": package.build,
-                    "channel": package.channel,
-                }
-                for package in lock.packages
-            ],
-            kernelspecs=staged.kernelspecs,
-            created_at=old.created_at if old else now,
+            packages=packages,
+            kernelspecs=made.staged.kernelspecs,
+            created_at=old.created_at if old else utcnow(),
+            revision=_revision(spec),
+            size=made.staged.size,
+            cuda=made.stamp.cuda,
+            findings=[finding.as_json() for finding in made.findings],
+            **_said(spec),
         )
-
-    def _step(self, spec: EnvironmentSpec, step: int, message: str) -> None:
-        self.report(f"[{spec.name} {step}/{_STEPS}] {message}" if step else f"  {message}")
 
     @contextmanager
     def _alone(self, spec: EnvironmentSpec) -> Iterator[None]:
         """Let one build of an environment wait for another."""
         folder = self.places.locks / spec.name
         folder.mkdir(parents=True, exist_ok=True)
-        with _exclusive(folder / ".lock"):
+        with alone(folder / ".lock"):
             yield
 
 
-def _suffix(lock: Lock, base: str) -> str:
-    """Eight hexadecimal digits over all that an image is made of."""
-    return hashlib.sha256(f"{RECIPE}\n{lock.digest}\n{base}\n".encode()).hexdigest()[:8]
-
-
-def _labels(entry: CatalogEntry) -> dict[str, str]:
-    """Labels of the image; the first ones are OCI's."""
+def _said(spec: EnvironmentSpec) -> dict[str, Any]:
+    """What labcommons.yml says and no package depends on."""
     return {
-        "org.opencontainers.image.title": words_in(entry.words["title"], "en"),
-        "org.opencontainers.image.description": words_in(entry.words["description"], "en"),
-        "org.opencontainers.image.version": entry.version,
-        "org.opencontainers.image.created": f"{entry.created_at.isoformat(timespec='seconds')}Z",
-        "labcommons.environment": entry.name,
-        "labcommons.lock-digest": entry.lock_digest,
-        "labcommons.python": entry.python or "",
-        "labcommons.kernels": json.dumps(entry.kernelspecs, sort_keys=True),
+        "words": spec.words,
+        "tag": spec.about.tag,
+        "gpu": spec.about.gpu,
+        "access": spec.about.access.model_dump(mode="json"),
     }
 
 
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _revision(spec: EnvironmentSpec) -> str | None:
+    """The commit that last changed the folder, where it is in a git repository."""
+    command = ["git", "-c", "safe.directory=*", "-C", str(spec.folder)]
+    try:
+        done = subprocess.run(
+            [*command, "log", "-1", "--format=%H", "--", "."],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_GIT_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip()[:64] or None if done.returncode == 0 else None
+
+
+def _labels(entry: CatalogEntry, spec: EnvironmentSpec) -> dict[str, str]:
+    """Labels of the image; the first ones are OCI's."""
+    labels = {
+        "org.opencontainers.image.title": words_in(entry.words["title"], "en"),
+        "org.opencontainers.image.description": words_in(entry.words["description"], "en"),
+        "org.opencontainers.image.version": entry.tag or entry.version,
+        "org.opencontainers.image.created": f"{entry.created_at.isoformat(timespec='seconds')}Z",
+        "org.opencontainers.image.revision": entry.revision or "",
+        "org.opencontainers.image.source": spec.about.source or "",
+        "org.opencontainers.image.authors": spec.about.maintainer or "",
+        "labcommons.environment": entry.name,
+        "labcommons.version": entry.version,
+        "labcommons.lock-digest": entry.lock_digest,
+        "labcommons.python": entry.python or "",
+        "labcommons.cuda": entry.cuda or "",
+        "labcommons.kernels": json.dumps(entry.kernelspecs, sort_keys=True),
+        "labcommons.site": os.environ.get("LABCOMMONS_SITE_ID", ""),
+    }
+    return {key: value for key, value in labels.items() if value or key == "labcommons.python"}

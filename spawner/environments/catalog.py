@@ -1,12 +1,14 @@
 """The catalog: which environments and versions there are, as plain records.
 
 A row is written only after its image passed its checks, and says all that form, kernels
-and spawner need, so that nobody has to look into an image.
+and spawner need, so that nobody has to look into an image. What a version is made of never
+changes; what an administrator decided about it does.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +16,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from hub_ext.store import EnvironmentVersion
+from hub_ext.store.models import utcnow
+
+
+class NoSuchVersion(LookupError):
+    """There is no such environment or version; the message says which ones there are."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,15 @@ class CatalogEntry:
         packages: name, version, build and channel of every package.
         kernelspecs: kernel.json contents by the kernel's own name.
         created_at: UTC, without time zone.
+        tag: semantic version, or None.
+        revision: of the repository that its folder is in, or None.
+        size: bytes of its prefix.
+        gpu: none, optional or required.
+        access: ``teams`` and ``courses`` whose members may use it; empty: everyone.
+        findings: what the site's rules said when it was built.
+        pinned: kept by ``labcommons env prune`` whatever its age.
+        deprecated_at, withdrawn_at: since when it should not, or cannot, be started.
+        removed: True while its folder is not among the site's environments.
     """
 
     name: str
@@ -44,17 +60,64 @@ class CatalogEntry:
     packages: list[dict[str, str]]
     kernelspecs: dict[str, Any]
     created_at: datetime
+    tag: str | None = None
+    revision: str | None = None
+    size: int = 0
+    cuda: str | None = None
+    gpu: str = "none"
+    access: dict[str, Any] = field(default_factory=dict)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    pinned: bool = False
+    deprecated_at: datetime | None = None
+    deprecated_reason: str | None = None
+    withdrawn_at: datetime | None = None
+    withdrawn_reason: str | None = None
+    removed: bool = False
+
+    @property
+    def state(self) -> str:
+        """``offered``, ``deprecated``, ``withdrawn`` or ``removed``."""
+        if self.removed:
+            return "removed"
+        if self.withdrawn_at:
+            return "withdrawn"
+        return "deprecated" if self.deprecated_at else "offered"
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether a server can be started with it."""
+        return self.state in ("offered", "deprecated")
+
+    def allows(self, teams: Collection[str], courses: Collection[str]) -> bool:
+        """Whether a member of these teams and courses may use it."""
+        listed = [set(self.access.get(key) or ()) for key in ("teams", "courses")]
+        return not any(listed) or bool(listed[0] & set(teams) or listed[1] & set(courses))
 
     def as_json(self) -> dict[str, Any]:
         """The entry as JSON-ready data; times in ISO 8601."""
-        return asdict(self) | {"created_at": f"{self.created_at.isoformat()}Z"}
+        times = {
+            key: f"{moment.isoformat()}Z" if (moment := getattr(self, key)) else None
+            for key in ("created_at", "deprecated_at", "withdrawn_at")
+        }
+        return asdict(self) | times | {"state": self.state}
 
 
 _FIELDS = tuple(CatalogEntry.__dataclass_fields__)
+# What administrators decide: a new build of the same version leaves it as it is.
+_DECIDED = (
+    "pinned",
+    "deprecated_at",
+    "deprecated_reason",
+    "withdrawn_at",
+    "withdrawn_reason",
+)
 
 
-def newest(session: Session) -> dict[str, list[CatalogEntry]]:
-    """All versions by environment name, in the order of the names, newest version first."""
+def newest(session: Session, offered_only: bool = False) -> dict[str, list[CatalogEntry]]:
+    """All versions by environment name, in the order of the names, newest version first.
+
+    ``offered_only`` leaves out what cannot be started.
+    """
     rows = session.scalars(
         select(EnvironmentVersion).order_by(
             EnvironmentVersion.name,
@@ -64,7 +127,9 @@ def newest(session: Session) -> dict[str, list[CatalogEntry]]:
     )
     catalog: dict[str, list[CatalogEntry]] = {}
     for row in rows:
-        catalog.setdefault(row.name, []).append(_entry(row))
+        entry = _entry(row)
+        if entry.is_offered or not offered_only:
+            catalog.setdefault(row.name, []).append(entry)
     return catalog
 
 
@@ -74,19 +139,89 @@ def find(session: Session, name: str, suffix: str) -> CatalogEntry | None:
     return next((entry for entry in versions if entry.version.endswith(f"-{suffix}")), None)
 
 
+def get(session: Session, name: str, version: str = "") -> CatalogEntry:
+    """One version by its name or tag; the newest offered one where none is named.
+
+    Raises NoSuchVersion.
+    """
+    catalog = newest(session)
+    if name not in catalog:
+        known = ", ".join(catalog) or "none"
+        raise NoSuchVersion(f"there is no built environment {name!r}; there are: {known}")
+    entries = catalog[name]
+    if not version:
+        return next((entry for entry in entries if entry.is_offered), entries[0])
+    for entry in entries:
+        if version in (entry.version, entry.tag):
+            return entry
+    known = ", ".join(entry.version for entry in entries)
+    raise NoSuchVersion(f"{name} has no version {version!r}; there are: {known}")
+
+
 def record(session: Session, entry: CatalogEntry) -> None:
-    """Write a version; one of the same name and version is replaced as a whole."""
-    row = session.scalars(
-        select(EnvironmentVersion).where(
-            EnvironmentVersion.name == entry.name, EnvironmentVersion.version == entry.version
-        )
-    ).one_or_none()
+    """Write a version; one of the same name and version is replaced, but for its decisions."""
+    row = _row(session, entry.name, entry.version)
+    fields = [name for name in _FIELDS if row is None or name not in _DECIDED]
     if row is None:
         row = EnvironmentVersion()
         session.add(row)
-    for field in _FIELDS:
-        setattr(row, field, getattr(entry, field))
+    for name in fields:
+        setattr(row, name, getattr(entry, name))
+
+
+def decide(session: Session, name: str, version: str, **values: Any) -> CatalogEntry:
+    """Change what administrators decide about a version. Raises NoSuchVersion."""
+    entry = get(session, name, version)
+    row = _row(session, name, entry.version)
+    assert row is not None
+    for key, value in values.items():
+        assert key in _DECIDED
+        setattr(row, key, value)
+    session.flush()
+    return _entry(row)
+
+
+def deprecate(session: Session, name: str, version: str, reason: str | None) -> CatalogEntry:
+    """Say that a version should no more be used; it still can. None takes it back."""
+    when = utcnow() if reason is not None else None
+    return decide(session, name, version, deprecated_at=when, deprecated_reason=reason)
+
+
+def withdraw(session: Session, name: str, version: str, reason: str | None) -> CatalogEntry:
+    """Offer a version no more; servers that run it go on. None takes it back."""
+    when = utcnow() if reason is not None else None
+    return decide(session, name, version, withdrawn_at=when, withdrawn_reason=reason)
+
+
+def pin(session: Session, name: str, version: str, pinned: bool) -> CatalogEntry:
+    """Keep a version whatever its age, or no more."""
+    return decide(session, name, version, pinned=pinned)
+
+
+def set_present(session: Session, names: Collection[str]) -> list[str]:
+    """Offer what has a folder, and nothing else. Gives the names that are no more offered."""
+    gone: dict[str, None] = {}
+    for row in session.scalars(select(EnvironmentVersion)):
+        removed = row.name not in names
+        if removed and not row.removed:
+            gone[row.name] = None
+        row.removed = removed
+    return list(gone)
+
+
+def delete(session: Session, name: str, version: str) -> None:
+    """Forget a version; nothing where there is none."""
+    if row := _row(session, name, version):
+        session.delete(row)
+
+
+def _row(session: Session, name: str, version: str) -> EnvironmentVersion | None:
+    return session.scalars(
+        select(EnvironmentVersion).where(
+            EnvironmentVersion.name == name, EnvironmentVersion.version == version
+        )
+    ).one_or_none()
 
 
 def _entry(row: EnvironmentVersion) -> CatalogEntry:
-    return CatalogEntry(**{field: getattr(row, field) for field in _FIELDS})
+    return CatalogEntry(**{name: getattr(row, name) for name in _FIELDS})

@@ -21,15 +21,20 @@ from urllib.parse import quote, unquote, urlsplit
 from rattler import Channel
 
 from hub_ext.site import Environments
+from spawner.environments.credentials import Credentials
 from spawner.environments.errors import ChannelError
 
 OFFLINE_URL = "https://offline.labcommons.invalid/main/"
 _LOCAL_URL = "https://local.labcommons.invalid"
 _INDEXES = ("noarch/repodata.json.zst", "noarch/repodata.json")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+NO_CREDENTIALS = Credentials()
 _NOT_THERE = "answers with HTTP status 404"
 
-Report = Callable[[str], None]
+# Told what was tried, one line each time.
+Say = Callable[[str], None]
+# What conda itself puts behind the name.
+_DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,11 @@ def local_folder(place: str) -> Path | None:
 
 
 def choose(
-    channels: Iterable[str], settings: Environments, offline: Path, report: Report
+    channels: Iterable[str],
+    settings: Environments,
+    offline: Path,
+    report: Say,
+    credentials: Credentials = NO_CREDENTIALS,
 ) -> list[Source]:
     """The first place that answers, for each channel, in the channels' order.
 
@@ -79,22 +88,38 @@ def choose(
     """
     if settings.offline_channel == "always":
         return [Source(channel, OFFLINE_URL, str(offline)) for channel in channels]
-    asked = [(channel, _ask(_places(channel, settings), settings.timeout)) for channel in channels]
-    return [_first(channel, places, settings, offline, report) for channel, places in asked]
+    asked = [
+        (channel, part, _ask(_places(channel, part, settings), settings.timeout, credentials))
+        for channel in channels
+        for part in _parts(channel)
+    ]
+    return [
+        _first(channel, part, places, settings, offline, report) for channel, part, places in asked
+    ]
 
 
-def _places(channel: str, settings: Environments) -> list[str]:
-    folder = local_folder(channel)
-    own = str(folder) if folder is not None else str(Channel(channel).base_url)
-    return [*settings.mirrors.get(channel, []), own]
+def _parts(channel: str) -> tuple[str, ...]:
+    return _DEFAULTS if channel == "defaults" else (channel,)
+
+
+def _places(channel: str, part: str, settings: Environments) -> list[str]:
+    """The mirrors of a channel and itself; ``part`` is one of the two behind ``defaults``."""
+    folder = local_folder(part)
+    own = str(folder) if folder is not None else str(Channel(part).base_url)
+    name = part.rpartition("/")[2]
+    mirrors = settings.mirrors.get(part, [])
+    if part != channel and not mirrors:
+        mirrors = [f"{mirror.rstrip('/')}/{name}" for mirror in settings.mirrors.get(channel, [])]
+    return [*mirrors, own]
 
 
 def _first(
     channel: str,
+    part: str,
     places: dict[str, Future[str]],
     settings: Environments,
     offline: Path,
-    report: Report,
+    report: Say,
 ) -> Source:
     deadline = time.monotonic() + settings.timeout
     tried = []
@@ -105,7 +130,7 @@ def _first(
             problem = f"no answer within {settings.timeout} s"
         report(f"channel {channel}: {place} {problem or 'answers'}")
         if not problem:
-            return Source(channel, canonical_url(channel), str(local_folder(place) or place))
+            return Source(channel, canonical_url(part), str(local_folder(place) or place))
         tried.append(f"  {place}: {problem}")
     if settings.offline_channel == "auto":
         report(f"channel {channel}: our own offline channel stands in")
@@ -122,24 +147,25 @@ def _first(
     )
 
 
-def _ask(places: Iterable[str], timeout: float) -> dict[str, Future[str]]:
+def _ask(places: Iterable[str], timeout: float, credentials: Credentials) -> dict[str, Future[str]]:
     """Begin to probe places; each result is "" or the reason why a place is of no use."""
     answers: dict[str, Future[str]] = {}
     for place in dict.fromkeys(places):
         answers[place] = Future()
         # Daemons, as nobody can end a look-up of a name that hangs: the process need not wait.
-        threading.Thread(target=_answer, args=(answers[place], place, timeout), daemon=True).start()
+        arguments = (answers[place], place, timeout, credentials)
+        threading.Thread(target=_answer, args=arguments, daemon=True).start()
     return answers
 
 
-def _answer(answer: Future[str], place: str, timeout: float) -> None:
+def _answer(answer: Future[str], place: str, timeout: float, credentials: Credentials) -> None:
     try:
-        answer.set_result(probe(place, timeout))
+        answer.set_result(probe(place, timeout, credentials))
     except Exception as error:
         answer.set_result(f"cannot be used: {error}")
 
 
-def probe(place: str, timeout: float) -> str:
+def probe(place: str, timeout: float, credentials: Credentials = NO_CREDENTIALS) -> str:
     """ "" where a place serves a channel's index, else the reason why it does not."""
     folder = local_folder(place)
     if folder is not None:
@@ -150,20 +176,24 @@ def probe(place: str, timeout: float) -> str:
         return "is neither an http(s) URL nor a path"
     reason = ""
     for index in _INDEXES:
-        reason = _fetch(f"{place.rstrip('/')}/{index}", timeout)
+        reason = _fetch(f"{place.rstrip('/')}/{index}", timeout, credentials)
         if reason != _NOT_THERE:
             return reason
     return reason
 
 
-def _fetch(url: str, timeout: float) -> str:
+def _fetch(url: str, timeout: float, credentials: Credentials) -> str:
+    request = urllib.request.Request(url)  # noqa: S310  (the scheme was checked)
+    for name, value in credentials.headers(url).items():
+        request.add_unredirected_header(name, value)  # not for whom the host sends us to
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310
             head = response.read(64)
             if response.status != 200:
                 return f"answers with HTTP status {response.status}"
     except urllib.error.HTTPError as error:
-        return f"answers with HTTP status {error.code}"
+        remedy = "; set environments.credentials in the site file" if error.code == 401 else ""
+        return f"answers with HTTP status {error.code}{remedy}"
     except urllib.error.URLError as error:
         return f"does not answer: {error.reason}"
     except (OSError, ValueError) as error:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hub_ext.site import load_site
 from hub_ext.store import Store
-from spawner.environments import catalog
+from spawner.environments import catalog, cli_versions
+from spawner.environments.cli_common import places, settings, table
+from spawner.environments.progress import Progress
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from spawner.environments.build import Builder
+
 F = TypeVar("F", bound=Callable[..., Any])
-
-CONFIG, DATA = "/etc/labcommons", "/srv/labcommons/data"
 
 
 @click.group()
@@ -25,15 +26,20 @@ def env() -> None:
     """Environments: from environment.yml to images that servers start from.
 
     Each subfolder of the environments folder with an environment.yml is one; a
-    labcommons.yml beside it has its title and description.
+    labcommons.yml beside it says title, description, who may use it and more.
 
     \b
     Examples:
       labcommons env build py313-data
       labcommons env build --all --json
-      labcommons env lock --update py313-data
-      labcommons env list
+      labcommons env lock --beside py313-data
+      labcommons env show py313-data
+      labcommons env export py313-data --format dockerfile
     """
+
+
+for _command in cli_versions.COMMANDS:
+    env.add_command(_command)
 
 
 def _names_and_places(command: F) -> F:
@@ -41,7 +47,12 @@ def _names_and_places(command: F) -> F:
         click.argument("names", nargs=-1, metavar="[NAME]..."),
         click.option("--all", "everything", is_flag=True, help="All environments of the folder."),
         click.option("--update", is_flag=True, help="Take newer packages where there are some."),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            help="Print JSON, and what happens as JSON lines on the error output.",
+        ),
         click.option(
             "--environments",
             type=click.Path(path_type=Path, file_okay=False),
@@ -71,28 +82,42 @@ def build(
 ) -> None:
     """Build images of environments; what is built already is left as it is.
 
-    A failed build leaves the version that people use in place.
+    A failed build leaves the version that people use in place. With --all, environments whose
+    folder is gone are no more offered.
 
     \b
     Examples:
       labcommons env build py313-data
       labcommons env build --all
+      labcommons env build --update --json py313-data
     """
     from spawner.environments.build import SERVER_IMAGE
 
-    builder = _builder(environments, data, server_image or SERVER_IMAGE)
+    builder = _builder(environments, data, as_json, server_image or SERVER_IMAGE)
 
     def work(name: str) -> dict[str, Any]:
         outcome = builder.build(name, update)
         entry, state = outcome.entry, "built" if outcome.is_new else "up to date"
-        return {"name": name, "version": entry.version, "image": entry.image, "state": state}
+        return {
+            "name": name,
+            "version": entry.version,
+            "image": entry.image,
+            "state": state,
+            "findings": entry.findings,
+        }
 
-    rows = _each(_chosen(names, everything, builder.places.environments), work)
+    chosen = _chosen(names, everything, builder.places.environments)
+    if everything:
+        for name in builder.store.transact(lambda s: catalog.set_present(s, chosen)):
+            click.echo(f"{name}: its folder is gone; it is no more offered", err=True)
+    rows = _each(chosen, work)
     _show(rows, as_json, lambda row: f"{row['image']}  {row['state']}")
 
 
 @env.command("lock")
 @_names_and_places
+@click.option("--beside", is_flag=True, help="Write pixi.lock beside environment.yml, to commit.")
+@click.option("--check", is_flag=True, help="Only say whether committed locks are up to date.")
 def lock(
     names: tuple[str, ...],
     everything: bool,
@@ -100,29 +125,67 @@ def lock(
     as_json: bool,
     environments: Path | None,
     data: Path | None,
+    beside: bool,
+    check: bool,
 ) -> None:
     """Choose the exact packages of environments and write them down as a pixi.lock.
 
-    To commit one, copy it beside its environment.yml.
+    --check asks no channel and needs no site file: it fails (1) where a committed lock does not
+    answer its environment.yml, and says what changed.
 
     \b
     Examples:
       labcommons env lock py313-data
-      labcommons env lock --update --all
+      labcommons env lock --update --beside --all
+      labcommons env lock --check --all --environments config/environments
     """
-    builder = _builder(environments, data)
+    if check and (update or beside):
+        raise click.UsageError("--check changes nothing: leave out --update and --beside")
+    builder = _builder(environments, data, as_json)
+    folder = builder.places.environments
 
     def work(name: str) -> dict[str, Any]:
-        made = builder.lock(name, update)
+        from spawner.environments.spec import LOCK_FILE
+
+        made = builder.lock(name, update, folder / name / LOCK_FILE if beside else None)
         return {
             "name": name,
             "lock": str(made.path),
             "digest": made.digest,
             "packages": len(made.packages),
+            "pip": len(made.pip),
         }
 
-    rows = _each(_chosen(names, everything, builder.places.environments), work)
-    _show(rows, as_json, lambda row: f"{row['lock']}  {row['packages']} packages")
+    chosen = _chosen(names, everything, folder)
+    if check:
+        _show(
+            _each(chosen, lambda name: _check_lock(folder / name)),
+            as_json,
+            lambda row: f"{row['lock']}  {row['state']}",
+        )
+        return
+    rows = _each(chosen, work)
+    _show(rows, as_json, lambda row: f"{row['lock']}  {row['packages'] + row['pip']} packages")
+
+
+def _check_lock(folder: Path) -> dict[str, Any]:
+    """Whether the lock beside an environment.yml answers it. Raises LockError."""
+    from spawner.environments.errors import LockError
+    from spawner.environments.lock import changes, read_lock
+    from spawner.environments.spec import LOCK_FILE, load_spec
+
+    spec = load_spec(folder)
+    path = folder / LOCK_FILE
+    remedy = f"make it with: labcommons env lock --beside {spec.name}"
+    if not path.exists():
+        raise LockError(f"{path} is not there; {remedy}")
+    made = read_lock(path, spec.platforms[0])
+    if made.spec_digest != spec.digest:
+        lines = "\n".join(f"  {line}" for line in changes(spec, made) or ["it says not what"])
+        raise LockError(
+            f"{path} answers another {folder.name}/environment.yml; since then:\n{lines}\n{remedy}"
+        )
+    return {"name": spec.name, "lock": str(path), "state": "up to date", "digest": made.digest}
 
 
 @env.command("list")
@@ -136,47 +199,56 @@ def list_environments(as_json: bool, versions: bool) -> None:
       labcommons env list
       labcommons env list --versions --json
     """
-    found = Store().transact(catalog.newest, read=True)
+    from spawner.environments.pythons import python_state
+
+    found = Store().transact(lambda s: catalog.newest(s, not versions), read=True)
     entries = [entry for every in found.values() for entry in (every if versions else every[:1])]
+    today = datetime.now(UTC).date()
     if as_json:
-        click.echo(json.dumps([entry.as_json() for entry in entries], indent=2, ensure_ascii=False))
+        rows = [
+            entry.as_json() | {"python_state": python_state(entry.python or "", today)}
+            for entry in entries
+        ]
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     if not entries:
         click.echo("No environment has been built. Build them with: labcommons env build --all")
         return
-    rows = [("NAME", "VERSION", "PYTHON", "PACKAGES", "IMAGE", "CREATED (UTC)")]
-    rows += [
-        (
-            entry.name,
-            entry.version,
-            entry.python or "-",
-            str(len(entry.packages)),
-            entry.image,
-            f"{entry.created_at:%Y-%m-%d %H:%M}",
+    marks = {"ended": " (ended)", "ending": " (ends soon)", "ok": ""}
+    click.echo(
+        table(
+            ["NAME", "VERSION", "TAG", "STATE", "PYTHON", "PACKAGES", "SIZE", "CREATED (UTC)"],
+            [
+                [
+                    entry.name,
+                    entry.version + (" *" if entry.pinned else ""),
+                    entry.tag or "-",
+                    entry.state,
+                    f"{entry.python}{marks[python_state(entry.python, today)]}"
+                    if entry.python
+                    else "-",
+                    str(len(entry.packages)),
+                    f"{entry.size >> 20} MB" if entry.size else "-",
+                    f"{entry.created_at:%Y-%m-%d %H:%M}",
+                ]
+                for entry in entries
+            ],
         )
-        for entry in entries
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
-
-
-def _builder(environments: Path | None, data: Path | None, server_image: str = "") -> Any:
-    from spawner.environments.build import Builder, Places
-
-    config = Path(os.environ.get("LABCOMMONS_CONFIG", CONFIG))
-    places = Places(
-        environments or config / "environments",
-        data or Path(os.environ.get("LABCOMMONS_DATA", DATA)),
     )
-    return Builder(
-        load_site().environments,
-        places,
-        Store(),
-        lambda message: click.echo(message, err=True),
-        server_image,
-    )
+    if any(entry.pinned for entry in entries):
+        click.echo("* pinned")
+
+
+def _builder(
+    environments: Path | None, data: Path | None, as_json: bool, server_image: str = ""
+) -> Builder:
+    from spawner.environments.build import Builder
+
+    def report(progress: Progress) -> None:
+        words = json.dumps(progress.as_json(), ensure_ascii=False) if as_json else str(progress)
+        click.echo(words, err=True)
+
+    return Builder(settings(), places(environments, data), Store(), report, server_image)
 
 
 def _chosen(names: Sequence[str], everything: bool, folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ without aliases (which can make a small file enormous) and tags.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,24 +41,28 @@ _CLOSING = (BlockEndToken, FlowMappingEndToken, FlowSequenceEndToken)
 
 
 class Document:
-    """One file. Every method raises SpecError naming file, line and remedy."""
+    """One text. Every method raises SpecError naming file, line and remedy."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.root = self._compose(self._read())
+    def __init__(self, text: str, file: str | Path) -> None:
+        self.text_of_file, self.file = text, str(file)
+        if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+            raise SpecError(f"{file}: larger than {MAX_BYTES // 1024} kB; make it shorter")
+        self.root = self._compose(text)
 
-    def _read(self) -> str:
+    @classmethod
+    def read(cls, path: Path) -> Document:
+        """The document in a file."""
         try:
-            with self.path.open("rb") as file:
+            with path.open("rb") as file:
                 raw = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise SpecError(f"{self.path}: {error.strerror}") from error
+            raise SpecError(f"{path}: {error.strerror}") from error
         if len(raw) > MAX_BYTES:
-            raise SpecError(f"{self.path}: larger than {MAX_BYTES // 1024} kB; make it shorter")
+            raise SpecError(f"{path}: larger than {MAX_BYTES // 1024} kB; make it shorter")
         try:
-            return raw.decode("utf-8")
+            return cls(raw.decode("utf-8-sig"), path)
         except UnicodeDecodeError as error:
-            raise SpecError(f"{self.path}: not UTF-8 text; save it as UTF-8") from error
+            raise SpecError(f"{path}: not UTF-8 text; save it as UTF-8") from error
 
     def _compose(self, text: str) -> Node:
         for number, line in enumerate(text.splitlines(), 1):
@@ -74,9 +78,9 @@ class Document:
         except SpecError:
             raise
         except Exception as error:  # ruamel lets through what Python raises on wild input
-            raise SpecError(f"{self.path}: not valid YAML: {str(error)[:200]}") from error
+            raise SpecError(f"{self.file}: not valid YAML: {str(error)[:200]}") from error
         if root is None:
-            raise SpecError(f"{self.path}: empty")
+            raise SpecError(f"{self.file}: empty")
         assert isinstance(root, Node)
         return root
 
@@ -95,7 +99,11 @@ class Document:
                 raise self._at(token.start_mark.line + 1, "nested too deeply; make it flatter")
 
     def _at(self, line: int | None, message: str) -> SpecError:
-        return SpecError(f"{self.path}{f', line {line}' if line else ''}: {message}")
+        return SpecError(f"{self.file}{f', line {line}' if line else ''}: {message}")
+
+    def error_at(self, line: int, message: str) -> SpecError:
+        """An error at a line, counted from 1."""
+        return self._at(line, message)
 
     def error(self, node: Node | None, message: str) -> SpecError:
         """An error at a node's line."""
@@ -127,6 +135,21 @@ class Document:
         if not value or len(value) > 500 or not value.isprintable():
             raise self.error(node, f"{what} must be a text of one line, at most 500 characters")
         return value
+
+    def find(self, path: Iterable[str | int]) -> Node:
+        """The node at a path of keys and indexes, or the last one on the way to it."""
+        node = self.root
+        for part in path:
+            if isinstance(node, MappingNode):
+                found = next((v for k, v in node.value if k.value == str(part)), None)
+            elif isinstance(node, SequenceNode) and isinstance(part, int):
+                found = node.value[part] if part < len(node.value) else None
+            else:
+                found = None
+            if found is None:
+                break
+            node = found
+        return node
 
     def plain(self, node: Node) -> Any:
         """The node as dict, list and text."""

@@ -17,3 +17,11 @@ class ChannelError(BuildError):
 
 class LockError(BuildError):
     """The packages asked for cannot be had together; the message is the solver's reason."""
+
+
+class PolicyError(BuildError):
+    """The site's rules refuse it; the message names the rule and what would be accepted."""
+
+
+class ExportError(BuildError):
+    """An environment cannot be written in the format asked for; the message says why."""

@@ -6,7 +6,8 @@ import os
 import stat
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -21,6 +22,7 @@ from spawner.environments.package import EPOCH
 
 TIMEOUT = 600  # seconds for one call to the Engine, and between two words of a build
 CHECK_TIMEOUT = 120
+_YOUNG = 3600  # seconds
 _NOBODY = "65534:65534"
 # Run in the image as a stranger: the environment must work and be nobody's but root's.
 # Modes are looked at, as on a read-only file system nothing is writable anyway.
@@ -37,6 +39,14 @@ open_to_others = [
 if open_to_others:
     sys.exit(f"others could change {open_to_others[0]}")
 print(sys.prefix)
+"""
+
+# The same for an environment without Python, with what every server image has.
+_PLAIN_CHECK = """
+test -r "$1/conda-meta/history" || { echo "not readable for everyone"; exit 1; }
+open=$(find "$1" \\( ! -uid 0 -o ! -type l -perm /022 \\) -print -quit)
+test -z "$open" || { echo "others could change $open"; exit 1; }
+echo "$1"
 """
 
 
@@ -86,8 +96,11 @@ class Images:
             # With the base's own configuration: a container's has more in it, as its host name.
             return str(api.commit(container, message="labcommons env build", conf=config)["Id"])
 
-    def check(self, name: str, image: str, prefix: str) -> None:
+    def check(self, name: str, image: str, prefix: str, has_python: bool = True) -> None:
         """Try an image's environment in a container without rights, network or disk."""
+        program = [f"{prefix}/bin/python", "-I", "-c", _CHECK]
+        if not has_python:
+            program = ["/bin/sh", "-c", _PLAIN_CHECK, "check", prefix]
         with self._api("trying the image") as api, _container(api, "check", name) as container:
             limits = api.create_host_config(
                 network_mode="none",
@@ -101,7 +114,7 @@ class Images:
             api.create_container(
                 image,
                 name=container,
-                entrypoint=[f"{prefix}/bin/python", "-I", "-c", _CHECK],
+                entrypoint=program,
                 command=[],
                 user=_NOBODY,
                 environment={"HOME": "/tmp", "PATH": f"{prefix}/bin:/usr/bin:/bin"},  # noqa: S108
@@ -129,9 +142,43 @@ class Images:
             api.tag(image, repository, version, force=True)
 
     def discard(self, image: str) -> None:
-        """Remove an image that nobody named; never an error, it only takes room."""
-        with suppress(BuildError), self._api("removing the image") as api:
-            api.remove_image(image, noprune=False)
+        """Remove an image and its names; never an error, it only takes room.
+
+        One that a container runs from stays, as an image that no row names.
+        """
+        with suppress(BuildError), self._api("removing the image") as api, suppress(NotFound):
+            for tag in api.inspect_image(image).get("RepoTags") or ():
+                api.remove_image(tag, noprune=False)
+            with suppress(NotFound):
+                api.remove_image(image, noprune=False)
+
+    def in_use(self) -> dict[str, str]:
+        """Who has a container of which ``name:version``; also of images by their id."""
+        with self._api("listing containers") as api:
+            found: dict[str, str] = {}
+            filters = {"label": "labcommons.environment"}
+            for item in api.containers(all=True, filters=filters):
+                labels = item.get("Labels") or {}
+                who = labels.get("labcommons.user") or (item.get("Names") or ["a container"])[0]
+                for key in (labels["labcommons.environment"], item.get("ImageID") or ""):
+                    found[key] = f"{found[key]}, {who}" if key in found else who
+            return found
+
+    def orphans(self, known: Collection[str]) -> list[str]:
+        """Images of this site's environments that no row of the catalog names.
+
+        Young ones may be of a build that goes on.
+        """
+        site = os.environ.get("LABCOMMONS_SITE_ID")
+        if not site:
+            return []
+        filters = {"label": [f"labcommons.site={site}", "labcommons.environment"]}
+        with self._api("listing images") as api:
+            return [
+                item["Id"]
+                for item in api.images(all=True, filters=filters)
+                if item["Id"] not in known and time.time() - item["Created"] > _YOUNG
+            ]
 
 
 @contextmanager

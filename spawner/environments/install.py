@@ -10,24 +10,45 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from spawner.environments import worker
-from spawner.environments.channel import Source
+from spawner.environments import pip_section, worker
+from spawner.environments.channel import NO_CREDENTIALS, Source
+from spawner.environments.credentials import Credentials
 from spawner.environments.errors import BuildError
+from spawner.environments.inventory import doubles, inventory
 from spawner.environments.lock import Lock
 from spawner.environments.package import EPOCH
+from spawner.environments.sbom import of_packages
 from spawner.environments.spec import EnvironmentSpec
+from spawner.environments.stamp import Stamp, keep_sources, write_stamp
 
 INSTALL_TIMEOUT = 1800  # seconds, downloads included
 COMPILE_TIMEOUT = 900
 CHECK_TIMEOUT = 120
 _MAX_KERNEL_JSON = 64 * 1024
-_FROZEN = "This environment is part of an image of LabCommons; its environment.yml changes it."
+_LITTLE_ROOM = 32 * 2**20  # bytes
+_FROZEN = (
+    "This environment was built by LabCommons from an environment.yml. Versions are not changed: "
+    "change that file and build a new one."
+)
+# Imports every module named, and says on its last line which ones do not.
+_TRY = """
+import importlib, json, sys
+failed = {}
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except BaseException as error:
+        failed[name] = f"{type(error).__name__}: {error}"[:300]
+print()
+print(json.dumps({"prefix": sys.prefix, "failed": failed}))
+"""
+NO_VARIABLES: Mapping[str, str] = {}
 # What a conda-meta record says of the machine that installed it, and nobody needs.
 _OF_THIS_MACHINE = ("extracted_package_dir", "package_tarball_full_path")
 
@@ -39,14 +60,18 @@ class Staged:
     Attributes:
         folder: where its files are now.
         prefix: where they will be.
-        python: full version of its Python.
+        python: full version of its Python, or None.
         kernelspecs: kernel.json contents by the kernel's own name.
+        remarks: what does not fit together but works, one sentence each.
+        size: bytes of its files.
     """
 
     folder: Path
     prefix: str
-    python: str
+    python: str | None
     kernelspecs: dict[str, Any]
+    remarks: tuple[str, ...] = ()
+    size: int = 0
 
 
 def install(
@@ -56,9 +81,11 @@ def install(
     prefix: str,
     staging: Path,
     cache: Path,
+    credentials: Credentials = NO_CREDENTIALS,
+    on_part: worker.OnPart | None = None,
 ) -> None:
-    """Install a lock's packages, each checked against its sha256. Raises BuildError."""
-    shutil.rmtree(staging, ignore_errors=True)
+    """Install a lock's conda packages, each checked against its sha256. Raises BuildError."""
+    remove(staging)
     staging.parent.mkdir(parents=True, exist_ok=True)
     request = {
         "lock": str(lock.path),
@@ -67,38 +94,130 @@ def install(
         "cache": str(cache),
         "staging": str(staging),
         "prefix": prefix,
+        "platform": lock.platform,
     }
     try:
-        worker.call("install", request, INSTALL_TIMEOUT)
+        worker.call(
+            "install", request, INSTALL_TIMEOUT, logins=credentials.for_rattler(), on_part=on_part
+        )
     except BuildError as error:
-        raise BuildError(f"{spec.name}: the packages cannot be installed: {error}") from error
+        raise BuildError(
+            f"{spec.name}: the packages cannot be installed: {error}{_room(staging)}"
+        ) from error
+    # Written at the very end only: it is what makes a folder an environment.
+    (staging / "conda-meta" / "history").unlink(missing_ok=True)
     for package in lock.packages:
         record = f"{package.name}-{package.version}-{package.build}.json"
         if not (staging / "conda-meta" / record).is_file():
             raise BuildError(f"{spec.name}: {package.name} was not installed; try again")
 
 
-def finish(spec: EnvironmentSpec, lock: Lock, prefix: str, staging: Path) -> Staged:
-    """Compile, freeze and check an installed environment. Raises BuildError with the remedy."""
+def remove(folder: Path) -> None:
+    """Remove a folder of our own, whatever is in it; nothing where there is none."""
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        raise BuildError(f"{folder} cannot be removed; see who owns it")
+
+
+def _room(folder: Path) -> str:
+    """A word about the disk where it is (nearly) full."""
+    try:
+        usage = shutil.disk_usage(folder.parent)
+    except OSError:
+        return ""
+    if usage.free > _LITTLE_ROOM:
+        return ""
+    return f"\nThe disk below {folder.parent} is full: {usage.free >> 20} MB are left."
+
+
+def finish(
+    spec: EnvironmentSpec, lock: Lock, prefix: str, staging: Path, stamp: Stamp | None = None
+) -> Staged:
+    """Compile, check and freeze an installed environment. Raises BuildError with the remedy.
+
+    It is complete (``conda-meta/history``) only when this is over. ``stamp`` is what it says of
+    itself; without one it says nothing.
+    """
     version = lock.version_of("python")
-    if version is None or lock.version_of("ipykernel") is None:
-        raise BuildError(
-            f"{spec.name}: an environment needs python and ipykernel to have a kernel; add "
-            f"'- python' and '- ipykernel' to the dependencies in {spec.folder / 'environment.yml'}"
-        )
-    minor = ".".join(version.split(".")[:2])
-    _compile(staging, prefix, minor)
-    _freeze(staging, lock)
-    started = _python(staging, ["-c", "import ipykernel, sys; print(sys.prefix)"], CHECK_TIMEOUT)
-    if started.returncode or not os.path.samefile(started.stdout.strip(), staging):
-        raise BuildError(
-            f"{spec.name}: its Python does not start or cannot import ipykernel: "
-            f"{started.stderr[-800:].strip() or started.stdout[:200]}"
-        )
+    if version is not None:
+        _compile(staging, prefix, ".".join(version.split(".")[:2]))
+    _set_variables(spec, staging)
+    remarks = _try_python(spec, lock, staging) if version is not None else []
     kernelspecs = _kernelspecs(staging)
     if not kernelspecs:
-        raise BuildError(f"{spec.name}: no kernel was found in share/jupyter/kernels")
-    return Staged(staging, prefix, version, kernelspecs)
+        raise BuildError(
+            f"{spec.name}: it has no kernel (share/jupyter/kernels is empty); add '- ipykernel' "
+            f"for Python or '- r-irkernel' for R to the dependencies in {spec.where}"
+        )
+    if version is None:
+        _try_kernels(spec, kernelspecs, prefix, staging)
+    packages = inventory(staging)
+    remarks += doubles(packages)
+    _clean_records(staging)
+    if stamp is not None:
+        created = lock.locked
+        sbom = of_packages(packages, spec.name, stamp.version, created, lock.pip)
+        keep_sources(staging, spec, lock.path, sbom)
+        write_stamp(staging, stamp)
+    _freeze(staging, lock)
+    size = sum(path.lstat().st_size for path in staging.rglob("*") if not path.is_dir())
+    return Staged(staging, prefix, version, kernelspecs, tuple(remarks), size)
+
+
+def _set_variables(spec: EnvironmentSpec, staging: Path) -> None:
+    """The spec's variables, where conda keeps those of an environment."""
+    if spec.variables:
+        state = {"env_vars": dict(spec.variables), "version": 1}
+        (staging / "conda-meta" / "state").write_text(json.dumps(state, indent=1, sort_keys=True))
+
+
+def _try_python(spec: EnvironmentSpec, lock: Lock, staging: Path) -> list[str]:
+    """Start its Python and import what must import; gives what ``pip check`` complains of."""
+    if lock.version_of("ipykernel") is None and not any(
+        item.name == "ipykernel" for item in lock.pip
+    ):
+        raise BuildError(
+            f"{spec.name}: a Python without ipykernel has no kernel; add '- ipykernel' to the "
+            f"dependencies in {spec.where}"
+        )
+    modules = ["ipykernel", *spec.about.imports]
+    tried = _python(staging, ["-c", _TRY, *modules], CHECK_TIMEOUT, spec.variables)
+    try:
+        answer = json.loads(tried.stdout.splitlines()[-1])
+        prefix, failed = answer["prefix"], answer["failed"]
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        raise BuildError(
+            f"{spec.name}: its Python does not start, or ends while importing "
+            f"{', '.join(modules)}: {tried.stderr[-800:].strip() or tried.stdout[:200]}"
+        ) from error
+    if not os.path.samefile(prefix, staging):
+        raise BuildError(f"{spec.name}: its Python takes {prefix} for its prefix, not {staging}")
+    if failed:
+        lines = "\n".join(f"  {module}: {reason}" for module, reason in failed.items())
+        raise BuildError(
+            f"{spec.name}: these modules do not import:\n{lines}\n"
+            f"Change the dependencies in {spec.where}, or 'imports' in labcommons.yml."
+        )
+    return pip_section.check(staging)
+
+
+def _try_kernels(
+    spec: EnvironmentSpec, kernelspecs: Mapping[str, Any], prefix: str, staging: Path
+) -> None:
+    """Without a Python: each kernel's program must be there."""
+    for name, kernel in kernelspecs.items():
+        argv = kernel.get("argv") if isinstance(kernel, dict) else None
+        program = str(argv[0]) if isinstance(argv, list) and argv else ""
+        place = staging / "bin" / program
+        if program.startswith(f"{prefix}/"):
+            place = staging / program.removeprefix(f"{prefix}/")
+        if not program or not os.access(place, os.X_OK):
+            raise BuildError(
+                f"{spec.name}: the kernel {name} starts {program or 'nothing'!r}, which is not in "
+                f"the environment; see the dependencies in {spec.where}"
+            )
 
 
 def _compile(staging: Path, prefix: str, minor: str) -> None:
@@ -124,13 +243,22 @@ def _compile(staging: Path, prefix: str, minor: str) -> None:
 
 
 def _python(
-    staging: Path, arguments: Sequence[str], timeout: float
+    staging: Path,
+    arguments: Sequence[str],
+    timeout: float,
+    variables: Mapping[str, str] = NO_VARIABLES,
 ) -> subprocess.CompletedProcess[str]:
     """Run the environment's own Python, with none of the variables of this process."""
     try:
         return subprocess.run(
-            [str(staging / "bin" / "python"), "-I", *arguments],
-            env={"PATH": f"{staging}/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"},
+            [str(staging / "bin" / "python"), "-I", "-B", *arguments],
+            env={
+                **variables,
+                "PATH": f"{staging}/bin:/usr/bin:/bin",
+                "LANG": "C.UTF-8",
+                "HOME": "/nonexistent",
+                "CONDA_PREFIX": str(staging),
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -143,20 +271,26 @@ def _python(
         raise BuildError(f"the environment's Python does not start: {error}") from error
 
 
-def _freeze(staging: Path, lock: Lock) -> None:
-    """Say in conda's words what is here and that it is not to be changed (CEP 22)."""
-    meta = staging / "conda-meta"
-    for path in meta.glob("*.json"):
+def _clean_records(staging: Path) -> None:
+    """Take out of conda's records what is only true of the machine that installed them."""
+    for path in (staging / "conda-meta").glob("*.json"):
         record = json.loads(path.read_bytes())
         for key in _OF_THIS_MACHINE:
             record[key] = ""
         if isinstance(record.get("link"), dict):
             record["link"]["source"] = ""
         path.write_text(json.dumps(record, indent=1, sort_keys=True))
+
+
+def _freeze(staging: Path, lock: Lock) -> None:
+    """Say in conda's words what is here and that it is not to be changed (CEP 22)."""
+    meta = staging / "conda-meta"
     when = datetime.fromtimestamp(EPOCH, UTC)  # one time for all, so that equal locks are equal
     packages = "".join(f"+{item.channel}::{item.name}-{item.version}\n" for item in lock.packages)
-    (meta / "history").write_text(f"==> {when:%Y-%m-%d %H:%M:%S} <==\n{packages}")
     (meta / "frozen").write_text(json.dumps({"message": _FROZEN}))
+    partial = meta / ".history.part"
+    partial.write_text(f"==> {when:%Y-%m-%d %H:%M:%S} <==\n{packages}")
+    partial.rename(meta / "history")
 
 
 def _kernelspecs(staging: Path) -> dict[str, Any]:

@@ -1,36 +1,41 @@
-"""Locks: the exact packages of an environment, as a pixi.lock with two lines of our own.
+"""Locks: the exact packages of an environment, as a pixi.lock with lines of our own above it.
 
-A lock is committed beside its environment.yml, or kept under ``data/locks``. Its first lines
-say which spec it answers, and for the offline channel which index; a lock that answers
-another spec is never used.
+A lock is committed beside its environment.yml, or kept under ``data/locks``. Its first lines,
+comments to everybody else, say which spec it answers, what that asked for, when the packages
+were chosen, and for the offline channel from which index. A lock that answers another spec is
+never used.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import rattler
 
 from spawner.environments import worker
-from spawner.environments.channel import Source
-from spawner.environments.errors import BuildError, LockError
+from spawner.environments.errors import LockError
 from spawner.environments.spec import LOCK_FILE, EnvironmentSpec
 
-SOLVE_TIMEOUT = 600  # seconds, fetching the channels' indexes included
-_SOLVER_TIMEOUT = 120  # seconds for the solver alone
 _MAX_BYTES = 32 * 2**20
 _HEADER = "# labcommons {key}: {value}\n"
-_HEADER_LINE = re.compile(r"# labcommons (spec|index): ([0-9a-f]{64})")
+_HEADER_LINE = re.compile(r"# labcommons (spec|index|locked|asks): (.{1,200000})")
+_HEADER_LINES = 8
+# For a lock that does not say when it was made.
+NEVER = datetime.fromtimestamp(0, UTC)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class LockedPackage:
-    """One package of a lock."""
+    """One conda package of a lock. ``size`` is in bytes; md5 and size may be unknown."""
 
     name: str
     version: str
@@ -38,17 +43,41 @@ class LockedPackage:
     url: str
     sha256: str
     channel: str
+    subdir: str = ""
+    md5: str = ""
+    size: int = 0
+    license: str = ""
+    depends: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PipPackage:
+    """One wheel of a lock, from the spec's ``pip:`` section or needed by it."""
+
+    name: str
+    version: str
+    url: str
+    sha256: str
+    requires_dist: tuple[str, ...] = ()
+    requires_python: str = ""
+
+    @property
+    def filename(self) -> str:
+        """The wheel's file name."""
+        return urlsplit(self.url).path.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock that was read and checked.
+    """A lock that was read and checked, for one platform.
 
     Attributes:
         spec_digest: of the spec that it answers.
+        asks: what that spec asked for, one line each.
         index_digest: of the offline channel's index that it was solved with, or "".
+        locked: when its packages were chosen, UTC.
         channels: canonical URLs, in their order.
-        packages: sorted by name.
+        packages, pip: sorted by name.
     """
 
     path: Path
@@ -56,26 +85,31 @@ class Lock:
     index_digest: str
     channels: tuple[str, ...]
     packages: tuple[LockedPackage, ...]
+    pip: tuple[PipPackage, ...] = ()
+    platform: str = "linux-64"
+    locked: datetime = NEVER
+    asks: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """SHA-256 over the packages' URLs and hashes: equal for equal contents."""
         lines = sorted(f"{package.url}#{package.sha256}\n" for package in self.packages)
+        lines += sorted(f"{package.filename}#{package.sha256}\n" for package in self.pip)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def version_of(self, name: str) -> str | None:
-        """The version of a package; None where it is not in the lock."""
+        """The version of a conda package; None where it is not in the lock."""
         return next((item.version for item in self.packages if item.name == name), None)
 
 
 def committed_lock(spec: EnvironmentSpec) -> Lock | None:
     """The lock beside environment.yml when it answers this spec, else None."""
-    return _answering(spec, spec.folder / LOCK_FILE)
+    return answering(spec, spec.folder / LOCK_FILE) if spec.folder else None
 
 
 def kept_lock(spec: EnvironmentSpec, locks: Path) -> Lock | None:
     """The lock under ``data/locks`` when it answers this spec, else None."""
-    return _answering(spec, kept_path(spec, locks))
+    return answering(spec, kept_path(spec, locks))
 
 
 def kept_path(spec: EnvironmentSpec, locks: Path) -> Path:
@@ -83,39 +117,63 @@ def kept_path(spec: EnvironmentSpec, locks: Path) -> Path:
     return locks / spec.name / LOCK_FILE
 
 
-def _answering(spec: EnvironmentSpec, path: Path) -> Lock | None:
+def answering(spec: EnvironmentSpec, path: Path) -> Lock | None:
+    """The lock in a file when it answers this spec, else None."""
     if not path.exists():
         return None
-    lock = read_lock(path)
+    lock = read_lock(path, spec.platforms[0])
     return lock if lock.spec_digest == spec.digest else None
 
 
-def read_lock(path: Path) -> Lock:
+def changes(spec: EnvironmentSpec, lock: Lock) -> list[str]:
+    """What a spec asks for that the lock's did not (``+``), and the other way round (``-``)."""
+    asked, now = set(lock.asks), set(spec.asks)
+    return [f"- {line}" for line in sorted(asked - now)] + [
+        f"+ {line}" for line in sorted(now - asked)
+    ]
+
+
+def read_lock(path: Path, platform: str = "linux-64") -> Lock:
     """Read and check a lock. Raises LockError that says which file to make anew."""
-    remedy = f"make it anew with: labcommons env lock {path.parent.name}"
+    remedy = f"make it anew with: labcommons env lock --update {path.parent.name}"
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise LockError(f"{path}: larger than {_MAX_BYTES >> 20} MB; {remedy}")
-        with path.open(encoding="utf-8") as file:
-            head = dict(_HEADER_LINE.findall(file.readline() + file.readline()))
+        head = _head(path)
         environment = rattler.LockFile.from_path(path).environment(worker.DEFAULT_ENVIRONMENT)
-        here = [p for p in environment.platforms() if p.subdir == rattler.Subdir.current()]
-        records = environment.conda_repodata_records_for_platform(here[0])
-        if environment.pypi_packages_for_platform(here[0]):
-            raise LockError(f"{path}: has packages from PyPI, which are not supported; {remedy}")
+        here = next((p for p in environment.platforms() if p.name == platform), None)
+        if here is None:
+            raise LockError(f"{path}: is not for {platform}; {remedy}")
+        records = environment.conda_repodata_records_for_platform(here) or []
+        wheels = environment.pypi_packages_for_platform(here) or []
         channels = tuple(f"{str(c).rstrip('/')}/" for c in environment.channels())
+        asks = tuple(map(str, json.loads(head.get("asks", "[]"))))
+        locked = datetime.fromisoformat(head.get("locked", "1970-01-01T00:00:00+00:00"))
     except LockError:
         raise
     except Exception as error:  # py-rattler raises many kinds, some of them plain Exception
         raise LockError(f"{path}: cannot be read: {error}; {remedy}") from error
-    packages = tuple(_package(record, path, channels, remedy) for record in records)
+    packages = [_package(record, path, channels, remedy) for record in records]
+    pip = [_wheel(wheel, path, remedy) for wheel in wheels]
+    digests = {key: head.get(key, "") for key in ("spec", "index")}
     return Lock(
         path,
-        head.get("spec", ""),
-        head.get("index", ""),
+        digests["spec"] if _DIGEST.fullmatch(digests["spec"]) else "",
+        digests["index"] if _DIGEST.fullmatch(digests["index"]) else "",
         channels,
         tuple(sorted(packages, key=lambda package: package.name)),
+        tuple(sorted(pip, key=lambda package: package.name)),
+        platform,
+        locked,
+        asks,
     )
+
+
+def _head(path: Path) -> dict[str, str]:
+    with path.open(encoding="utf-8") as file:
+        lines = [file.readline(300_000) for _ in range(_HEADER_LINES)]
+    found = [match for line in lines if (match := _HEADER_LINE.fullmatch(line.rstrip("\n")))]
+    return {match[1]: match[2] for match in found}
 
 
 def _package(
@@ -128,43 +186,88 @@ def _package(
     if record.sha256 is None:
         raise LockError(f"{path}: {name} has no sha256, so nothing could check it; {remedy}")
     return LockedPackage(
-        name, str(record.version), str(record.build), url, record.sha256.hex(), channel
+        name,
+        str(record.version),
+        str(record.build),
+        url,
+        record.sha256.hex(),
+        channel,
+        str(record.subdir),
+        record.md5.hex() if record.md5 else "",
+        record.size or 0,
+        record.license or "",
+        tuple(record.depends),
     )
 
 
-def solve(
-    spec: EnvironmentSpec, sources: Sequence[Source], target: Path, cache: Path, index: str = ""
-) -> Lock:
-    """Solve a spec into a lock file, which is replaced only by a whole one.
+def _wheel(wheel: Any, path: Path, remedy: str) -> PipPackage:
+    url, digest = str(wheel.location), wheel.hashes.sha256 if wheel.hashes else None
+    if not digest:
+        raise LockError(f"{path}: {wheel.name} has no sha256, so nothing could check it; {remedy}")
+    name = urlsplit(url).path.rpartition("/")[2]
+    if not re.fullmatch(r"[A-Za-z0-9_.!+-]+\.whl", name):
+        raise LockError(f"{path}: {url[:200]} is no wheel; {remedy}")
+    return PipPackage(
+        str(wheel.name),
+        str(wheel.version),
+        url,
+        digest.hex(),
+        tuple(wheel.requires_dist),
+        wheel.requires_python or "",
+    )
 
-    ``index`` is the digest of the offline channel's index where it is among the sources.
-    Raises LockError with the solver's reason, BuildError where a channel fails.
+
+def complete(
+    spec: EnvironmentSpec, partial: Path, target: Path, pip: Sequence[PipPackage], index: str = ""
+) -> Lock:
+    """Put pip's packages and our own lines into a solved lock and move it to its place.
+
+    The time of an older lock with the same packages is kept, so that nothing changes where
+    nothing changed. ``index`` is the digest of the offline channel's index, where that is used.
     """
-    urls = {source.channel: source.url for source in sources}
-    specs = [
-        f"{urls[item.channel]}::{item.spec}" if item.channel else item.spec
-        for item in spec.dependencies
-    ]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    request = {
-        "sources": {source.url: source.place for source in sources},
-        "specs": specs,
-        "cache": str(cache),
-        "lock": str(partial),
-        "timeout": _SOLVER_TIMEOUT,
-    }
+    if pip:
+        _add_wheels(partial, spec.platforms[0], pip)
+    text = partial.read_text("utf-8")
+    new = read_lock(partial, spec.platforms[0])
+    locked = datetime.now(UTC).replace(microsecond=0)
     try:
-        worker.call("solve", request, SOLVE_TIMEOUT)
-    except LockError as error:
-        raise LockError(
-            f"{spec.name}: these packages cannot be had together:\n{error}\n"
-            f"Change the dependencies in {spec.folder / 'environment.yml'}."
-        ) from error
-    except BuildError as error:
-        raise BuildError(f"{spec.name}: the packages cannot be looked up: {error}") from error
-    header = {"spec": spec.digest, "index": index}
+        old = read_lock(target, spec.platforms[0])
+        if old.digest == new.digest and old.locked.timestamp() > 0:
+            locked = old.locked
+    except LockError:
+        pass  # there is none, or none of use
+    header = {
+        "spec": spec.digest,
+        "index": index,
+        "locked": locked.isoformat(),
+        "asks": json.dumps(spec.asks),
+    }
     lines = [_HEADER.format(key=key, value=value) for key, value in header.items() if value]
-    partial.write_text("".join(lines) + partial.read_text("utf-8"), "utf-8")
+    partial.write_text("".join(lines) + text, "utf-8")
     partial.rename(target)
-    return read_lock(target)
+    return read_lock(target, spec.platforms[0])
+
+
+def _add_wheels(path: Path, platform: str, pip: Sequence[PipPackage]) -> None:
+    lock = rattler.LockFile.from_path(path)
+    here = next(p for p in lock.platforms() if p.name == platform)
+    for item in sorted(pip, key=lambda item: item.url):
+        lock.add_pypi_package(worker.DEFAULT_ENVIRONMENT, here, item.name, item.version, item.url)
+    lock.to_path(path)
+    path.write_text(_with_hashes(path.read_text("utf-8"), {item.url: item for item in pip}))
+
+
+def _with_hashes(text: str, wheels: Mapping[str, PipPackage]) -> str:
+    """py-rattler writes wheels without the hash and the needs that the format has room for."""
+
+    def more(match: re.Match[str]) -> str:
+        item = wheels[match[2]]
+        lines = [f"  sha256: {item.sha256}"]
+        if item.requires_dist:
+            lines.append("  requires_dist:")
+            lines += [f"  - {json.dumps(need)}" for need in item.requires_dist]
+        if item.requires_python:
+            lines.append(f"  requires_python: {json.dumps(item.requires_python)}")
+        return match[1] + "\n".join(lines) + "\n"
+
+    return re.sub(r"(?m)^(- pypi: (\S+)\n  name: .*\n  version: .*\n)", more, text)

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 from rattler import BuildString, MatchSpec, PackageRecord
 
 from spawner.environments import worker
-from spawner.environments.channel import Report
+from spawner.environments.channel import Say
 from spawner.environments.debian import SUITES, StagedPython, stage_python
 from spawner.environments.errors import BuildError
 from spawner.environments.package import Metadata, write_package
@@ -61,8 +61,17 @@ def index_digest(channel: Path) -> str | None:
     return digest.hexdigest()
 
 
+def holds(channel: Path, spec: EnvironmentSpec) -> bool:
+    """Whether the channel has what an environment needs, so that nothing need be written."""
+    return _is_made(channel, _read_note(channel).get(_key(spec)))
+
+
+def _key(spec: EnvironmentSpec) -> str:
+    return f"{python_minor(spec)} {' '.join(pypi_requirements(spec))}"
+
+
 def update(
-    channel: Path, cache: Path, spec: EnvironmentSpec, report: Report, refresh: bool = False
+    channel: Path, cache: Path, spec: EnvironmentSpec, report: Say, refresh: bool = False
 ) -> None:
     """Make sure that the channel holds what an environment needs.
 
@@ -71,7 +80,7 @@ def update(
     """
     minor = python_minor(spec)
     requirements = pypi_requirements(spec)
-    key = f"{minor} {' '.join(requirements)}"
+    key = _key(spec)
     note = _read_note(channel)
     if not refresh and _is_made(channel, note.get(key)):
         return
@@ -175,7 +184,7 @@ def _download(requirements: list[str], python: StagedPython, wheels: Path, cache
 
 
 def _make_packages(
-    channel: Path, folder: Path, python: str, spec: EnvironmentSpec, report: Report
+    channel: Path, folder: Path, python: str, spec: EnvironmentSpec, report: Say
 ) -> set[str]:
     """Turn wheels into packages, and give them the names that the spec has for them."""
     found = [Wheel(path, python) for path in sorted(folder.glob("*.whl"))]

@@ -14,7 +14,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -25,27 +27,41 @@ from spawner.environments.loopback import serve
 
 DEFAULT_ENVIRONMENT = "default"
 _LOG_TAIL = 2000  # characters
+_POLL = 0.1  # seconds
+
+OnPart = Callable[[int, int, str], None]
 
 
-def call(work: str, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+def call(
+    work: str,
+    request: Mapping[str, Any],
+    timeout: float,
+    *,
+    logins: Mapping[str, Any] | None = None,
+    on_part: OnPart | None = None,
+) -> dict[str, Any]:
     """Do ``work`` (solve, install, index) in a child process.
 
+    ``logins`` are py-rattler's authentication document; it is seen by the child alone.
+    ``on_part`` is told how far the child has come: done, of how many, and what.
     Raises LockError when packages cannot be had together, BuildError for anything else,
     also when ``timeout`` seconds are over; the child and what it started are gone then.
     """
     with tempfile.TemporaryDirectory(prefix="labcommons-worker-") as scratch:
         result, log = Path(scratch, "result.json"), Path(scratch, "log")
+        auth = Path(scratch, "auth.json")
+        auth.write_text(json.dumps(logins or {}))  # the folder is this user's alone
         with log.open("wb") as output:
             child = subprocess.Popen(
                 [sys.executable, "-m", __name__, work, str(result)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=_environment(),
+                env={**_environment(), "RATTLER_AUTH_FILE": str(auth)},
                 start_new_session=True,
             )
             try:
-                child.communicate(json.dumps(request).encode(), timeout)
+                _talk(child, json.dumps(request).encode(), timeout, result, on_part)
             except subprocess.TimeoutExpired as error:
                 raise BuildError(f"gave up after {timeout:g} s ({work})") from error
             finally:
@@ -66,6 +82,46 @@ def call(work: str, request: Mapping[str, Any], timeout: float) -> dict[str, Any
     return answer
 
 
+def _talk(
+    child: subprocess.Popen[bytes],
+    request: bytes,
+    timeout: float,
+    result: Path,
+    on_part: OnPart | None,
+) -> None:
+    """Give the child its work and wait for its end, passing on what it says meanwhile."""
+    assert child.stdin is not None
+    with suppress(BrokenPipeError):
+        child.stdin.write(request)
+    with suppress(BrokenPipeError):
+        child.stdin.close()
+    deadline, said = time.monotonic() + timeout, ""
+    while True:
+        try:
+            child.wait(min(_POLL, max(deadline - time.monotonic(), 0)))
+            return
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= deadline:
+                raise
+        words = _read(_parts(result))
+        if on_part and words and words != said:
+            with suppress(ValueError, TypeError):
+                on_part(*json.loads(words))
+            said = words
+
+
+def _parts(result: Path) -> Path:
+    """Where the child says how far it has come."""
+    return result.with_name("parts.json")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError:
+        return ""
+
+
 def _environment() -> dict[str, str]:
     """The child's variables: what it serves to itself must not go through a proxy."""
     skipped = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
@@ -77,33 +133,60 @@ def _environment() -> dict[str, str]:
 
 
 def solve(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Solve ``specs`` from ``sources`` into the lock file ``lock``."""
+    """Solve ``specs`` from ``sources`` into the lock file ``lock``, for each of ``platforms``."""
     import rattler
     from rattler.exceptions import SolverError
 
-    async def work() -> list[Any]:
+    async def work(gateway: Any, platform: str) -> list[Any]:
         records: list[Any] = await rattler.solve(
             [rattler.Channel(url) for url in request["sources"]],
             request["specs"],
-            gateway=rattler.Gateway(cache_dir=Path(request["cache"], "repodata"), client=client),
-            virtual_packages=rattler.VirtualPackage.detect(),
+            gateway=gateway,
+            platforms=[platform, "noarch"],
+            virtual_packages=_virtual_packages(platform, request["cuda"]),
             channel_priority=rattler.ChannelPriority.Strict,
             timeout=timedelta(seconds=request["timeout"]),
         )
         return records
 
+    solved: dict[str, list[Any]] = {}
     with _client(request["sources"]) as client:
-        try:
-            records = asyncio.run(work())
-        except SolverError as error:
-            return {"unsolvable": str(error)}
-    platform = rattler.LockPlatform(str(rattler.Subdir.current()))
-    lock = rattler.LockFile([platform])
+        gateway = rattler.Gateway(cache_dir=Path(request["cache"], "repodata"), client=client)
+        for platform in request["platforms"]:
+            try:
+                solved[platform] = asyncio.run(work(gateway, platform))
+            except SolverError as error:
+                return {"unsolvable": str(error), "platform": platform}
+    platforms = {name: rattler.LockPlatform(name) for name in solved}
+    lock = rattler.LockFile(list(platforms.values()))
     lock.set_channels(DEFAULT_ENVIRONMENT, [rattler.LockChannel(u) for u in request["sources"]])
-    for record in sorted(records, key=lambda record: str(record.url)):
-        lock.add_conda_package(DEFAULT_ENVIRONMENT, platform, record)
+    for name, records in solved.items():
+        for record in sorted(records, key=lambda record: str(record.url)):
+            lock.add_conda_package(DEFAULT_ENVIRONMENT, platforms[name], record)
     lock.to_path(Path(request["lock"]))
     return {}
+
+
+def _virtual_packages(platform: str, cuda: str | None) -> list[Any]:
+    """What the machines that run it have: this one's system, a plain processor, and CUDA as said.
+
+    This machine's own processor and driver are left out: a lock must not depend on where it
+    was made.
+    """
+    import rattler
+
+    def generic(name: str, version: str, build: str) -> Any:
+        return rattler.GenericVirtualPackage(
+            rattler.PackageName(name), rattler.Version(version), rattler.BuildString(build)
+        )
+
+    found = [package.into_generic() for package in rattler.VirtualPackage.detect()]
+    system = [p for p in found if p.name.normalized in ("__unix", "__linux", "__glibc")]
+    processor = "x86_64" if platform == "linux-64" else platform.partition("-")[2]
+    system.append(generic("__archspec", "1", processor))
+    if cuda:
+        system.append(generic("__cuda", cuda, "0"))
+    return system
 
 
 def install(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,8 +195,8 @@ def install(request: Mapping[str, Any]) -> dict[str, Any]:
 
     environment = rattler.LockFile.from_path(Path(request["lock"])).environment(DEFAULT_ENVIRONMENT)
     # A LockPlatform made here would not be found: it must come from the lock itself.
-    platform = next(p for p in environment.platforms() if p.subdir == rattler.Subdir.current())
-    records = environment.conda_repodata_records_for_platform(platform)
+    platform = next(p for p in environment.platforms() if p.name == request["platform"])
+    records = environment.conda_repodata_records_for_platform(platform) or []
     specs = [rattler.MatchSpec(spec)._match_spec for spec in request["specs"]]
 
     async def work() -> None:
@@ -125,11 +208,41 @@ def install(request: Mapping[str, Any]) -> dict[str, Any]:
             alternative_target_prefix=Path(request["prefix"]),
             client=client,
             show_progress=False,
+            reporter=_Reporter(Path(request["parts"]), len(records)),
         )
 
     with _client(request["sources"]) as client:
         asyncio.run(work())
     return {}
+
+
+class _Reporter:
+    """Writes down how many packages are there; py-rattler calls it from its threads."""
+
+    def __init__(self, path: Path, total: int) -> None:
+        self._path, self._total = path, total
+        self._linked = self._fetched = 0
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("on_"):
+            return lambda *_: 0
+        raise AttributeError(name)
+
+    def on_populate_cache_complete(self, cache_entry: int) -> None:
+        with self._lock:
+            self._fetched += 1
+            self._write(f"{self._fetched} of {self._total} packages fetched")
+
+    def on_link_complete(self, index: int) -> None:
+        with self._lock:
+            self._linked += 1
+            self._write(f"{self._linked} of {self._total} packages installed")
+
+    def _write(self, words: str) -> None:
+        partial = self._path.with_suffix(".part")
+        partial.write_text(json.dumps([self._fetched + self._linked, 2 * self._total, words]))
+        partial.rename(self._path)
 
 
 def index(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +257,11 @@ def index(request: Mapping[str, Any]) -> dict[str, Any]:
 def _client(sources: Mapping[str, str]) -> Iterator[Any]:
     """A client that fetches canonical URLs (the keys) from their places (the values)."""
     from rattler.networking import Client
-    from rattler.networking.middleware import MirrorMiddleware, RetryMiddleware
+    from rattler.networking.middleware import (
+        AuthenticationMiddleware,
+        MirrorMiddleware,
+        RetryMiddleware,
+    )
 
     local = [place for place in sources.values() if place.startswith("/")]
     with serve(map(Path, local)) as urls:
@@ -154,7 +271,10 @@ def _client(sources: Mapping[str, str]) -> Iterator[Any]:
             for url, place in sources.items()
             if served.get(place, place).rstrip("/") != url.rstrip("/")
         }
-        yield Client([RetryMiddleware(2), MirrorMiddleware(mirrors)], timeout=60)
+        yield Client(
+            [RetryMiddleware(2), MirrorMiddleware(mirrors), AuthenticationMiddleware()],
+            timeout=60,
+        )
 
 
 _WORKS = {"solve": solve, "install": install, "index": index}
@@ -164,7 +284,8 @@ def main() -> None:
     """``python -m spawner.environments.worker WORK RESULT``, the request on standard input."""
     work, result = sys.argv[1], Path(sys.argv[2])
     try:
-        answer = _WORKS[work](json.load(sys.stdin))
+        request = json.load(sys.stdin)
+        answer = _WORKS[work](request | {"parts": str(_parts(result))})
     except Exception as error:  # whatever it was, the parent must be able to say it
         answer = {"error": str(error) or type(error).__name__}
     partial = result.with_suffix(".part")

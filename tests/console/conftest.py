@@ -28,8 +28,18 @@ ACCESS = "access:services!service=labcommons"
 HOSTILE = "<script>alert('x')</script>"
 # Tokens and whom the hub says they belong to.
 PEOPLE: dict[str, dict[str, Any]] = {
-    "alice-token": {"name": "alice", "admin": False, "scopes": [ACCESS]},
-    "bob-token": {"name": "bob", "admin": False, "scopes": [ACCESS]},
+    "alice-token": {
+        "name": "alice",
+        "admin": False,
+        "scopes": [ACCESS],
+        "groups": ["team:vision"],
+    },
+    "bob-token": {
+        "name": "bob",
+        "admin": False,
+        "scopes": [ACCESS],
+        "groups": ["team:vision", "team:vision:leads"],
+    },
     "carol-token": {"name": "carol", "admin": True, "scopes": [ACCESS]},
     "stranger-token": {"name": "stranger", "admin": False, "scopes": []},
 }
@@ -114,6 +124,7 @@ class Console:
     origin: str
     store: Store
     broken: dict[str, bool]
+    data: Path
 
     async def get(self, path: str = "", token: str | None = None, **headers: str) -> HTTPResponse:
         if token:
@@ -139,7 +150,7 @@ def _listen(app: Application) -> tuple[HTTPServer, str]:
 
 
 @pytest.fixture
-async def console(lab_site: Site, lab_store: Store) -> AsyncIterator[Console]:
+async def console(lab_site: Site, lab_store: Store, tmp_path: Path) -> AsyncIterator[Console]:
     broken = {"hub": False}
     hub, hub_origin = _listen(Application([("/hub/api/user", _User)], broken=broken))
     auth = HubOAuth(
@@ -149,8 +160,8 @@ async def console(lab_site: Site, lab_store: Store) -> AsyncIterator[Console]:
         oauth_client_id="service-labcommons",
         access_scopes={ACCESS},
     )
-    server, origin = _listen(make_app(lab_site, lab_store, auth))
-    yield Console(origin, lab_store, broken)
+    server, origin = _listen(make_app(lab_site, lab_store, auth, tmp_path))
+    yield Console(origin, lab_store, broken, tmp_path)
     for one in (server, hub):
         one.stop()
         await one.close_all_connections()

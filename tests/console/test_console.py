@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from .conftest import HOSTILE, Console
 
-PAGES = ["", "none", "oauth_callback"]
-API = ["api/v1/gpus", "api/v1/leases", "api/v1/environments"]
+PAGES = ["", "environments", "none", "oauth_callback"]
+API = ["api/v1/gpus", "api/v1/leases", "api/v1/environments", "api/v1/builds"]
 
 
 async def test_gpus_are_counted_by_model(filled: Console) -> None:
@@ -147,6 +147,8 @@ async def test_every_address_of_the_description_exists(filled: Console) -> None:
     document = await filled.json("openapi.json")
     assert document["servers"] == [{"url": "/services/labcommons"}]
     for path, operations in document["paths"].items():
+        if "get" not in operations or "{" in path:
+            continue
         answer = await filled.get(path.removeprefix("/"), "carol-token")
         assert answer.code == 200, path
         schema = operations["get"]["responses"]["200"]["content"]["application/json"]["schema"]

@@ -73,7 +73,7 @@ def test_a_run_killed_while_it_writes_a_secret_leaves_none_half_written(
 
     datadir.prepare(tmp_path, ME)
     after = secrets_of(tmp_path)
-    assert set(after) == {*datadir.SECRETS, "pgpass"}
+    assert set(after) == {*datadir.SECRETS, "pgpass", datadir.BUILD_ENVIRONMENT}
     assert {name: after[name] for name in whole} == whole
 
 

@@ -108,10 +108,12 @@ class Deployment:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         subprocess.run(["kill", "-9", *children], check=True)
 
-    def api(self, method: str, path: str, token: str, body: object = None) -> tuple[int, Any]:
-        """A request to the hub's REST API over HTTPS, CA verified: (status, parsed body)."""
+    def api(
+        self, method: str, path: str, token: str, body: object = None, of: str = "/hub/api/"
+    ) -> tuple[int, Any]:
+        """A request to a REST API, the hub's, over HTTPS, CA verified: (status, parsed body)."""
         request = urllib.request.Request(
-            f"{self.url}/hub/api/{path}",
+            f"{self.url}{of}{path}",
             method=method,
             data=json.dumps(body).encode() if body is not None else None,
             headers={"Authorization": f"token {token}", "Content-Type": "application/json"},

@@ -12,8 +12,9 @@ from rig.channel import TinyChannel
 from spawner.environments.channel import Source
 from spawner.environments.errors import BuildError, LockError
 from spawner.environments.install import install
-from spawner.environments.lock import Lock, committed_lock, read_lock, solve
+from spawner.environments.lock import Lock, committed_lock, read_lock
 from spawner.environments.loopback import serve
+from spawner.environments.solve import solve
 from spawner.environments.spec import EnvironmentSpec
 
 WriteSpec = Callable[..., EnvironmentSpec]

@@ -1,0 +1,296 @@
+"""The console's part for environments of all tiers: the page, and what it asks for over REST."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+from tornado.web import Finish, HTTPError
+
+from hub_ext.console import tiers
+from hub_ext.console.handlers import Api, Base, Page
+from hub_ext.i18n import N_
+from hub_ext.pages import language_of
+from hub_ext.site import Site
+from hub_ext.store import StoreError
+from spawner.errors import BadRequest, SpawnerError
+from spawner.tiers import asking, shelf
+from spawner.tiers.rights import Person, check_see
+from spawner.tiers.tier import Kind, Tier, check_name, parse_source
+
+T = TypeVar("T")
+log = logging.getLogger("labcommons.console")
+
+# What an export is called as a file.
+EXPORTS = {
+    "environment.yml": "environment.yml",
+    "explicit": "explicit.txt",
+    "conda-lock": "conda-lock.yml",
+    "pixi.lock": "pixi.lock",
+    "requirements": "requirements.txt",
+    "dockerfile": "Dockerfile",
+}
+_SOURCE = r"([a-z0-9][a-z0-9._-]{0,70})"
+_NAME = r"([a-z0-9][a-z0-9._-]{0,63})"
+_ID = r"([0-9a-f]{32})"
+
+
+def routes(prefix: str, shared: dict[str, Any], site: Site, data: Path) -> list[Any]:
+    """The addresses of this part, for ``tornado.web.Application``."""
+    mine = {**shared, "site": site, "folder": data / "builds"}
+    api = f"{prefix}api/v1/"
+    return [
+        (f"{prefix}environments", EnvironmentsPage, mine),
+        (f"{api}environments", EnvironmentsApi, mine),
+        (f"{api}environments/{_SOURCE}/{_NAME}", EnvironmentApi, mine),
+        (f"{api}environments/{_SOURCE}/{_NAME}/copy", CopyApi, mine),
+        (f"{api}environments/{_SOURCE}/{_NAME}/export", ExportApi, mine),
+        (f"{api}builds", BuildsApi, mine),
+        (f"{api}builds/{_ID}", BuildApi, mine),
+        (f"{api}builds/{_ID}/(cancel|retry)", BuildActionApi, mine),
+    ]
+
+
+class _Mine(Base):
+    """What page and API share here: the site, the builds' folder, who asks."""
+
+    def initialize(self, site: Site, folder: Path, **shared: Any) -> None:  # type: ignore[override]
+        """Called by tornado with what ``routes`` gives."""
+        super().initialize(**shared)
+        self.site, self.folder = site, folder
+
+    @property
+    def who(self) -> Person:
+        """The person with their positions."""
+        return tiers.person(self.viewer)
+
+
+class EnvironmentsPage(_Mine, Page):
+    """The page: what there is, what is being built, and how to have more."""
+
+    async def get(self) -> None:
+        """Render what the viewer may see."""
+        lang, who = language_of(self), self.who
+
+        def work(session: Session) -> dict[str, Any]:
+            return {
+                "environments": tiers.listing(session, who, lang),
+                "builds": tiers.builds(session, who, 8),
+            }
+
+        def label(source: str) -> str:
+            return tiers.tier_label(self._, source)
+
+        self.render_page(
+            "environments.html",
+            here="environments",
+            label=label,
+            targets=tiers.targets(who),
+            copy_targets=tiers.copy_targets(who),
+            exports=list(EXPORTS),
+            xsrf=self.xsrf_token.decode("ascii"),
+            **await self.read(work),
+        )
+
+
+class _Asking(_Mine, Api):
+    """An API whose refusals come from ``spawner.tiers``, in the language of the request."""
+
+    async def ask(self, work: Callable[[Session], T], reading: bool = False) -> T:
+        """Work in a transaction; answers with code and sentence where it is refused."""
+        try:
+            return await (self.store.read(work) if reading else self.store.run(work))
+        except SpawnerError as error:
+            raise self.refuse(error) from error
+        except StoreError as error:
+            log.error("%s", error)
+            raise HTTPError(503) from error
+
+    def refuse(self, error: SpawnerError) -> Finish:
+        """Answer with an error; what is returned is to be raised."""
+        self.set_status(error.status)
+        self.reply({"error": {"code": error.code, "message": error.sentence(self._)}})
+        return Finish()
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object that was sent."""
+        try:
+            found = json.loads(self.request.body or b"{}")
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            sentence = N_("The request's body must be a JSON object.")
+            raise self.refuse(BadRequest("not_json", sentence))
+        return found
+
+    def tier(self, source: object) -> Tier:
+        """The tier that a source names."""
+        try:
+            return parse_source(source, self._person_named())
+        except SpawnerError as error:
+            raise self.refuse(error) from error
+
+    def _person_named(self) -> str:
+        """Whose personal tier: one's own; an administrator may look at another's (``?user=``)."""
+        named = self.get_query_argument("user", "")
+        return (
+            named
+            if named and self.viewer.admin and self.request.method == "GET"
+            else (self.viewer.name)
+        )
+
+    def asked(self, job: Any) -> None:
+        """202: it will be done, and this is where to look."""
+        self.set_status(202)
+        self.set_header("Location", f"{self.hub_auth.base_url}api/v1/builds/{job.id}")
+        self.reply({"build": tiers.build(job)})
+
+
+class EnvironmentsApi(_Asking):
+    """``GET`` and ``POST api/v1/environments``."""
+
+    async def get(self) -> None:
+        """Environments that the viewer may use, with words in the language of the request."""
+        lang, who = language_of(self), self.who
+        self.reply({"environments": await self.read(lambda s: tiers.listing(s, who, lang))})
+
+    async def post(self) -> None:
+        """Build one from ``{"source", "name", "spec", "words"?}``."""
+        body, who = self.body(), self.who
+        tier, limits, address = self.tier(body.get("source")), self.site.builds, _address(self)
+        self.asked(
+            await self.ask(
+                lambda s: asking.create(
+                    s, who, limits, tier, body.get("name"), body.get("spec"),
+                    body.get("words") or "", address,
+                )
+            )
+        )  # fmt: skip
+
+
+class EnvironmentApi(_Asking):
+    """``GET`` and ``DELETE api/v1/environments/SOURCE/NAME``."""
+
+    async def get(self, source: str, name: str) -> None:
+        """One environment with all its packages and versions."""
+        tier, who, lang = self.tier(source), self.who, language_of(self)
+
+        def work(session: Session) -> dict[str, Any]:
+            check_see(who, tier)
+            if tier.kind is Kind.IMAGE:
+                for item in tiers.listing(session, who, lang):
+                    if item["source"] == source and item["name"] == name:
+                        return tiers.image_details(session, item)
+            versions = shelf.versions(session, tier, check_name(name))
+            shown = next((row for row in versions if row.current), None)
+            if shown is None:
+                raise _no_environment(tier, name)
+            return tiers.details(shown, versions)
+
+        self.reply({"environment": await self.ask(work, reading=True)})
+
+    async def delete(self, source: str, name: str) -> None:
+        """Delete it with all its versions; the job refuses where it is in use."""
+        tier, who, limits, address = self.tier(source), self.who, self.site.builds, _address(self)
+        self.asked(await self.ask(lambda s: asking.delete(s, who, limits, tier, name, address)))
+
+
+class CopyApi(_Asking):
+    """``POST api/v1/environments/SOURCE/NAME/copy``: clone, publish, promote."""
+
+    async def post(self, source: str, name: str) -> None:
+        """Copy it to ``{"to": source, "name"?}``."""
+        body, who = self.body(), self.who
+        origin, target = self.tier(source), self.tier(body.get("to"))
+        limits, address = self.site.builds, _address(self)
+        self.asked(
+            await self.ask(
+                lambda s: asking.copy(
+                    s, who, limits, origin, name, target, body.get("name"), address
+                )
+            )
+        )
+
+
+class ExportApi(_Asking):
+    """``GET api/v1/environments/SOURCE/NAME/export?format=…``: a file to rebuild it elsewhere."""
+
+    async def get(self, source: str, name: str) -> None:
+        """The file."""
+        tier, who = self.tier(source), self.who
+        wanted = self.get_query_argument("format", "environment.yml")
+
+        def work(session: Session) -> str:
+            check_see(who, tier)
+            row = shelf.current(session, tier, check_name(name))
+            text = (row.exports or {}).get(wanted) if row is not None else None
+            if text is None:
+                raise _no_environment(tier, name)
+            return text
+
+        if wanted not in EXPORTS:
+            raise self.refuse(
+                BadRequest(
+                    "export_format",
+                    N_("“{format}” is no format of an export; there are {formats}."),
+                    {"format": wanted[:40], "formats": ", ".join(EXPORTS)},
+                )
+            )
+        text = await self.ask(work, reading=True)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.set_header("Content-Disposition", f'attachment; filename="{EXPORTS[wanted]}"')
+        self.finish(text)
+
+
+class BuildsApi(_Asking):
+    """``GET api/v1/builds``."""
+
+    async def get(self) -> None:
+        """The newest builds that are the viewer's business."""
+        who = self.who
+        self.reply({"builds": await self.read(lambda session: tiers.builds(session, who))})
+
+
+class BuildApi(_Asking):
+    """``GET api/v1/builds/ID?offset=…``: how far it is, and its log from an offset on."""
+
+    async def get(self, job_id: str) -> None:
+        """State, percentage and a part of the log."""
+        who = self.who
+        found = await self.ask(
+            lambda s: tiers.build(asking.find_build(s, who, job_id)), reading=True
+        )
+        try:
+            offset = max(0, int(self.get_query_argument("offset", "0")))
+        except ValueError:
+            offset = 0
+        text, end = await asyncio.to_thread(tiers.log_part, self.folder / job_id, offset)
+        self.reply({"build": found, "log": text, "offset": end})
+
+
+class BuildActionApi(_Asking):
+    """``POST api/v1/builds/ID/cancel`` and ``…/retry``."""
+
+    async def post(self, job_id: str, action: str) -> None:
+        """Cancel it, or ask for it again."""
+        who, limits, address = self.who, self.site.builds, _address(self)
+        if action == "cancel":
+            self.asked(await self.ask(lambda s: asking.cancel(s, who, job_id)))
+        else:
+            self.asked(await self.ask(lambda s: asking.retry(s, who, limits, job_id, address)))
+
+
+def _no_environment(tier: Tier, name: str) -> SpawnerError:
+    return asking.NotThere(
+        "no_environment", asking.NO_ENVIRONMENT, {"name": name, "tier": tier.source}
+    )
+
+
+def _address(handler: Any) -> str | None:
+    address = handler.request.remote_ip
+    return str(address)[:64] if address else None

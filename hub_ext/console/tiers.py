@@ -1,0 +1,228 @@
+"""Environments of all tiers as the console shows them: plain data from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from hub_ext.console.views import Viewer
+from hub_ext.i18n import Gettext
+from hub_ext.site import words_in
+from hub_ext.store.environments import EnvironmentBuild, TierEnvironment
+from spawner.environments import catalog
+from spawner.environments.catalog import CatalogEntry
+from spawner.options import show_bytes
+from spawner.tiers import asking, jobs, shelf
+from spawner.tiers.rights import Person, may_change, person_of
+from spawner.tiers.tier import IMAGE, SHARED, Kind, Tier
+
+_LOGS = ("lock.log", "install.log", "delete.log")
+MAX_LOG_PART = 256 * 1024  # bytes
+
+
+def person(viewer: Viewer) -> Person:
+    """Who asks, with the positions that the hub's groups say."""
+    return person_of(viewer.name, viewer.admin, viewer.groups)
+
+
+def listing(session: Session, who: Person, lang: str) -> list[dict[str, Any]]:
+    """All environments that somebody may use, by tier and name."""
+    found = [_image(versions, lang) for versions in catalog.newest(session).values()]
+    tiers = _visible(session, who)
+    order = {tier: number for number, tier in enumerate(tiers)}
+    rows = shelf.of_tiers(session, tiers)
+    rows.sort(key=lambda row: (order[shelf.tier_of(row)], row.name))
+    for (tier, _), versions in groupby(rows, key=lambda row: (shelf.tier_of(row), row.name)):
+        entries = list(versions)
+        shown = next((entry for entry in entries if entry.current), entries[0])
+        found.append(_built(tier, shown, [entry.version for entry in entries]))
+    for item in found:
+        item["may"] = _may(who, item["source"], item["owner"])
+    return found
+
+
+def _visible(session: Session, who: Person) -> list[Tier]:
+    """The tiers of a person; for an administrator those of all teams and courses."""
+    if not who.admin:
+        return who.tiers
+    everywhere = [t for t in shelf.tiers(session) if t.kind in (Kind.TEAM, Kind.COURSE)]
+    return list(dict.fromkeys([IMAGE, SHARED, *everywhere, *who.tiers]))
+
+
+def targets(who: Person) -> list[Tier]:
+    """The tiers that somebody may build in."""
+    own = [tier for tier in who.tiers if tier.kind is not Kind.IMAGE and may_change(who, tier)]
+    return sorted(own, key=lambda tier: tier.kind is not Kind.PERSONAL)
+
+
+def copy_targets(who: Person) -> list[Tier]:
+    """The tiers that somebody may copy an environment to."""
+    return [*targets(who), *([IMAGE] if who.admin else [])]
+
+
+def details(row: TierEnvironment, versions: Iterable[TierEnvironment]) -> dict[str, Any]:
+    """One environment with its packages and versions."""
+    return _built(shelf.tier_of(row), row, [entry.version for entry in versions]) | {
+        "spec": row.spec,
+        "packages": list(row.packages),
+        "history": [
+            {
+                "version": entry.version,
+                "current": entry.current,
+                "created": _time(entry.created_at),
+                "built_by": entry.built_by,
+                "lock_digest": entry.lock_digest,
+            }
+            for entry in versions
+        ],
+    }
+
+
+def image_details(session: Session, item: dict[str, Any]) -> dict[str, Any]:
+    """One image environment with its packages and versions."""
+    versions = catalog.newest(session)[item["name"]]
+    return item | {
+        "packages": [
+            {key: package.get(key, "") for key in ("name", "version", "channel")}
+            for package in versions[0].packages
+        ],
+        "history": [
+            {
+                "version": entry.version,
+                "current": number == 0,
+                "created": _time(entry.created_at),
+                "built_by": "",
+                "lock_digest": entry.lock_digest,
+            }
+            for number, entry in enumerate(versions)
+        ],
+    }
+
+
+def builds(session: Session, who: Person, limit: int = 20) -> list[dict[str, Any]]:
+    """The newest jobs that are somebody's business, newest first."""
+    found = (job for job in jobs.recent(session, 500) if asking.may_follow(who, job))
+    return [build(job) for job, _ in zip(found, range(limit), strict=False)]
+
+
+def build(job: EnvironmentBuild) -> dict[str, Any]:
+    """One job."""
+    return {
+        "id": job.id,
+        "action": job.action,
+        "source": jobs.tier_of(job).source,
+        "owner": job.owner,
+        "name": job.name,
+        "requested_by": job.requested_by,
+        "state": str(job.state),
+        "percent": job.percent,
+        "message": job.message,
+        "version": job.version,
+        "cancel_asked": job.cancel_asked,
+        "origin": job.origin,
+        "queued": _time(job.queued_at),
+        "ended": _time(job.ended_at) if job.ended_at else None,
+    }
+
+
+def log_part(folder: Path, offset: int) -> tuple[str, int]:
+    """The log of a job from an offset, in bytes, on; and the next offset.
+
+    Only whole lines, so that no character is cut in two.
+    """
+    parts = []
+    for name in _LOGS:
+        try:
+            parts.append((folder / name).read_bytes())
+        except OSError:
+            continue
+    whole = b"".join(parts)[offset : offset + MAX_LOG_PART]
+    end = whole.rfind(b"\n") + 1
+    return whole[:end].decode("utf-8", "replace"), offset + end
+
+
+def tier_label(gettext: Gettext, source: str, owner: str = "") -> str:
+    """What people call a tier."""
+    kind, _, name = source.partition("-")
+    words = {
+        "image": gettext("Images"),
+        "shared": gettext("Shared"),
+        "personal": gettext("Personal"),
+    }
+    if kind == "team":
+        return gettext("Team {name}").format(name=name)
+    if kind == "course":
+        return gettext("Course {name}").format(name=name)
+    return words.get(source, source)
+
+
+def _may(who: Person, source: str, owner: str) -> dict[str, bool]:
+    tier = Tier(Kind(source.partition("-")[0]), owner)
+    return {"delete": tier.kind is not Kind.IMAGE and may_change(who, tier), "copy": True}
+
+
+def _image(versions: list[CatalogEntry], lang: str) -> dict[str, Any]:
+    entry = versions[0]
+    return {
+        "source": IMAGE.source,
+        "owner": "",
+        "name": entry.name,
+        "title": words_in(entry.words.get("title") or entry.name, lang),
+        "description": words_in(entry.words.get("description") or "", lang),
+        "version": entry.version,
+        "versions": [version.version for version in versions],
+        "python": entry.python,
+        "main_packages": list(entry.main_packages),
+        "package_count": len(entry.packages),
+        "package_names": sorted({item["name"] for item in entry.packages}),
+        "size": None,
+        "size_bytes": None,
+        "built_by": "",
+        "created": _time(entry.created_at),
+        "findings": list(getattr(entry, "findings", None) or []),
+    }
+
+
+def _built(tier: Tier, row: TierEnvironment, versions: list[str]) -> dict[str, Any]:
+    main = _main_names(row.spec)
+    return {
+        "source": tier.source,
+        "owner": tier.owner,
+        "name": row.name,
+        "title": row.name,
+        "description": "",
+        "version": row.version,
+        "versions": versions,
+        "python": row.python,
+        "main_packages": [
+            {"name": item["name"], "version": item["version"]}
+            for item in row.packages
+            if item["name"] in main
+        ],
+        "package_count": len(row.packages),
+        "package_names": sorted({item["name"] for item in row.packages}),
+        "size": show_bytes(row.size) if row.size else None,
+        "size_bytes": row.size,
+        "built_by": row.built_by,
+        "created": _time(row.created_at),
+        "findings": list(row.findings),
+    }
+
+
+def _main_names(spec: str) -> set[str]:
+    """The packages that an environment.yml names, roughly: for show."""
+    names = set()
+    for line in spec.splitlines():
+        item = line.strip()
+        if item.startswith("- "):
+            word = item[2:].strip().strip("\"'").rpartition("::")[2]
+            names.add(word.replace("=", " ").replace("<", " ").replace(">", " ").split(" ")[0])
+    return names - {"python", "ipykernel", "pip"}
+
+
+def _time(moment: Any) -> str:
+    return f"{moment.isoformat(timespec='seconds')}Z"

@@ -1,0 +1,294 @@
+// The page of environments: build, follow, search, copy, delete.
+"use strict";
+
+(() => {
+  const page = document.getElementById("main");
+  const words = JSON.parse(document.getElementById("words").textContent);
+  const api = page.dataset.api;
+  const list = document.getElementById("build-list");
+  const LIVE = new Set(["queued", "running"]);
+  const PAUSE = 700; // milliseconds between two looks at a build that goes on
+
+  const element = (tag, properties = {}, ...children) => {
+    const made = Object.assign(document.createElement(tag), properties);
+    made.append(...children.filter((child) => child !== null));
+    return made;
+  };
+
+  const trouble = (sentence) => {
+    const box = document.getElementById("trouble");
+    box.firstElementChild.textContent = sentence;
+    box.hidden = !sentence;
+    if (sentence) box.focus();
+  };
+
+  // Raises an Error with a sentence for the person.
+  const ask = async (method, path, body) => {
+    let answer;
+    try {
+      answer = await fetch(api + path, {
+        method,
+        headers: { "X-XSRFToken": page.dataset.xsrf, "Content-Type": "application/json" },
+        body: body === undefined ? undefined : JSON.stringify(body),
+      });
+    } catch {
+      throw new Error(words.silent);
+    }
+    const found = await answer.json().catch(() => null);
+    if (!answer.ok) throw new Error(found?.error?.message ?? words.silent);
+    return found;
+  };
+
+  // -- builds ---------------------------------------------------------------------------------
+
+  const cards = new Map();
+
+  class Card {
+    constructor(build, fresh) {
+      this.offset = 0;
+      this.bar = element("div", { className: "lc-bar", role: "progressbar" }, element("div"));
+      this.bar.setAttribute("aria-valuemin", 0);
+      this.bar.setAttribute("aria-valuemax", 100);
+      this.title = element("h3");
+      this.badge = element("span", { className: "lc-badge" });
+      this.message = element("p", { className: "lc-build-message" });
+      this.percent = element("span", { className: "lc-number lc-muted" });
+      this.log = element("pre", { className: "lc-log", tabIndex: 0, textContent: "" });
+      this.details = element("details", { className: "lc-build-log" }, element("summary", { textContent: words.log }), this.log);
+      this.details.addEventListener("toggle", () => this.look());
+      this.actions = element("div", { className: "lc-actions" });
+      this.node = element(
+        "article", { className: "lc-build" },
+        element("div", { className: "lc-build-head" }, this.title, this.badge, this.percent),
+        this.bar, this.message, this.actions, this.details,
+      );
+      this.message.setAttribute("role", "status");
+      this.fresh = fresh;
+      this.show(build);
+    }
+
+    show(build) {
+      this.build = build;
+      const live = LIVE.has(build.state);
+      this.title.textContent = `${words[build.action]}: ${build.name} → ${build.source}`;
+      this.badge.textContent = live && build.cancel_asked ? words.cancelling : words[build.state];
+      this.badge.className = `lc-badge ${build.state === "failed" ? "lc-badge--failed" : build.state === "done" || live ? "" : "lc-badge--quiet"}`;
+      this.bar.hidden = !live;
+      this.bar.setAttribute("aria-label", this.title.textContent);
+      this.bar.setAttribute("aria-valuenow", build.percent);
+      this.bar.firstElementChild.style.width = `${build.percent}%`;
+      this.percent.textContent = build.state === "running" ? `${build.percent} %` : "";
+      let sentence = build.message;
+      if (build.state === "queued") sentence = words.waiting;
+      else if (build.state === "running" && !sentence) sentence = words.starting;
+      else if (build.state === "done") sentence = build.action === "delete" ? words.gone : build.version;
+      if (build.requested_by !== page.dataset.me) sentence += ` (${words.by} ${build.requested_by})`;
+      if (this.message.textContent !== sentence) this.message.textContent = sentence;
+      this.message.classList.toggle("lc-reason", build.state === "failed");
+      const wanted = live ? "cancel" : build.state === "done" ? (this.fresh ? "reload" : "") : "retry";
+      if (this.actions.dataset.shown !== wanted) {
+        this.actions.dataset.shown = wanted;
+        this.actions.replaceChildren(...(wanted ? [this.button(wanted)] : []));
+      }
+    }
+
+    button(action) {
+      const button = element("button", { type: "button", className: "btn btn-sm lc-quiet", textContent: words[action] });
+      button.setAttribute("aria-label", `${words[action]}: ${this.build.name}`);
+      button.addEventListener("click", async () => {
+        if (action === "reload") return location.reload();
+        button.disabled = true;
+        try {
+          const { build } = await ask("POST", `builds/${this.build.id}/${action}`);
+          if (action === "retry") follow(build);
+          else this.show(build);
+        } catch (error) {
+          trouble(error.message);
+        }
+        button.disabled = false;
+      });
+      return button;
+    }
+
+    // Asks for state and, where the log is open, for more of it.
+    async look() {
+      const found = await ask("GET", `builds/${this.build.id}?offset=${this.offset}`);
+      this.show(found.build);
+      const atEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 4;
+      if (found.offset > this.offset) {
+        this.offset = found.offset;
+        this.log.append(found.log);
+      } else if (!this.offset) this.log.textContent = "";
+      if (atEnd) this.log.scrollTop = this.log.scrollHeight;
+    }
+
+    async follow() {
+      while (LIVE.has(this.build.state)) {
+        await new Promise((done) => setTimeout(done, document.hidden ? 5 * PAUSE : PAUSE));
+        try {
+          await this.look();
+        } catch (error) {
+          // The console may be restarted while we wait: the build goes on.
+          await new Promise((done) => setTimeout(done, 3000));
+        }
+      }
+    }
+  }
+
+  const add = (build, first, fresh) => {
+    const card = new Card(build, fresh);
+    cards.set(build.id, card);
+    if (first) list.prepend(card.node);
+    else list.append(card.node);
+    document.getElementById("builds").hidden = false;
+    card.follow();
+    return card;
+  };
+
+  const follow = (build) => {
+    trouble("");
+    const card = add(build, true, true);
+    card.details.open = build.action !== "delete";
+    card.node.scrollIntoView({ block: "nearest" });
+  };
+
+  for (const build of JSON.parse(document.getElementById("build-data").textContent)) {
+    add(build, false, LIVE.has(build.state));
+  }
+
+  // -- a new one --------------------------------------------------------------------------------
+
+  const form = document.getElementById("new-form");
+  const spec = document.getElementById("new-spec");
+  const name = document.getElementById("new-name");
+  let typed = false;
+  name.addEventListener("input", () => { typed = name.value !== ""; });
+
+  const nameFromSpec = () => {
+    const found = /^name[ \t]*:[ \t]*["']?([^"'\s#]+)/m.exec(spec.value);
+    if (found && !typed) name.value = found[1].toLowerCase();
+  };
+  spec.addEventListener("input", nameFromSpec);
+
+  const take = async (file) => {
+    if (!file) return;
+    spec.value = await file.text();
+    nameFromSpec();
+    spec.focus();
+  };
+  document.getElementById("new-file").addEventListener("change", (event) => take(event.target.files[0]));
+  spec.addEventListener("drop", (event) => {
+    if (!event.dataTransfer.files.length) return;
+    event.preventDefault();
+    take(event.dataTransfer.files[0]);
+  });
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = form.querySelector("button[type=submit]");
+    button.disabled = true;
+    try {
+      const { build } = await ask("POST", "environments", Object.fromEntries(new FormData(form)));
+      follow(build);
+      document.getElementById("new").open = false;
+    } catch (error) {
+      trouble(error.message);
+    }
+    button.disabled = false;
+  });
+  if (location.hash === "#new") document.getElementById("new").open = true;
+
+  // -- search -------------------------------------------------------------------------------------
+
+  const search = document.getElementById("search");
+  const items = [...document.querySelectorAll("[data-environment]")];
+  search?.addEventListener("input", () => {
+    const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const item of items) {
+      const text = item.dataset.search.toLowerCase();
+      item.hidden = !wanted.every((word) => text.includes(word));
+      shown += !item.hidden;
+    }
+    for (const tier of document.querySelectorAll("[data-tier]")) {
+      tier.hidden = !tier.querySelector("[data-environment]:not([hidden])");
+    }
+    document.getElementById("search-count").textContent = !wanted.length ? ""
+      : shown ? words.shown.replace("COUNT", shown).replace("TOTAL", items.length) : words.none;
+  });
+
+  // -- details, copy, delete --------------------------------------------------------------------
+
+  const table = (heads, rows, label) => element(
+    "div", { className: "lc-table-box lc-scroll", tabIndex: 0, role: "region", ariaLabel: label },
+    element("table", { className: "lc-table lc-small" },
+      element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text })))),
+      element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((text) => element("td", { textContent: text })))))),
+  );
+
+  const details = async (button) => {
+    const box = button.closest("article").querySelector(".lc-details");
+    const open = button.getAttribute("aria-expanded") === "true";
+    button.setAttribute("aria-expanded", String(!open));
+    box.hidden = open;
+    if (open || box.childElementCount) return;
+    try {
+      const { environment } = await ask("GET", `environments/${button.dataset.details}`);
+      box.replaceChildren(
+        element("h4", { textContent: words.packages }),
+        table([words.package, words.version], environment.packages.map((item) => [item.name, item.version]), words.packages),
+        element("h4", { textContent: words.versions }),
+        table([words.version, words.created, words.builtBy], environment.history.map((item) => [
+          item.version + (item.current ? ` (${words.current})` : ""), item.created.slice(0, 16).replace("T", " "), item.built_by,
+        ]), words.versions),
+      );
+      if (environment.source !== "image") {
+        box.append(
+          element("h4", { textContent: words.export }),
+          element("ul", { className: "lc-packages" }, ...words.exports.map((format) => element("li", {}, element("a", {
+            href: `${api}environments/${button.dataset.details}/export?format=${encodeURIComponent(format)}&_xsrf=${encodeURIComponent(page.dataset.xsrf)}`,
+            textContent: format, download: "",
+          })))),
+        );
+      }
+    } catch (error) {
+      box.replaceChildren(element("p", { className: "lc-reason", textContent: error.message }));
+    }
+  };
+
+  let about = null;
+  const openDialog = (id, where, title) => {
+    about = where;
+    const dialog = document.getElementById(id);
+    document.getElementById(`${id}-title`).textContent = title.replace("NAME", where.split("/")[1]);
+    dialog.showModal();
+    return dialog;
+  };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.details) details(button);
+    else if (button.dataset.copy) {
+      openDialog("copy", button.dataset.copy, words.copyTitle);
+      document.getElementById("copy-name").value = button.dataset.copy.split("/")[1];
+    } else if (button.dataset.remove) openDialog("remove", button.dataset.remove, words.removeTitle);
+    else if ("close" in button.dataset) button.closest("dialog").close();
+  });
+
+  document.getElementById("copy-form").addEventListener("submit", async (event) => {
+    const data = Object.fromEntries(new FormData(event.target));
+    try {
+      follow((await ask("POST", `environments/${about}/copy`, data)).build);
+    } catch (error) {
+      trouble(error.message);
+    }
+  });
+  document.querySelector("#remove form").addEventListener("submit", async () => {
+    try {
+      follow((await ask("DELETE", `environments/${about}`)).build);
+    } catch (error) {
+      trouble(error.message);
+    }
+  });
+})();

@@ -1,0 +1,280 @@
+"""From a spec to a checked prefix: what every tier shares, whoever it runs as.
+
+Nothing is half-made: work goes on in a folder beside the target, which is renamed to it when
+everything passed. What a killed run left is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from hub_ext.site import Environments
+from spawner.environments import offline, pip_section, policy, scan
+from spawner.environments.channel import OFFLINE_URL, Source, choose
+from spawner.environments.credentials import Credentials
+from spawner.environments.errors import BuildError
+from spawner.environments.install import Staged, finish, install, remove
+from spawner.environments.lock import Lock, answering, committed_lock
+from spawner.environments.policy import Finding
+from spawner.environments.progress import Meter, Report
+from spawner.environments.solve import solve
+from spawner.environments.spec import EnvironmentSpec
+from spawner.environments.stamp import Stamp, iso, read_stamp
+
+# Raise it when prefixes are made differently: every environment gets a new version then.
+RECIPE = 2
+# Steps: channels, versions, conda's packages, pip's, checks, and the end (an image takes two).
+WEIGHTS = (3, 12, 55, 10, 18, 2)
+IMAGE_WEIGHTS = (2, 8, 40, 8, 12, 20, 10)
+# Packages that say which CUDA an environment is made for, the plainest first.
+_CUDA_PACKAGES = ("cuda-version", "cudatoolkit", "pytorch-cuda", "cuda-runtime")
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A lock, and where its packages come from."""
+
+    lock: Lock
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished prefix, what it says of itself, and what the site's rules say of it."""
+
+    staged: Staged
+    stamp: Stamp
+    findings: tuple[Finding, ...]
+
+
+class Maker:
+    """Locks environments and installs them into prefixes.
+
+    ``channel`` is the folder of the offline channel, ``cache`` that of packages; ``report``
+    is told what happens. Every method raises BuildError, with cause and remedy.
+    """
+
+    def __init__(self, settings: Environments, channel: Path, cache: Path, report: Report) -> None:
+        self.settings, self.channel, self.cache, self.report = settings, channel, cache, report
+        self.credentials = Credentials.load(settings.credentials)
+
+    def meter(self, spec: EnvironmentSpec, weights: Sequence[int] = WEIGHTS) -> Meter:
+        """A new count of steps."""
+        return Meter(spec.name, self.report, weights)
+
+    # Locking -----------------------------------------------------------------------------------
+
+    def lock(
+        self,
+        spec: EnvironmentSpec,
+        target: Path,
+        update: bool = False,
+        meter: Meter | None = None,
+    ) -> Locked:
+        """Steps 1 and 2: where packages come from, and which ones.
+
+        A lock beside environment.yml or in ``target`` that answers the spec is taken; else, and
+        where ``update`` asks for newer packages, one is made in ``target``.
+        """
+        meter = meter or self.meter(spec)
+        policy.enforce(policy.check(spec, None, self.settings, _today()))
+        meter.step(1, f"looking for {', '.join(spec.all_channels)}")
+        sources = choose(
+            spec.all_channels, self.settings, self.channel, meter.remark, self.credentials
+        )
+        index = self._offline_index(spec, sources, update, meter)
+        urls = tuple(dict.fromkeys(source.url for source in sources))
+        if not update:
+            committed = committed_lock(spec)
+            kept = answering(spec, target)
+            for lock in (committed, kept):
+                if lock is None or lock.channels != urls:
+                    continue
+                if lock is committed or lock.index_digest == index:
+                    meter.step(2, f"using {lock.path}")
+                    return Locked(lock, tuple(sources))
+        meter.step(2, f"choosing versions of {len(spec.dependencies)} packages and their needs")
+        lock = solve(spec, sources, target, self.cache, index, self.settings, self.credentials)
+        return Locked(lock, tuple(sources))
+
+    def _offline_index(
+        self, spec: EnvironmentSpec, sources: Sequence[Source], update: bool, meter: Meter
+    ) -> str:
+        if not any(source.is_offline for source in sources):
+            return ""
+        if update or not offline.holds(self.channel, spec):
+            self.channel.mkdir(parents=True, exist_ok=True)
+            with alone(self.channel / ".lock"):
+                offline.update(self.channel, self.cache, spec, meter.remark, refresh=update)
+        return offline.index_digest(self.channel) or ""
+
+    def allowed_channels(self, lock: Lock) -> bool:
+        """Whether a lock's channels are those that the site would ask now, as far as one knows."""
+        is_offline = OFFLINE_URL in lock.channels
+        return {"never": not is_offline, "always": is_offline, "auto": True}[
+            self.settings.offline_channel
+        ]
+
+    # Installing --------------------------------------------------------------------------------
+
+    @staticmethod
+    def version(spec: EnvironmentSpec, lock: Lock, base: str = "") -> str:
+        """A version's name: the day of its lock, and a digest of all that it is made of.
+
+        The same lock gives the same version wherever and whenever it is built. ``base`` is
+        what it is put on: the server image's id, or nothing.
+        """
+        return f"{lock.locked:%Y%m%d}-{suffix(spec, lock, base)}"
+
+    def install(
+        self,
+        spec: EnvironmentSpec,
+        locked: Locked,
+        prefix: str,
+        staging: Path,
+        stamp: Stamp,
+        meter: Meter,
+    ) -> Made:
+        """Steps 3 to 5: install into ``staging`` what will be at ``prefix``, and check it."""
+        lock = locked.lock
+        findings = policy.check(spec, lock, self.settings, _today())
+        self._enforce(findings, meter)
+        meter.step(3, f"installing {len(lock.packages)} conda packages")
+        with self._cache_lock(meter):
+            install(
+                spec,
+                lock,
+                locked.sources,
+                prefix,
+                staging,
+                self.cache,
+                self.credentials,
+                meter.part,
+            )
+        meter.step(4, f"installing {len(lock.pip)} pip packages")
+        if lock.pip:
+            wheels = pip_section.fetch(
+                spec.name, lock.pip, staging, self.cache, self.settings, self.credentials
+            )
+            pip_section.install(spec.name, wheels, lock.pip, staging, prefix)
+        meter.step(5, "compiling and checking")
+        staged = finish(spec, lock, prefix, staging, stamp)
+        found = [
+            Finding("warn", "check", remark, "see the versions in environment.yml")
+            for remark in staged.remarks
+        ]
+        found += scan.scan(staging, self.settings.scan)
+        self._enforce(found, meter)
+        return Made(staged, stamp, (*findings, *found))
+
+    @staticmethod
+    def _enforce(findings: Sequence[Finding], meter: Meter) -> None:
+        """Say what the rules say, and stop where they refuse."""
+        for finding in findings:
+            meter.remark(f"{finding.level}: {finding}")
+        policy.enforce(findings)
+
+    @contextmanager
+    def _cache_lock(self, meter: Meter) -> Iterator[None]:
+        """Installs share the package cache; emptying it (``env prune``) waits for them."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        try:
+            with alone(self.cache / ".lock", shared=True):
+                yield
+        except PermissionError as error:
+            raise BuildError(f"the package cache {self.cache} cannot be used: {error}") from error
+
+    def make_prefix(
+        self,
+        spec: EnvironmentSpec,
+        locked: Locked,
+        prefix: Path,
+        *,
+        source: str,
+        stamp: Stamp | None = None,
+        meter: Meter | None = None,
+    ) -> Made:
+        """Make the environment at ``prefix``, which stays as it is when it is complete already.
+
+        It runs as whoever calls it: owner, group and mode of the files are the process's. Two
+        makers of one prefix wait for each other.
+        """
+        meter = meter or self.meter(spec)
+        stamp = stamp or self.stamp(spec, locked.lock, source)
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        staging = prefix.with_name(f".making-{prefix.name}")
+        with alone(prefix.with_name(f".{prefix.name}.lock")):
+            if (prefix / "conda-meta" / "history").is_file():
+                found = read_stamp(prefix)
+                if found is None or found.lock_digest != locked.lock.digest:
+                    raise BuildError(f"{prefix} is another environment; remove it, or rename one")
+                meter.done(f"{prefix} is there already")
+                return Made(Staged(prefix, str(prefix), found.python, {}), found, ())
+            remove(prefix)  # without a history it is none, and nobody was offered it
+            try:
+                made = self.install(spec, locked, str(prefix), staging, stamp, meter)
+                staging.rename(prefix)
+            except BaseException:
+                remove(staging)
+                raise
+            meter.done(f"{prefix} is ready")
+        return replace(made, staged=replace(made.staged, folder=prefix))
+
+    @staticmethod
+    def stamp(spec: EnvironmentSpec, lock: Lock, source: str, base: str = "") -> Stamp:
+        """What a version says of itself."""
+        return Stamp(
+            name=spec.name,
+            version=Maker.version(spec, lock, base),
+            source=source,
+            lock_digest=lock.digest,
+            created=iso(lock.locked),
+            tag=spec.about.tag,
+            python=lock.version_of("python"),
+            cuda=cuda_of(spec, lock),
+            title=spec.about.title,
+        )
+
+
+def suffix(spec: EnvironmentSpec, lock: Lock, base: str) -> str:
+    """Eight hexadecimal digits over all that a version is made of."""
+    parts = f"{RECIPE}\n{lock.digest}\n{base}\n"
+    if spec.variables:
+        parts += json.dumps(dict(spec.variables), sort_keys=True)
+    return hashlib.sha256(parts.encode()).hexdigest()[:8]
+
+
+def cuda_of(spec: EnvironmentSpec, lock: Lock) -> str | None:
+    """The CUDA version that the packages are made for, else the one that was solved for."""
+    for name in _CUDA_PACKAGES:
+        if version := lock.version_of(name):
+            return version
+    return spec.about.cuda
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+@contextmanager
+def alone(path: Path, shared: bool = False) -> Iterator[None]:
+    """Hold a lock that ends with the process, however it ends; wait for whoever has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o664)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise BuildError(f"the disk below {path.parent} is full; make room") from error
+        raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,179 @@
+"""Old versions and cached packages: which may go, and their removal.
+
+A version goes in two steps: first its row, so that nobody is offered it, then its image. What
+a killed run leaves is an image without a row, which the next one removes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hub_ext.store import Store
+from spawner.environments import catalog
+from spawner.environments.build import Places
+from spawner.environments.catalog import CatalogEntry
+from spawner.environments.errors import BuildError, LockError
+from spawner.environments.image import Images
+from spawner.environments.install import remove
+from spawner.environments.lock import read_lock
+from spawner.environments.maker import alone
+
+# What a build left that was killed is not taken from under one that goes on.
+_LEFT_OVER = 86400  # seconds
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a version, and why."""
+
+    entry: CatalogEntry
+    keep: bool
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        return {
+            "name": self.entry.name,
+            "version": self.entry.version,
+            "size": self.entry.size,
+            "keep": self.keep,
+            "reason": self.reason,
+        }
+
+
+def plan(
+    versions: Mapping[str, Sequence[CatalogEntry]], in_use: Mapping[str, str], keep: int
+) -> list[Verdict]:
+    """What may go: neither in use, nor pinned, nor among the last ``keep`` offered ones.
+
+    ``versions`` are newest first; ``in_use`` maps ``name:version`` and image ids
+    to who uses them.
+    """
+    verdicts = []
+    for entries in versions.values():
+        place = 0
+        for entry in entries:
+            place += entry.is_offered
+            user = in_use.get(f"{entry.name}:{entry.version}") or in_use.get(entry.image_id)
+            if user:
+                verdicts.append(Verdict(entry, True, f"in use by {user}"))
+            elif entry.pinned:
+                verdicts.append(Verdict(entry, True, "pinned"))
+            elif entry.is_offered and place <= keep:
+                verdicts.append(Verdict(entry, True, f"among the last {keep}"))
+            else:
+                why = entry.state if not entry.is_offered else f"older than the last {keep}"
+                verdicts.append(Verdict(entry, False, why))
+    return verdicts
+
+
+def prune(
+    store: Store, images: Images, places: Places, keep: int, dry_run: bool = False
+) -> list[Verdict]:
+    """Remove what ``plan`` lets go. Gives what was decided; raises BuildError."""
+    verdicts = plan(store.transact(catalog.newest, read=True), images.in_use(), keep)
+    for verdict in verdicts:
+        if verdict.keep or dry_run:
+            continue
+        entry = verdict.entry
+        _forget(store, entry)
+        images.discard(entry.image_id)
+        with suppress(BuildError):
+            remove(places.versions / entry.name / entry.version)
+    if not dry_run:
+        known = [
+            entry.image_id
+            for entries in store.transact(catalog.newest, read=True).values()
+            for entry in entries
+        ]
+        for image in images.orphans(known):
+            images.discard(image)
+    return verdicts
+
+
+def _forget(store: Store, entry: CatalogEntry) -> None:
+    store.transact(lambda session: catalog.delete(session, entry.name, entry.version))
+
+
+# The cache -------------------------------------------------------------------------------------
+
+
+def disk_use(places: Places) -> dict[str, int]:
+    """Bytes of each folder that builds fill."""
+    folders = {
+        "packages": places.cache / "packages",
+        "wheels": places.cache / "wheels",
+        "indexes": places.cache / "repodata",
+        "pip": places.cache / "pip",
+        "offline channel": places.channel,
+        "versions": places.versions,
+        "logs": places.logs,
+    }
+    return {name: _size(folder) for name, folder in folders.items()}
+
+
+def prune_cache(places: Places, dry_run: bool = False) -> int:
+    """Remove cached packages that no lock names. Gives the bytes; waits for installs to end."""
+    if not places.cache.is_dir():
+        return 0
+    stems, wheels = _wanted(places)
+    freed = 0
+    with alone(places.cache / ".lock"):
+        for path in _children(places.cache / "packages"):
+            stem = path.name.removesuffix(".lock").removesuffix(".conda").removesuffix(".tar.bz2")
+            if stem not in stems:
+                freed += _drop(path, dry_run)
+        for path in _children(places.cache / "wheels"):
+            if path.name not in wheels:
+                freed += _drop(path, dry_run)
+        for path in (*places.cache.glob("scratch-*"), *places.cache.glob("staging/*")):
+            if time.time() - path.lstat().st_mtime > _LEFT_OVER:
+                freed += _drop(path, dry_run)
+    return freed
+
+
+def _wanted(places: Places) -> tuple[set[str], set[str]]:
+    """Stems of conda packages and hashes of wheels that a lock names."""
+    stems: set[str] = set()
+    wheels: set[str] = set()
+    locks = [
+        *places.locks.glob("*/pixi.lock"),
+        *places.versions.glob("*/*/pixi.lock"),
+        *places.environments.glob("*/pixi.lock"),
+    ]
+    for path in locks:
+        with suppress(LockError):
+            lock = read_lock(path)
+            stems |= {f"{item.name}-{item.version}-{item.build}" for item in lock.packages}
+            wheels |= {item.sha256 for item in lock.pip}
+    return stems, wheels
+
+
+def _children(folder: Path) -> Collection[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _drop(path: Path, dry_run: bool) -> int:
+    size = _size(path)
+    if not dry_run:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return size
+
+
+def _size(path: Path) -> int:
+    """Bytes of the files below a path; hard links are counted once."""
+    seen: dict[tuple[int, int], int] = {}
+    for item in [path, *path.rglob("*")] if path.exists() else []:
+        with suppress(OSError):
+            status = item.lstat()
+            seen[status.st_dev, status.st_ino] = status.st_size
+    return sum(seen.values())

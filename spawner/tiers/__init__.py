@@ -1,0 +1,1 @@
+"""Environments outside images: of people, teams, courses and the site."""

@@ -1,0 +1,280 @@
+"""What a builder container does, for a person and with nothing but that person's rights.
+
+``python -I -m spawner.tiers.inside FOLDER`` reads FOLDER/job.json. Each line that it prints is a
+JSON object: ``{"progress": {…}}``, then one ``{"result": {…}}`` or ``{"error": "…"}``. The hub
+reads them from the container's log, and believes nothing in them that matters to others.
+
+It has three works. ``lock`` chooses packages, as the user of our services, so that the index of
+the channels is fetched once for all and the offline channel can grow. ``install`` builds a
+version from a lock and makes it the current one, as the person or lead who asked, so that the
+kernel decides whether they may. ``delete`` removes an environment, likewise.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import stat
+import sys
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hub_ext.site import Environments
+from spawner.environments import policy
+from spawner.environments.channel import OFFLINE_URL, Source, canonical_url, choose
+from spawner.environments.errors import BuildError
+from spawner.environments.export import FORMATS, export
+from spawner.environments.lock import Lock, read_lock
+from spawner.environments.maker import Locked, Maker
+from spawner.environments.progress import Progress
+from spawner.environments.spec import EnvironmentSpec, parse_spec
+from spawner.tiers.tier import VERSIONS
+
+SCRATCH = Path("/tmp")  # noqa: S108  (the container's own)
+_MAX_KERNEL_JSON = 64 * 1024
+_TRASH = ".removed-"
+
+
+def main() -> int:
+    """Do the work that job.json describes; the exit code is 0 when it was done."""
+    job = json.loads(Path(sys.argv[1], "job.json").read_text("utf-8"))
+    os.umask(int(job["umask"], 8))
+    try:
+        result = {"lock": _lock, "install": _install, "delete": _delete}[job["work"]](job)
+    except BuildError as error:
+        _say(error=str(error))
+        return 1
+    except OSError as error:
+        _say(error=_plain(error))
+        return 1
+    _say(result=result)
+    return 0
+
+
+def _say(**event: Any) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def _plain(error: OSError) -> str:
+    """An error of the system, with the remedy where there is one."""
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = {
+        "EACCES": "your account may not write there",
+        "EPERM": "your account may not do that",
+        "ENOSPC": "the disk is full: delete what is not needed and try again",
+        "EDQUOT": "your disk quota is used up: delete what is not needed and try again",
+        "EROFS": "it can only be read",
+    }.get(errno.errorcode.get(error.errno or 0, ""), error.strerror or str(error))
+    return f"{where}{remedy}"
+
+
+def _report(low: int, high: int) -> Any:
+    """Passes progress on, its percentages between two bounds of the whole job."""
+
+    def report(progress: Progress) -> None:
+        percent = low + progress.percent * (high - low) // 100
+        _say(progress={"percent": percent, "message": progress.message, "step": progress.step})
+
+    return report
+
+
+def _spec(job: dict[str, Any]) -> EnvironmentSpec:
+    return parse_spec(job["spec"], name=job["name"], words=job["words"] or None)
+
+
+def _maker(job: dict[str, Any], cache: str, report: Any) -> Maker:
+    settings = Environments.model_validate(job["settings"])
+    return Maker(settings, Path(job["channel"]), Path(cache), report)
+
+
+# Choosing packages -------------------------------------------------------------------------------
+
+
+def _lock(job: dict[str, Any]) -> dict[str, Any]:
+    spec = _spec(job)
+    target = SCRATCH / "pixi.lock"
+    maker = _maker(job, job["cache"], _report(2, 30))
+    if job["lock"]:
+        target.write_text(job["lock"], "utf-8")
+        lock = read_lock(target)
+        return {"lock": job["lock"], "sources": _sources(maker, spec, lock)}
+    locked = maker.lock(spec, target)
+    return {
+        "lock": locked.lock.path.read_text("utf-8"),
+        "sources": [asdict(source) for source in locked.sources],
+    }
+
+
+def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[dict[str, str]]:
+    """Where the packages of a lock come from that was made before."""
+    _say(progress={"percent": 5, "message": f"using the lock of {lock.locked:%Y-%m-%d}", "step": 1})
+    found = []
+    if OFFLINE_URL in lock.channels:
+        found.append(Source("offline", OFFLINE_URL, str(maker.channel)))
+    online = [channel for channel in spec.all_channels if canonical_url(channel) in lock.channels]
+    found += choose(
+        online,
+        maker.settings.model_copy(update={"offline_channel": "never"}),
+        maker.channel,
+        lambda words: _say(progress={"percent": 5, "message": words, "step": 0}),
+        maker.credentials,
+    )
+    missing = set(lock.channels) - {source.url for source in found}
+    if missing:
+        raise BuildError(
+            f"the lock names channels that environment.yml does not: {', '.join(sorted(missing))}"
+        )
+    return [asdict(source) for source in found]
+
+
+# Building -------------------------------------------------------------------------------------
+
+
+def _install(job: dict[str, Any]) -> dict[str, Any]:
+    spec = _spec(job)
+    target = SCRATCH / "pixi.lock"
+    target.write_text(job["lock"], "utf-8")
+    lock = read_lock(target)
+    maker = _maker(job, job["cache"], _report(30, 95))
+    envs = Path(job["environments"])
+    version = maker.version(spec, lock)
+    folder = _version_folder(envs, spec.name)
+    prefix = folder / version
+    findings = tuple(policy.check(spec, lock, maker.settings, datetime.now(UTC).date()))
+    if not (prefix / "conda-meta" / "history").is_file():
+        locked = Locked(lock, tuple(Source(**source) for source in job["sources"]))
+        findings = maker.make_prefix(spec, locked, prefix, source=job["source"]).findings
+    _say(progress={"percent": 96, "message": f"{spec.name} is now {version}", "step": 0})
+    _point(envs / spec.name, Path(VERSIONS, spec.name, version))
+    kept = _prune(folder, version, set(job["in_use"]), int(job["keep"]))
+    return {
+        "version": version,
+        "kept": kept,
+        "python": lock.version_of("python"),
+        "lock_digest": lock.digest,
+        "size": _size(prefix),
+        "packages": [
+            {"name": item.name, "version": item.version, "channel": item.channel}
+            for item in lock.packages
+        ],
+        "kernels": _kernels(prefix),
+        "findings": [finding.as_json() for finding in findings],
+        "exports": {format: export(spec, lock, format) for format in FORMATS},
+    }
+
+
+def _version_folder(envs: Path, name: str) -> Path:
+    """``envs/.versions/NAME``, made with the modes of the tier.
+
+    In a team's folder the upper ones hand their group, the leads', down (setgid). That of one
+    environment does not: a version belongs to the group of this process, the members.
+    """
+    setgid = envs.parent.exists() and bool(envs.exists() and envs.stat().st_mode & stat.S_ISGID)
+    envs.mkdir(parents=True, exist_ok=True)
+    for folder, mode in ((envs / VERSIONS, 0o2775), (envs / VERSIONS / name, 0o775)):
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        if setgid:
+            folder.chmod(mode)
+    return envs / VERSIONS / name
+
+
+def _point(link: Path, target: Path) -> None:
+    """Make the link lead to a version, in one step; a folder that conda made there stays."""
+    if link.exists() and not link.is_symlink():
+        raise BuildError(
+            f"{link} is there and was not built here; give the new environment another name, or "
+            "delete that one first"
+        )
+    new = link.with_name(f".{link.name}.{os.getpid()}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    os.replace(new, link)
+
+
+def _prune(folder: Path, current: str, in_use: set[str], keep: int) -> list[str]:
+    """Remove old versions beyond the newest ``keep``, none that is in use; returns what stays."""
+    found = sorted(
+        (path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir()),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    stay = {current, *in_use, *(path.name for path in found[:keep])}
+    for path in found:
+        if path.name not in stay and not _discard(path):
+            stay.add(path.name)
+    return sorted(path.name for path in found if path.name in stay)
+
+
+def _discard(path: Path) -> bool:
+    """Take a folder out of sight, then remove it. False where it is not ours to take away."""
+    trash = path.with_name(f"{_TRASH}{path.name.removeprefix(_TRASH)}")
+    try:
+        if path != trash:
+            path.rename(trash)
+    except OSError:
+        return False
+    # What another lead built is gone from sight, and goes from the disk with their next build.
+    shutil.rmtree(trash, ignore_errors=True)
+    return True
+
+
+def _size(prefix: Path) -> int:
+    """Bytes on disk; a file with several names counts once."""
+    seen: set[int] = set()
+    total = 0
+    for folder, _, files in os.walk(prefix):
+        for name in files:
+            found = os.lstat(os.path.join(folder, name))
+            if found.st_ino not in seen:
+                seen.add(found.st_ino)
+                total += found.st_blocks * 512
+    return total
+
+
+def _kernels(prefix: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in sorted((prefix / "share/jupyter/kernels").glob("*/kernel.json"))[:20]:
+        try:
+            if path.stat().st_size <= _MAX_KERNEL_JSON:
+                found[path.parent.name] = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+    return found
+
+
+# Deleting -------------------------------------------------------------------------------------
+
+
+def _delete(job: dict[str, Any]) -> dict[str, Any]:
+    envs, name = Path(job["environments"]), job["name"]
+    link, folder = envs / name, envs / VERSIONS / name
+    _say(progress={"percent": 20, "message": f"removing {name}", "step": 0})
+    if link.is_symlink():
+        link.unlink()
+    elif link.exists():
+        _remove(link)
+    if folder.exists():
+        left = [path for path in list(folder.iterdir()) if not _discard(path)]
+        if left:
+            raise BuildError(f"{left[0]}: your account may not remove it")
+        with suppress(OSError):  # another lead's versions are still on the disk
+            folder.rmdir()
+    return {}
+
+
+def _remove(path: Path) -> None:
+    trash = path.with_name(f".{path.name}.{os.getpid()}{_TRASH}")
+    path.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""Environments over the console's REST API and page: who is shown what, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient
+
+from hub_ext.console.app import PREFIX
+from hub_ext.store.environments import BuildState
+from spawner.tiers import jobs, shelf
+from spawner.tiers.tier import SHARED, Kind, Tier
+
+from .conftest import HOSTILE, Console
+
+SPEC = "name: theirs\nchannels: [conda-forge]\ndependencies: [python 3.13.*, ipykernel]\n"
+VISION = Tier(Kind.TEAM, "vision")
+
+
+async def send(
+    console: Console, method: str, path: str, token: str, body: Any = None, **headers: str
+) -> tuple[int, Any]:
+    answer = await AsyncHTTPClient().fetch(
+        f"{console.origin}{PREFIX}api/v1/{path}",
+        method=method,
+        headers={"Authorization": f"token {token}", **headers},
+        body=json.dumps(body) if body is not None else (None if method != "POST" else "{}"),
+        raise_error=False,
+    )
+    return answer.code, json.loads(answer.body) if answer.body else None
+
+
+def put(console: Console, tier: Tier, name: str, version: str = "20261121-aa") -> None:
+    facts = {
+        "python": "3.13.5", "lock_digest": "ab", "size": 3 * 2**20, "spec": SPEC, "words": "",
+        "lock": "the lock", "packages": [{"name": "numpy", "version": "2.3", "channel": "c"}],
+        "kernels": {}, "findings": [], "origin": None,
+        "exports": {"environment.yml": f"name: {name}\n# {HOSTILE}\n"},
+    }  # fmt: skip
+    console.store.transact(
+        lambda s: shelf.record(
+            s, tier, name, version, built_by="bob", created_at=datetime(2026, 11, 21), facts=facts,
+            kept=set(),
+        )
+    )  # fmt: skip
+
+
+async def test_a_person_asks_for_an_environment_of_their_own(console: Console) -> None:
+    status, answer = await send(
+        console, "POST", "environments", "alice-token",
+        {"source": "personal", "name": "mine", "spec": SPEC},
+    )  # fmt: skip
+    assert (status, answer["build"]["state"]) == (202, "queued")
+    job = console.store.transact(lambda s: jobs.get(s, answer["build"]["id"]), read=True)
+    assert job is not None
+    assert (job.tier, job.owner, job.requested_by) == ("personal", "alice", "alice")
+    assert job.spec.startswith("name: mine\n")
+    assert job.address == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("token", "source", "status"),
+    [
+        ("bob-token", "team-vision", 202),
+        ("alice-token", "team-vision", 403),
+        ("carol-token", "team-vision", 403),
+        ("alice-token", "team-bio", 403),
+        ("alice-token", "shared", 403),
+        ("carol-token", "shared", 202),
+        ("carol-token", "image", 403),
+        ("alice-token", "../etc", 400),
+        ("alice-token", None, 400),
+    ],
+)
+async def test_nobody_builds_where_they_do_not_lead(
+    console: Console, token: str, source: str | None, status: int
+) -> None:
+    body = {"source": source, "name": "x", "spec": SPEC}
+    assert (await send(console, "POST", "environments", token, body))[0] == status
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [],
+        {"source": "personal", "name": "../x", "spec": SPEC},
+        {"source": "personal", "name": "x", "spec": ""},
+        {"source": "personal", "name": "x", "spec": {"a": 1}},
+        {"source": "personal", "name": "x", "spec": "a" * 300_000},
+        {"source": "personal", "name": ["x"], "spec": SPEC},
+        {"source": "personal", "name": "x", "spec": SPEC + "\0"},
+    ],
+)
+async def test_bad_requests_are_told_what_is_wrong_and_leave_no_job(
+    console: Console, body: Any
+) -> None:
+    status, answer = await send(console, "POST", "environments", "alice-token", body)
+    assert status == 400
+    assert len(answer["error"]["message"]) > 20
+    assert console.store.transact(jobs.recent, read=True) == []
+
+
+async def test_people_see_what_is_theirs_their_teams_and_everybodys(console: Console) -> None:
+    for tier in (VISION, SHARED, Tier(Kind.PERSONAL, "alice"), Tier(Kind.PERSONAL, "bob")):
+        put(console, tier, "py")
+    put(console, Tier(Kind.TEAM, "bio"), "secret")
+
+    async def seen(token: str) -> list[tuple[str, str]]:
+        found = await console.json("api/v1/environments", token)
+        return [(item["source"], item["owner"]) for item in found["environments"]]
+
+    shared, team = ("shared", ""), ("team-vision", "vision")
+    assert await seen("alice-token") == [shared, team, ("personal", "alice")]
+    assert await seen("bob-token") == [shared, team, ("personal", "bob")]
+    assert await seen("carol-token") == [shared, ("team-bio", "bio"), team]
+    page = (await console.get("environments", "alice-token")).body.decode()
+    assert "secret" not in page
+
+
+async def test_details_and_exports_are_for_those_who_may_see_it(console: Console) -> None:
+    put(console, Tier(Kind.TEAM, "bio"), "py")
+    put(console, VISION, "py")
+    found = await console.json("api/v1/environments/team-vision/py", "alice-token")
+    assert found["environment"]["packages"][0]["name"] == "numpy"
+    assert found["environment"]["history"][0]["current"] is True
+    export = await console.get(
+        "api/v1/environments/team-vision/py/export?format=environment.yml", "alice-token"
+    )
+    assert export.body.decode().startswith("name: py\n")
+    assert export.headers["Content-Type"].startswith("text/plain")
+    for path in ("py", "py/export"):
+        refused = await console.get(f"api/v1/environments/team-bio/{path}", "alice-token")
+        assert refused.code == 403
+    missing = await console.get("api/v1/environments/team-vision/nothing", "alice-token")
+    assert missing.code == 404
+    assert (
+        await console.get("api/v1/environments/team-vision/py/export?format=x", "alice-token")
+    ).code == 400
+
+
+async def test_a_lead_publishes_and_an_administrator_promotes_with_the_same_lock(
+    console: Console,
+) -> None:
+    put(console, Tier(Kind.PERSONAL, "bob"), "py")
+    status, answer = await send(
+        console, "POST", "environments/personal/py/copy", "bob-token", {"to": "team-vision"}
+    )
+    assert (status, answer["build"]["action"]) == (202, "publish")
+    job = console.store.transact(lambda s: jobs.get(s, answer["build"]["id"]), read=True)
+    assert job is not None
+    assert job.lock == "the lock"
+    assert job.origin == {
+        "source": "personal", "owner": "bob", "name": "py", "version": "20261121-aa"
+    }  # fmt: skip
+    put(console, VISION, "py")
+    path = "environments/team-vision/py/copy"
+    assert (await send(console, "POST", path, "alice-token", {"to": "shared"}))[0] == 403
+    status, answer = await send(console, "POST", path, "carol-token", {"to": "shared"})
+    assert (status, answer["build"]["action"]) == (202, "promote")
+    status, answer = await send(
+        console, "POST", path, "alice-token", {"to": "personal", "name": "my"}
+    )
+    assert (status, answer["build"]["action"], answer["build"]["name"]) == (202, "create", "my")
+
+
+async def test_a_member_may_not_delete_the_teams(console: Console) -> None:
+    put(console, VISION, "py")
+    path = "environments/team-vision/py"
+    assert (await send(console, "DELETE", path, "alice-token"))[0] == 403
+    status, answer = await send(console, "DELETE", path, "bob-token")
+    assert (status, answer["build"]["action"]) == (202, "delete")
+
+
+async def test_a_build_and_its_log_are_for_who_asked_and_the_teams_leads(
+    console: Console, tmp_path: Path
+) -> None:
+    _, answer = await send(
+        console, "POST", "environments", "alice-token",
+        {"source": "personal", "name": "x", "spec": SPEC},
+    )  # fmt: skip
+    job_id = answer["build"]["id"]
+    folder = console.data / "builds" / job_id
+    folder.mkdir(parents=True)
+    (folder / "lock.log").write_text("  1%  first\n")
+    (folder / "install.log").write_text("unfinished")
+    found = await console.json(f"api/v1/builds/{job_id}", "alice-token")
+    assert (found["log"], found["offset"]) == ("  1%  first\n", 12)
+    (folder / "install.log").write_text(f" 50%  {HOSTILE}\n")
+    found = await console.json(f"api/v1/builds/{job_id}?offset=12", "alice-token")
+    assert found["log"] == f" 50%  {HOSTILE}\n"
+    assert (await console.get(f"api/v1/builds/{job_id}", "bob-token")).code == 404
+    assert (await console.get(f"api/v1/builds/{job_id}", "carol-token")).code == 200
+    assert (await send(console, "POST", f"builds/{job_id}/cancel", "bob-token"))[0] == 404
+    status, answer = await send(console, "POST", f"builds/{job_id}/cancel", "alice-token")
+    assert (status, answer["build"]["state"]) == (202, BuildState.CANCELLED)
+    assert (await send(console, "POST", f"builds/{job_id}/cancel", "alice-token"))[0] == 409
+    status, answer = await send(console, "POST", f"builds/{job_id}/retry", "alice-token")
+    assert (status, answer["build"]["state"]) == (202, "queued")
+
+
+async def test_refusals_come_in_the_language_of_the_request(console: Console) -> None:
+    _, english = await send(console, "DELETE", "environments/shared/py", "alice-token")
+    assert "changed by administrators" in english["error"]["message"]
+
+
+async def test_the_page_escapes_what_people_wrote(console: Console) -> None:
+    put(console, Tier(Kind.PERSONAL, "alice"), "py")
+    page = (await console.get("environments", "alice-token")).body.decode()
+    assert HOSTILE not in page
+    assert "Build an environment" in page
+
+
+async def test_the_api_describes_itself(console: Console) -> None:
+    paths = (await console.json("openapi.json"))["paths"]
+    for path in (
+        "/api/v1/environments",
+        "/api/v1/environments/{source}/{name}",
+        "/api/v1/environments/{source}/{name}/copy",
+        "/api/v1/environments/{source}/{name}/export",
+        "/api/v1/builds",
+        "/api/v1/builds/{id}",
+        "/api/v1/builds/{id}/cancel",
+        "/api/v1/builds/{id}/retry",
+    ):
+        assert path in paths
