@@ -12,7 +12,7 @@ help:
 	@echo "make logs       follow what the services say"
 	@echo "make test       all checks and tests (as root; installs what they need)"
 	@echo "make test-bare  make up and make test in a container with nothing but Debian, git, make, python3"
-	@echo "make bench      directory logins, and how long a server takes to start, beside their peers"
+	@echo "make bench      directory logins, how long a server takes to start (beside their peers), kernels"
 
 up down clean logs test test-bare:
 	@$(PYTHON) -m deploy $@
@@ -21,4 +21,5 @@ bench:
 	@$(PYTHON) -m deploy test-tools
 	@.venv/bin/python -m pip install --quiet --editable ".[bench]"
 	@.venv/bin/python tests/bench/ldap.py
+	@.venv/bin/python tests/bench/kernels_service.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py

@@ -214,8 +214,15 @@ def _is_plain_path(path: str) -> bool:
 # From disk -------------------------------------------------------------------------------------
 
 
-def from_disk(found: Sequence[Found]) -> tuple[list[Entry], list[str]]:
-    """The entries of one source's environments, and a sentence for each that cannot be listed."""
+# What was made of an environment the last time, by its prefix: from what, under which names.
+Memory = dict[str, tuple[Found, tuple[str, ...], Entry]]
+
+
+def from_disk(found: Sequence[Found], memory: Memory) -> tuple[list[Entry], list[str]]:
+    """The entries of one source's environments, and a sentence for each that cannot be listed.
+
+    What is in ``memory`` and has not changed is not made again; ``memory`` is brought up to date.
+    """
     listed: list[Found] = []
     problems: list[str] = []
     for item in found:
@@ -228,24 +235,36 @@ def from_disk(found: Sequence[Found]) -> tuple[list[Entry], list[str]]:
     kernels = [
         (item, kernel)
         for item in listed
-        for kernel in item.environment.kernels
         if str(item.environment.state) in (State.HEALTHY, State.UNAVAILABLE)
+        for kernel in item.environment.kernels
     ]
-    names = kernel_names([(_place(item), kernel.own_name) for item, kernel in kernels])
-    of: dict[str, list[KernelEntry]] = {}
-    for name, (item, kernel) in zip(names, kernels, strict=True):
-        of.setdefault(item.environment.place.prefix, []).append(
-            _kernel(name, _place(item), kernel.own_name, kernel.spec, item.variables)
-        )
-    return [_entry(item, of.get(item.environment.place.prefix, [])) for item in listed], problems
+    names: dict[str, list[str]] = {}
+    given = kernel_names([(item.environment.place, kernel.own_name) for item, kernel in kernels])
+    for name, (item, _) in zip(given, kernels, strict=True):
+        names.setdefault(item.environment.place.prefix, []).append(name)
+    before = dict(memory)
+    memory.clear()
+    for item in listed:
+        prefix = item.environment.place.prefix
+        own = tuple(names.get(prefix, ()))
+        known = before.get(prefix)
+        if known and known[0] is item and known[1] == own:
+            memory[prefix] = known
+        else:
+            memory[prefix] = (item, own, _entry(item, own))
+    return [entry for _, _, entry in memory.values()], problems
 
 
 def _place(found: Found) -> Place:
     return replace(found.environment.place, version=found.version)
 
 
-def _entry(found: Found, kernels: list[KernelEntry]) -> Entry:
-    environment, place = found.environment, found.environment.place
+def _entry(found: Found, names: Sequence[str]) -> Entry:
+    environment, place = found.environment, _place(found)
+    kernels = [
+        _kernel(name, place, kernel.own_name, kernel.spec, found.variables)
+        for name, kernel in zip(names, environment.kernels, strict=False)
+    ]
     try:
         state = State(str(environment.state))
     except ValueError:

@@ -27,6 +27,7 @@ from kernels.service.entries import (
     Entry,
     Key,
     Look,
+    Memory,
     State,
     from_catalog,
     from_disk,
@@ -118,6 +119,7 @@ class Registrar:
         self._tiers: dict[str, _Source] = {}
         self._problems: dict[str, list[str]] = {}
         self._written: dict[Shelf, Mapping[str, bytes]] = {}
+        self._memory: dict[str, Memory] = {}
         self._seen: dict[str, datetime] = {}
         self._touched: datetime | None = None
         self._catalog: tuple[Any, ...] | None = None
@@ -219,7 +221,9 @@ class Registrar:
                 last_seen = self._seen.get(look.source, now)
                 plan.entries[look.source] = kept(known, look, last_seen, now)
             else:
-                plan.entries[look.source], problems = from_disk(look.found)
+                plan.entries[look.source], problems = from_disk(
+                    look.found, self._memory.setdefault(look.source, {})
+                )
                 plan.problems[look.source] = problems
 
     async def _find_tiers(self) -> None:
@@ -281,7 +285,10 @@ class Registrar:
             changes = Changes()
             if different or gone:
                 changes = await asyncio.to_thread(
-                    write_shelves, self.root, different | {shelf: {} for shelf in gone}
+                    write_shelves,
+                    self.root,
+                    different | {shelf: {} for shelf in gone},
+                    self._written,
                 )
             for shelf in gone:
                 del self._written[shelf]
@@ -323,7 +330,11 @@ class Registrar:
 
     def _difference(self, plan: _Plan) -> tuple[list[Entry], list[Key]]:
         wanted = {entry.key: entry for entries in plan.entries.values() for entry in entries}
-        changed = [entry for key, entry in wanted.items() if self.entries.get(key) != entry]
+        changed = [
+            entry
+            for key, entry in wanted.items()
+            if (before := self.entries.get(key)) is not entry and before != entry
+        ]
         removed = [key for key in self.entries if key[0] in plan.entries and key not in wanted]
         return changed, removed
 

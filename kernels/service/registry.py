@@ -73,12 +73,15 @@ def write_registry(root: Path, wanted: Wanted, untouched: Set[str] = frozenset()
     return changes
 
 
-def write_shelves(root: Path, wanted: Wanted) -> Changes:
-    """As ``write_registry``, for these shelves and no other."""
+def write_shelves(root: Path, wanted: Wanted, written: Wanted) -> Changes:
+    """As ``write_registry``, for these shelves and no other.
+
+    What ``written`` says is there already is not looked at.
+    """
     changes = Changes()
     with _prepared(root) as (top, staging):
         for shelf, kernels in wanted.items():
-            _write_shelf(root, top, staging, shelf, kernels, changes)
+            _write_shelf(root, top, staging, shelf, kernels, changes, written.get(shelf, {}))
             if shelf[0] == IMAGE and not kernels:
                 _remove_empty(top, *shelf, "kernels")
     return changes
@@ -106,12 +109,15 @@ def _write_shelf(
     shelf: Shelf,
     kernels: Mapping[str, bytes],
     changes: Changes,
+    written: Mapping[str, bytes] | None = None,
 ) -> None:
     if not all(_SHELF_NAME.fullmatch(part) for part in shelf):
         raise ValueError(f"{shelf!r} is no shelf")
     try:
         with _entered(top, *shelf, "kernels") as folder:
             for name, content in kernels.items():
+                if written and written.get(name) == content:
+                    continue
                 try:
                     changes.written += _write_kernel(folder, staging, shelf, name, content)
                 except OSError as error:

@@ -13,6 +13,9 @@ from sqlalchemy.orm import Session
 from hub_ext.store import EnvironmentVersion, RegisteredEnvironment, RegistrySource
 from kernels.service.entries import CatalogRow, Entry, KernelEntry, Key, State
 
+# Environments that a query names one by one; for more, it reads whole sources.
+_FEW = 100
+
 
 def catalog_stamp(session: Session) -> tuple[Any, ...]:
     """What changes when a version is built or removed; cheap enough to ask every second."""
@@ -128,13 +131,14 @@ def write_entries(
     session: Session, changed: Sequence[Entry], removed: Sequence[Key], now: datetime
 ) -> None:
     """Write what changed and delete what is gone; harmless to repeat."""
-    sources = {entry.source for entry in changed} | {key[0] for key in removed}
-    rows = {
-        (row.source, row.environment, row.version): row
-        for row in session.scalars(
-            select(RegisteredEnvironment).where(RegisteredEnvironment.source.in_(sources))
-        )
-    }
+    keys = [entry.key for entry in changed] + list(removed)
+    query = select(RegisteredEnvironment).where(
+        RegisteredEnvironment.source.in_({source for source, _, _ in keys})
+    )
+    if len(keys) <= _FEW:
+        names = {environment for _, environment, _ in keys}
+        query = query.where(RegisteredEnvironment.environment.in_(names))
+    rows = {(row.source, row.environment, row.version): row for row in session.scalars(query)}
     for key in removed:
         if row := rows.pop(key, None):
             session.delete(row)

@@ -64,6 +64,13 @@ async def test_people_see_what_is_for_everybody_and_for_their_groups(
     assert ("conda-course-ml101-intro-python3" in page) == ("course-ml101" in seen)
 
 
+async def test_an_image_for_some_teams_is_shown_to_these_alone(ask, registrar, store) -> None:
+    add(store, "secret", access={"teams": ["vision"], "courses": []})
+    await registrar.refresh()
+    for token, total in (("alice-token", 1), ("s01-token", 0), ("carol-token", 1)):
+        assert body(await ask(API + "environments", token))["total"] == total
+
+
 async def test_what_one_may_not_see_is_not_there(ask, tiers) -> None:
     for path in ("environments/team-vision/torch", "kernels/conda-team-vision-torch-python3"):
         assert (await ask(API + path, "alice-token")).code == 200

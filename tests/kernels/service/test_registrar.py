@@ -8,14 +8,14 @@ import json
 import os
 import shutil
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from hub_ext.store import RegisteredEnvironment, Store
+from hub_ext.store import EnvironmentVersion, RegisteredEnvironment, Store
 from hub_ext.store.models import utcnow
 from kernels.service import entries
 from kernels.service import registrar as registrar_module
@@ -25,6 +25,7 @@ from kernels.service.tiers import Tier, find_roots
 from tests.kernels.conftest import IPYKERNEL, write_kernel, write_program
 from tests.kernels.service.conftest import add, listed, on_disk, remove
 
+NOON = datetime(2026, 11, 21, 12)
 DATA = "image/data/1/kernels/conda-image-data-python3"
 TEAM = "team-vision/kernels/conda-team-vision-torch-python3"
 
@@ -114,6 +115,31 @@ async def test_a_kernel_that_cannot_be_written_is_told_and_tried_again(registrar
     await registrar.refresh()
     assert {row[3] for row in listed(store)} == {"healthy"}
     assert registrar.health()["status"] == "ok"
+
+
+async def test_a_withdrawn_version_is_told_of_and_stays_for_servers_that_have_it(
+    registrar, store
+) -> None:
+    add(store, "data", "1", withdrawn_at=NOON, withdrawn_reason="wrong BLAS")
+    add(store, "data", "2", deprecated_at=NOON)
+    await registrar.refresh()
+    assert [row[2:] for row in listed(store)] == [("1", "withdrawn"), ("2", "healthy")]
+    first, second = (registrar.entries["image", "data", version] for version in "12")
+    assert first.reason == "wrong BLAS; choose another version"
+    assert second.facts["deprecated"] == "2026-11-21"
+    assert len(on_disk(registrar)) == 2
+
+
+async def test_a_version_that_is_withdrawn_later_is_noticed(registrar, store) -> None:
+    add(store)
+    await registrar._run(full=True)
+
+    def withdraw(session: Any) -> None:
+        session.scalars(select(EnvironmentVersion)).one().withdrawn_at = NOON
+
+    store.transact(withdraw)
+    await registrar._run(full=False)
+    assert [row[3] for row in listed(store)] == ["withdrawn"]
 
 
 # Environments on disk --------------------------------------------------------------------------
