@@ -74,14 +74,20 @@ class Activator:
         self._lock = Lock()
 
     def activate(
-        self, prefix: str, base: Mapping[str, str], timeout: float = SCRIPT_TIMEOUT
+        self,
+        prefix: str,
+        base: Mapping[str, str],
+        timeout: float = SCRIPT_TIMEOUT,
+        name: str | None = None,
     ) -> dict[str, str]:
         """The variables of a process in an environment; ``base`` are those of ours.
+
+        ``name`` is what CONDA_DEFAULT_ENV says where the path does not tell it.
 
         Raises ActivationError when a script ends the shell, or when they take longer than
         ``timeout`` seconds.
         """
-        variables = static_variables(prefix, base)
+        variables = static_variables(prefix, base, name)
         scripts = activation_scripts(prefix)
         if not scripts:
             return variables
@@ -100,9 +106,11 @@ class Activator:
         return activated
 
 
-def static_variables(prefix: str, base: Mapping[str, str]) -> dict[str, str]:
+def static_variables(
+    prefix: str, base: Mapping[str, str], name: str | None = None
+) -> dict[str, str]:
     """The variables of an environment as far as no script decides them."""
-    name = default_environment_name(prefix)
+    name = name or default_environment_name(prefix)
     variables = {k: v for k, v in base.items() if k not in _DROPPED}
     variables |= {
         "PATH": ":".join(part for part in (f"{prefix}/bin", base.get("PATH")) if part),

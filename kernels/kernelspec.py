@@ -149,9 +149,13 @@ def _text(value: object, name: str, limit: int) -> str:
     if len(value) > limit:
         raise SpecError(f"{name} in kernel.json is longer than {limit} characters")
     # A lone surrogate ("\ud800" in JSON) cannot be written to a file, a page or a process.
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if "\0" in value or not (value.isascii() or _is_encodable(value)):
         raise SpecError(f"{name} in kernel.json contains a character that cannot be used")
     return value
+
+
+def _is_encodable(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _variables(value: object) -> dict[str, str]:
@@ -246,6 +250,8 @@ def display_name(place: Place, own_name: str, spec: CheckedSpec) -> str:
 
 
 def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import os
 import sys
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
-from traitlets import Dict, List, Unicode, default
+from traitlets import Bool, Dict, Float, List, TraitError, Unicode, default, validate
 
-from kernels.discovery import Discovery, Environment, FoundKernel, Source, State
-from kernels.kernelspec import kernel_names, native_spec
+from kernels.cache import cache_file
+from kernels.discovery import Environment, State
+from kernels.kernelspec import Place
+from kernels.listing import Listing
+from kernels.menu import Entry, Menu, Rules, default_name, menu, render
+from kernels.nearest import Candidate, Nearest, Wanted, nearest
+from kernels.sources import DEFAULT_SOURCES, Source
+
+# Seconds a listing may take of an event loop, and of a program that has nothing else to do.
+_ON_LOOP = 0.1
+_ALONE = 10.0
+
+
+class MissingKernel(NoSuchKernel):
+    """A kernel that is not there, and which one is nearest."""
+
+    def __init__(self, name: str, sentence: str) -> None:
+        super().__init__(name)
+        self.sentence = sentence
+
+    def __str__(self) -> str:
+        return self.sentence
 
 
 class CondaKernelSpecManager(KernelSpecManager):
@@ -18,112 +42,256 @@ class CondaKernelSpecManager(KernelSpecManager):
 
     Each listing looks at the disk, and reads again only what has changed. Where an
     environment's kernel is also on JUPYTER_PATH (the registry's plain kernelspec, for tools
-    without this class), both have one name and the live one is used.
+    without this class), both have one name and the live one is used. An environment that
+    cannot start is listed with its reason; its kernel explains what to do.
     """
 
     sources = List(
         Dict(per_key_traits={"id": Unicode(), "pattern": Unicode(), "label": Unicode()}),
-        default_value=[
-            {"id": "image", "pattern": "/opt/conda/envs/*", "label": ""},
-            {"id": "personal", "pattern": "~/.conda/envs/*", "label": "personal"},
-        ],
+        default_value=[vars(source) for source in DEFAULT_SOURCES],
         help="""Where environments are looked for, in order: ``id`` for kernel names,
-        ``pattern`` as a glob of prefixes, ``label`` for people (none for the image's own).
+        ``pattern`` as a glob of prefixes or ``@FILE`` with one prefix a line, ``label`` for
+        people (none for the image's own). ``{1}`` in ``id`` and ``label`` is what the first
+        component with a wildcard matched.
 
         Example::
 
             c.CondaKernelSpecManager.sources = [
                 {"id": "image", "pattern": "/opt/conda/envs/*", "label": ""},
-                {"id": "team-bio", "pattern": "/shared/bio/envs/*", "label": "team: bio"},
+                {"id": "team-{1}", "pattern": "/teams/*/envs/*", "label": "team: {1}"},
             ]
         """,
     ).tag(config=True)
+
+    hidden = List(
+        Unicode(),
+        help="""Globs of kernel names that are not shown, e.g. ``["conda-personal-base-*"]``.
+        A notebook that names one cannot start it either.""",
+    ).tag(config=True)
+
+    renamed = Dict(
+        value_trait=Unicode(),
+        key_trait=Unicode(),
+        help="""Display names by globs of kernel names; the first that fits is used. Fields:
+        {environment}, {source}, {label}, {python}, {version}, {kernel}.
+
+        Example::
+
+            c.CondaKernelSpecManager.renamed = {
+                "conda-team-vision-*": "Vision: {environment} (Python {python})",
+            }
+        """,
+    ).tag(config=True)
+
+    grouped = Bool(
+        False,
+        help="""Whether display names begin with their source (``team: vision: torch - Python
+        3.11``), so that lists sorted by name show the kernels of one source together.""",
+    ).tag(config=True)
+
+    unusable = List(
+        Unicode(),
+        default_value=[state.value for state in State if state is not State.HEALTHY],
+        help="""The states of environments that are listed though they cannot start; starting
+        one explains in the notebook what to do. ``[]`` lists none of them.""",
+    ).tag(config=True)
+
+    cache_file = Unicode(
+        help="""Where what was seen is kept for the person's next server; empty: nowhere."""
+    ).tag(config=True)
+
+    patience = Float(
+        _ON_LOOP,
+        min=0.0,
+        help="""Seconds that a listing may wait for the disk in a server; after that it shows
+        what is known.""",
+    ).tag(config=True)
+
+    mirror = Unicode(
+        help="""A folder on JUPYTER_PATH in which a server keeps the list as plain kernelspecs, for
+        nbconvert, papermill and ``jupyter console``; empty: none. It has to be the person's own.
+
+        Example::
+
+            c.CondaKernelSpecManager.mirror = "/tmp/labcommons"
+        """
+    ).tag(config=True)
+
+    @default("cache_file")
+    def _persons_cache(self) -> str:
+        return cache_file()
 
     @default("ensure_native_kernel")
     def _no_native_kernel(self) -> bool:
         # The server's own Python is not for people's work.
         return False
 
+    @validate("renamed")
+    def _templates_are_usable(self, proposal: Any) -> Any:
+        for template in proposal["value"].values():
+            try:
+                render(template, Place("x", "x", "/x", "x"), "x")
+            except ValueError as error:
+                raise TraitError(f"CondaKernelSpecManager.renamed: {error}") from error
+        return proposal["value"]
+
+    @validate("unusable")
+    def _states_are_known(self, proposal: Any) -> Any:
+        known = [state.value for state in State]
+        if unknown := sorted(set(proposal["value"]).difference(known)):
+            raise TraitError(
+                f"CondaKernelSpecManager.unusable: {', '.join(unknown)}; use {', '.join(known)}"
+            )
+        return proposal["value"]
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._discovery = Discovery()
-        self._listed: list[Environment] = []
-        self._specs: dict[str, tuple[FoundKernel, KernelSpec]] = {}
+        self.listing = Listing([Source(**source) for source in self.sources], self.cache_file)
+        self.last_asked = float("-inf")
+        self._menu = Menu()
+        self._environments: list[Environment] | None = None
+        self._models: dict[str, tuple[Entry, dict[str, Any]]] = {}
+        self._others: dict[str, tuple[Any, KernelSpec | None]] = {}
         self._said: set[tuple[str, str]] = set()
+
+    # What Jupyter asks ----------------------------------------------------------------------
 
     def find_kernel_specs(self) -> dict[str, str]:
         """Kernel names and their resource folders."""
-        specs = {
-            name: folder
-            for name, folder in super().find_kernel_specs().items()
-            if not self._is_own(folder)
-        }
-        specs |= {name: found.resource_dir for name, (found, _) in self._scan().items()}
-        if self.allowed_kernelspecs:
-            specs = {n: folder for n, folder in specs.items() if n in self.allowed_kernelspecs}
-        return specs
+        return {name: each["resource_dir"] for name, each in self.get_all_specs().items()}
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """The kernelspec of a name. Raises NoSuchKernel."""
+        """The kernelspec of a name. Raises NoSuchKernel, with the nearest that there is."""
         name = kernel_name.lower()
         if self.allowed_kernelspecs and name not in self.allowed_kernelspecs:
             raise NoSuchKernel(kernel_name)
-        if found := self._scan().get(name):
-            return found[1]
-        folder = self._find_spec_directory(name)
-        if folder is None or self._is_own(folder):
-            raise NoSuchKernel(kernel_name)
-        return super().get_kernel_spec(kernel_name)
+        now = self.menu()
+        if (entry := now.entries.get(name)) is None and name not in now.hidden:
+            folder = self._find_spec_directory(name)
+            if folder is not None and (other := self._other(name, folder)) is not None:
+                return other
+            # Perhaps it was made a moment ago, and the disk is slow.
+            entry = self.menu(5 * self.patience).entries.get(name)
+        if entry is not None:
+            # A copy: a kernel's manager may change its own.
+            document = copy.deepcopy(entry.document)
+            return KernelSpec(name=name, resource_dir=entry.resource_dir, **document)
+        if name.startswith("conda-") and (near := self.nearest(Wanted(name))):
+            raise MissingKernel(kernel_name, near.sentence(Wanted(name)))
+        raise NoSuchKernel(kernel_name)
 
     def get_all_specs(self) -> dict[str, Any]:
-        """Kernel names, with resource folder and kernelspec of each."""
-        folders = self.find_kernel_specs()
-        listed: dict[str, Any] = {}
-        for name, folder in folders.items():
-            try:
-                mine = self._specs.get(name)
-                spec = mine[1] if mine else super().get_kernel_spec(name)
-            except NoSuchKernel:
+        """Kernel names, with resource folder and kernelspec of each. Not to be changed."""
+        self.last_asked = time.monotonic()
+        now = self.menu()
+        listed = {name: model for name, (_, model) in self._models.items()}
+        for name, folder in super().find_kernel_specs().items():
+            if name in listed or name in now.hidden:
                 continue
+            if (spec := self._other(name, folder)) is not None:
+                listed[name] = {"resource_dir": folder, "spec": spec.to_dict()}
+        if self.allowed_kernelspecs:
+            listed = {n: each for n, each in listed.items() if n in self.allowed_kernelspecs}
+        return listed
+
+    # What our own parts ask -----------------------------------------------------------------
+
+    def menu(self, patience: float | None = None) -> Menu:
+        """The environments' part of the list after a new look at the disk."""
+        if patience is None:
+            patience = self.patience
+        self.take(self.listing.environments(patience if _is_on_loop() else _ALONE))
+        return self._menu
+
+    def take(self, environments: list[Environment]) -> None:
+        """Make the list of environments as they were found, where that is news."""
+        if environments is self._environments and time.time() < self._menu.until:
+            return
+        self._environments = environments
+        rules = Rules(
+            tuple(self.hidden), self.renamed, frozenset(map(State, self.unusable)), self.grouped
+        )
+        self._menu = menu(environments, rules, time.time())
+        self._models = self._modelled(self._menu.entries.values())
+        self._say_problems(environments)
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """The environments' part of the list as it was last made, by name."""
+        return self._menu.entries
+
+    def default_name(self, environment: str) -> str | None:
+        """The kernel for new notebooks of who chose an environment; None where it has none."""
+        return default_name(self.menu(10 * self.patience), environment)
+
+    def nearest(self, wanted: Wanted) -> Nearest | None:
+        """The kernel nearest to one that is not there. Reads folders of some environments."""
+        return nearest(
+            wanted,
+            [
+                Candidate(
+                    entry.name,
+                    entry.document["display_name"],
+                    entry.document["language"],
+                    entry.environment.place.python or "",
+                    entry.environment.place.environment,
+                    entry.environment.place.prefix,
+                )
+                for entry in self._menu.entries.values()
+                if entry.is_healthy
+            ],
+        )
+
+    # ----------------------------------------------------------------------------------------
+
+    def _modelled(self, entries: Iterable[Entry]) -> dict[str, tuple[Entry, dict[str, Any]]]:
+        """What each entry is in a listing; those that have not changed are kept."""
+        models: dict[str, tuple[Entry, dict[str, Any]]] = {}
+        base_url = getattr(self.parent, "base_url", None)
+        for entry in entries:
+            before = self._models.get(entry.name)
+            if before is not None and before[0] == entry:
+                models[entry.name] = before
+                continue
+            model = {"resource_dir": entry.resource_dir, "spec": entry.document}
+            if isinstance(base_url, str):
+                # With these two the server need not look for logos at each listing.
+                url = f"{base_url.rstrip('/')}/kernelspecs/{entry.name}"
+                model |= {"name": entry.name, "resources": _resources(entry.resource_dir, url)}
+            models[entry.name] = (entry, model)
+        return models
+
+    def _other(self, name: str, folder: str) -> KernelSpec | None:
+        """A kernelspec on JUPYTER_PATH, read again when its file changes; None if of no use."""
+        if self._is_own(folder):
+            return None
+        try:
+            seen = os.stat(os.path.join(folder, "kernel.json"))
+            stamp = (seen.st_mtime_ns, seen.st_ino, seen.st_size)
+        except OSError:
+            return None
+        before = self._others.get(folder)
+        if before is None or before[0] != stamp:
+            spec: KernelSpec | None = None
+            try:
+                spec = self._get_kernel_spec_by_name(name, folder)
+            except NoSuchKernel:
+                pass
             except Exception:
                 self.log.warning("Kernelspec in %s cannot be used", folder, exc_info=True)
-                continue
-            listed[name] = {"resource_dir": folder, "spec": spec.to_dict()}
-        return listed
+            before = self._others[folder] = (stamp, spec)
+        spec = before[1]
+        mark = spec.metadata.get("labcommons") if spec else None
+        prefix = mark.get("prefix") if isinstance(mark, dict) else None
+        if isinstance(prefix, str) and not os.path.exists(f"{prefix}/conda-meta"):
+            return None  # the registry will follow in a moment
+        return spec
 
     def _is_own(self, folder: str) -> bool:
         """Whether a kernelspec belongs to the server environment, which is never offered."""
         if self.ensure_native_kernel:
             return False
         return os.path.realpath(folder).startswith(os.path.realpath(sys.prefix) + os.sep)
-
-    def _scan(self) -> dict[str, tuple[FoundKernel, KernelSpec]]:
-        """All kernels of environments by name; built again only when something changed."""
-        environments = self._discovery.scan([Source(**source) for source in self.sources])
-        if environments != self._listed:
-            self._listed = environments
-            self._specs = self._build(environments)
-            self._say_problems(environments)
-        return self._specs
-
-    def _build(self, environments: list[Environment]) -> dict[str, tuple[FoundKernel, KernelSpec]]:
-        kernels = [
-            (environment.place, found)
-            for environment in environments
-            for found in environment.kernels
-        ]
-        names = kernel_names([(place, found.own_name) for place, found in kernels])
-        return {
-            name: (
-                found,
-                KernelSpec(
-                    name=name,
-                    resource_dir=found.resource_dir,
-                    **native_spec(place, found.own_name, found.spec),
-                ),
-            )
-            for name, (place, found) in zip(names, kernels, strict=True)
-        }
 
     def _say_problems(self, environments: list[Environment]) -> None:
         """Log each problem once for as long as it is the same."""
@@ -135,5 +303,24 @@ class CondaKernelSpecManager(KernelSpecManager):
             else:
                 problems |= {(f"{prefix} ({own})", why) for own, why in environment.problems}
         for where, why in sorted(problems - self._said):
-            self.log.warning("Environment %s is not among the kernels: %s", where, why)
+            self.log.warning("Environment %s cannot be used: %s", where, why)
         self._said = problems
+
+
+def _is_on_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _resources(folder: str, url: str) -> dict[str, str]:
+    """The files of a kernel that a browser may want, by the names that it knows them under."""
+    try:
+        names = os.listdir(folder) if folder else []
+    except OSError:
+        return {}
+    resources = {name: f"{url}/{name}" for name in names if name in ("kernel.js", "kernel.css")}
+    logos = sorted(name for name in names if name.startswith("logo-"))
+    return resources | {os.path.splitext(name)[0]: f"{url}/{name}" for name in logos}

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import glob
 import os
-from collections.abc import Mapping, Sequence
+import resource
+import sys
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from traitlets import Float
+from traitlets import Bool, Dict, Float, Int, TraitError, Unicode, validate
 
-from kernels.activation import SCRIPT_TIMEOUT, ActivationError, Activator
-from kernels.discovery import check_program, how_to_install
-from kernels.kernelspec import SpecError
+from kernels import standin, usage
+from kernels.activation import SCRIPT_TIMEOUT
+from kernels.preparation import KernelCannotStart, Start, prepare, why_it_died
 
-# The module that ipykernel's kernelspec starts: python -m ipykernel_launcher.
-_LAUNCHER = "ipykernel_launcher"
-# Shared by all kernels of the process, for what it remembers.
-_ACTIVATOR = Activator()
+__all__ = ["CondaProvisioner", "KernelCannotStart"]
 
-
-class KernelCannotStart(RuntimeError):
-    """Why a kernel cannot start and what to do, in words that the notebook shows."""
+# Seconds that looking at the environment may take on top of its activation scripts.
+_DISK_TIMEOUT = 10.0
+# A kernel that ends by itself within so many seconds most likely never got ready.
+_EARLY = 10.0
 
 
 class CondaProvisioner(LocalProvisioner):
     """Starts a kernel as a shell would in which its environment was activated.
 
-    The environment is the one that ``metadata.labcommons.prefix`` of the kernelspec names.
+    The environment is the one that ``metadata.labcommons.prefix`` of the kernelspec names,
+    looked at anew with each start. Where it cannot start, a stand-in explains why in its
+    place, and a restart tries again.
     """
 
     activation_timeout = Float(
@@ -39,83 +41,158 @@ class CondaProvisioner(LocalProvisioner):
         given up, e.g. ``c.CondaProvisioner.activation_timeout = 60``.""",
     ).tag(config=True)
 
+    explain = Bool(
+        True,
+        help="""Whether a kernel that cannot start is replaced by one that explains it in the
+        notebook. Otherwise the start fails with the same words.""",
+    ).tag(config=True)
+
+    limits = Dict(
+        key_trait=Unicode(),
+        value_trait=Int(min=0),
+        help="""Limits of each kernel's process (setrlimit(2)), by name, in bytes, seconds or
+        numbers; a lower one that is already in force stays.
+
+        Example::
+
+            c.CondaProvisioner.limits = {"RLIMIT_CORE": 0, "RLIMIT_NPROC": 4096}
+        """,
+    ).tag(config=True)
+
+    nice = Int(
+        0,
+        min=0,
+        max=19,
+        help="""How much kernels give way to the server for the CPU, as in nice(1), so that the
+        page answers while they compute, e.g. ``c.CondaProvisioner.nice = 5``.""",
+    ).tag(config=True)
+
+    @validate("limits")
+    def _limits_are_known(self, proposal: Any) -> Any:
+        for name in proposal["value"]:
+            if not name.startswith("RLIMIT_") or not hasattr(resource, name):
+                raise TraitError(
+                    f"CondaProvisioner.limits: {name!r} is no limit; see setrlimit(2), "
+                    'e.g. "RLIMIT_CORE"'
+                )
+        return proposal["value"]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._launched = 0.0
+        # Its exit status, where it ended early and nobody had asked it to.
+        self._died: int | None = None
+        self._deaths = 0
+        self._asked_to_end = False
+        self.explanation = ""
+
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
-        """Check and activate the environment. Raises KernelCannotStart."""
-        prefix = self._prefix()
+        """Check and activate the environment. Raises KernelCannotStart unless it may explain."""
         base = dict(kwargs.pop("env", os.environ))
-        # A restart comes here too: by now the environment may have changed, or be gone.
-        environment = await asyncio.to_thread(
-            prepare, prefix, self.kernel_spec.argv, base, self.activation_timeout
-        )
-        prepared: dict[str, Any] = await super().pre_launch(env=environment, **kwargs)
+        self.explanation = ""
+        try:
+            start = await self._prepared(base)
+        except KernelCannotStart as error:
+            if not self.explain:
+                raise
+            self.explanation = (
+                f"{error}\nThen restart the kernel (menu Kernel, Restart Kernel) or choose another."
+            )
+            self.log.warning("Kernel %s: %s", self.kernel_id, error)
+            start = stand_in(self.explanation, base)
+        known = self.kernel_spec.argv
+        self.kernel_spec.argv = list(start.argv)
+        try:
+            prepared: dict[str, Any] = await super().pre_launch(env=dict(start.env), **kwargs)
+        finally:
+            self.kernel_spec.argv = known
         return prepared
+
+    async def _prepared(self, base: Mapping[str, str]) -> Start:
+        died, self._died = self._died, None
+        spec, timeout = self.kernel_spec, self.activation_timeout
+        work = asyncio.to_thread(prepare, spec.metadata, spec.argv, base, timeout)
+        try:
+            start = await asyncio.wait_for(work, timeout + _DISK_TIMEOUT)
+        except TimeoutError:
+            raise KernelCannotStart(
+                f"The storage of the environment of {spec.display_name!r} does not answer. Wait a "
+                "little and try again; if it stays so, tell an administrator."
+            ) from None
+        if died is not None:
+            reason = await asyncio.to_thread(why_it_died, start, died, self._deaths)
+            if reason:
+                raise KernelCannotStart(reason)
+        return start
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the process. Raises KernelCannotStart."""
         try:
-            return await super().launch_kernel(cmd, **kwargs)
+            info = await super().launch_kernel(cmd, **kwargs)
         except OSError as error:
-            raise KernelCannotStart(
+            reason = (
                 f"The kernel cannot start: {cmd[0]}: {error.strerror}. If the environment was "
                 "moved, create it again; else ask an administrator."
-            ) from error
-
-    def _prefix(self) -> str:
-        known = self.kernel_spec.metadata.get("labcommons")
-        prefix = known.get("prefix") if isinstance(known, dict) else None
-        if not isinstance(prefix, str) or not os.path.isabs(prefix) or not self.kernel_spec.argv:
-            raise KernelCannotStart(
-                f"The kernel {self.kernel_spec.display_name!r} names no environment to start in; "
-                "choose another kernel from the list."
             )
-        return prefix
+            if not self.explain or self.explanation:
+                raise KernelCannotStart(reason) from error
+            self.explanation = reason
+            start = stand_in(reason, kwargs.pop("env", os.environ))
+            file = getattr(self.parent, "connection_file", "")
+            command = [each.format(connection_file=file) for each in start.argv]
+            info = await super().launch_kernel(command, env=dict(start.env), **kwargs)
+        self._launched, self._asked_to_end = time.monotonic(), False
+        self._limit()
+        if not self.explanation:
+            usage.started(self.kernel_spec.name, self.kernel_spec.metadata.get("labcommons"))
+        return info
+
+    def _limit(self) -> None:
+        """Apply the site's limits: from outside, as a server with threads must not fork code."""
+        process = self.process
+        if process is None or self.explanation:
+            return
+        try:
+            for name, wanted in self.limits.items():
+                kind = getattr(resource, name)
+                _, hard = resource.prlimit(process.pid, kind)
+                low = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+                resource.prlimit(process.pid, kind, (low, low))
+            if self.nice:
+                nice = min(os.getpriority(os.PRIO_PROCESS, 0) + self.nice, 19)
+                os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+        except (OSError, ValueError) as error:
+            self.log.warning("Kernel %s runs without its limits: %s", self.kernel_id, error)
+
+    async def poll(self) -> int | None:
+        """Whether it runs (None), else its exit status."""
+        code: int | None = await super().poll()
+        if code is not None and self.process is not None and not self._asked_to_end:
+            self._asked_to_end = True  # said once
+            early = time.monotonic() - self._launched < _EARLY
+            self._deaths = self._deaths + 1 if early else 0
+            self._died = code if early else None
+        return code
+
+    async def kill(self, restart: bool = False) -> None:
+        """End it at once."""
+        await self.poll()
+        self._asked_to_end = True
+        await super().kill(restart)
+
+    async def terminate(self, restart: bool = False) -> None:
+        """Ask the process to end."""
+        await self.poll()
+        self._asked_to_end = True
+        await super().terminate(restart)
+
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        """The kernel was asked to end by a message."""
+        self._asked_to_end = True
+        await super().shutdown_requested(restart)
 
 
-def prepare(
-    prefix: str, argv: Sequence[str], base: Mapping[str, str], timeout: float
-) -> dict[str, str]:
-    """The variables for a kernel in a prefix, once it is sure that it can start there.
-
-    Raises KernelCannotStart with cause and remedy. Reads the disk and may run activation
-    scripts for ``timeout`` seconds: not for an event loop.
-    """
-    try:
-        os.stat(f"{prefix}/conda-meta")
-    except PermissionError as error:
-        raise KernelCannotStart(
-            f"You may not read the environment {prefix}. Ask whoever maintains it for access, "
-            "or choose another kernel."
-        ) from error
-    except OSError as error:
-        raise KernelCannotStart(
-            f"The environment {prefix} is gone. Choose another kernel, or create it again."
-        ) from error
-    try:
-        check_program(argv[0])
-    except SpecError as error:
-        raise KernelCannotStart(
-            f"The kernel of {prefix} cannot start: {error}. To repair it, {how_to_install(prefix)}"
-        ) from error
-    try:
-        variables = _ACTIVATOR.activate(prefix, base, timeout)
-    except ActivationError as error:
-        raise KernelCannotStart(f"The kernel cannot start: {error}.") from error
-    if _LAUNCHER in argv and "PYTHONPATH" not in variables and not may_have_ipykernel(prefix):
-        raise KernelCannotStart(
-            f"The environment {prefix} has a kernelspec, but no ipykernel to run it; "
-            f"{how_to_install(prefix)}"
-        )
-    return variables
-
-
-def may_have_ipykernel(prefix: str) -> bool:
-    """False only where its own packages are plainly without ipykernel.
-
-    A ``.pth`` file or a ``pyvenv.cfg`` can bring packages from elsewhere.
-    """
-    if os.path.exists(f"{prefix}/pyvenv.cfg"):
-        return True
-    for folder in glob.glob(f"{glob.escape(prefix)}/lib/python3*/site-packages"):
-        if os.path.exists(f"{folder}/{_LAUNCHER}.py") or glob.glob(f"{glob.escape(folder)}/*.pth"):
-            return True
-    return False
+def stand_in(explanation: str, base: Mapping[str, str]) -> Start:
+    """How to start what explains, with the server's own Python."""
+    argv = (sys.executable, "-I", standin.__file__, "{connection_file}")
+    return Start(argv, {**base, standin.VARIABLE: explanation})

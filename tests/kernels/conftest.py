@@ -7,6 +7,7 @@ import os
 import site
 import sys
 import tempfile
+import time
 import venv
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -41,6 +42,11 @@ def write_program(prefix: Path, name: str = "python") -> Path:
     program.write_text("#!/bin/sh\nexit 0\n")
     program.chmod(0o755)
     return program
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -86,6 +92,13 @@ def live_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (prefix / f"conda-meta/python-{version}-h1234567_0_cp.json").touch()
     write_kernel(prefix)
     return prefix
+
+
+def age(folder: Path, seconds: float = 3600) -> None:
+    """Make everything below a folder older than a file system's clock can be wrong about."""
+    then = time.time() - seconds
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (then, then), follow_symlinks=False)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from kernels import discovery
 from kernels.discovery import Discovery, Environment, Source, State
-from tests.kernels.conftest import IPYKERNEL, write_kernel, write_program
+from tests.kernels.conftest import IPYKERNEL, age, write_kernel, write_program
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_an_unfinished_installation_is_told_from_a_finished_one(make_prefix, sca
     prefix = make_prefix("half")
     (prefix / "conda-meta/history").unlink()
     found = scan()["half"]
-    assert (found.state, found.kernels) == (State.BROKEN, ())
+    assert (found.state, found.kernels) == (State.INCOMPLETE, ())
     assert "did not finish" in found.reason
 
 
@@ -163,8 +163,9 @@ def test_a_new_python_is_seen_by_the_next_scan(make_prefix, scan) -> None:
     assert scan()["data"].place.python == "3.14.0"
 
 
-def test_what_has_not_changed_is_not_read_again(make_prefix, scan, monkeypatch) -> None:
+def test_what_has_not_changed_is_not_read_again(make_prefix, roots, scan, monkeypatch) -> None:
     make_prefix("data")
+    age(roots)
     first = scan()["data"]
-    monkeypatch.setattr(discovery, "read_spec", None)
+    monkeypatch.setattr(discovery, "look", None)
     assert scan()["data"] is first

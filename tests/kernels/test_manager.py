@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -18,11 +19,10 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 
-from kernels.discovery import Source
 from kernels.kernelspec import Place, check_document, plain_spec
 from kernels.manager import CondaKernelSpecManager
 from kernels.provisioner import CondaProvisioner, KernelCannotStart
-from tests.kernels.conftest import IPYKERNEL, write_kernel
+from tests.kernels.conftest import IPYKERNEL, age, write_kernel
 
 NAME = "conda-image-lab-env-python3"
 
@@ -45,19 +45,31 @@ def copy_of(live_prefix: Path, roots: Path) -> Path:
 
 
 @asynccontextmanager
-async def running(
-    manager: CondaKernelSpecManager, name: str
-) -> AsyncIterator[tuple[AsyncKernelManager, AsyncKernelClient]]:
-    kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=name)
-    await kernel.start_kernel()
+async def attached(kernel: AsyncKernelManager) -> AsyncIterator[AsyncKernelClient]:
     client = kernel.client()
     client.start_channels()
     try:
         await client.wait_for_ready(timeout=60)
-        yield kernel, client
+        yield client
     finally:
         client.stop_channels()
         await kernel.shutdown_kernel(now=True)
+
+
+@asynccontextmanager
+async def started(kernel: AsyncKernelManager) -> AsyncIterator[AsyncKernelClient]:
+    await kernel.start_kernel()
+    async with attached(kernel) as client:
+        yield client
+
+
+@asynccontextmanager
+async def running(
+    manager: CondaKernelSpecManager, name: str
+) -> AsyncIterator[tuple[AsyncKernelManager, AsyncKernelClient]]:
+    kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=name)
+    async with started(kernel) as client:
+        yield kernel, client
 
 
 async def printed(client: AsyncKernelClient, code: str) -> str:
@@ -230,25 +242,119 @@ def with_endless_script(prefix: Path) -> None:
         (with_endless_script, "did not end within 0.5 s"),
     ],
 )
-async def test_a_kernel_that_cannot_start_says_why(live_prefix, roots, break_it, reason) -> None:
+async def test_a_kernel_that_cannot_start_explains_in_the_notebook(
+    live_prefix, roots, break_it, reason
+) -> None:
     prefix = copy_of(live_prefix, roots)
     manager = manager_of(f"{roots}/envs/*")
-    manager.get_kernel_spec(NAME)
     kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=NAME)
     kernel.config.CondaProvisioner.activation_timeout = 0.5
     assert kernel.kernel_spec.argv  # chosen while it was still whole
     break_it(prefix)
-    with pytest.raises(KernelCannotStart) as caught:
-        await kernel.start_kernel()
-    assert reason.format(prefix=prefix) in str(caught.value)
+    async with started(kernel) as client:
+        reply = (await client.execute_interactive("1 + 1"))["content"]
+        assert (reply["status"], reply["ename"]) == ("error", "KernelCannotStart")
+        assert reason.format(prefix=prefix) in reply["evalue"]
 
 
-async def test_a_deleted_environment_cannot_be_restarted_and_says_so(live_prefix, roots) -> None:
+async def test_a_site_may_have_the_start_fail_instead(live_prefix, roots) -> None:
     prefix = copy_of(live_prefix, roots)
-    async with running(manager_of(f"{roots}/envs/*"), NAME) as (kernel, _):
+    kernel = AsyncKernelManager(kernel_spec_manager=manager_of(f"{roots}/envs/*"), kernel_name=NAME)
+    kernel.config.CondaProvisioner.explain = False
+    assert kernel.kernel_spec.argv
+    shutil.rmtree(prefix)
+    with pytest.raises(KernelCannotStart, match="is gone"):
+        await kernel.start_kernel()
+
+
+async def test_a_deleted_environment_is_explained_at_the_restart_and_works_when_it_is_back(
+    live_prefix, roots
+) -> None:
+    prefix = copy_of(live_prefix, roots)
+    async with running(manager_of(f"{roots}/envs/*"), NAME) as (kernel, client):
         shutil.rmtree(prefix)
-        with pytest.raises(KernelCannotStart, match="is gone"):
-            await kernel.restart_kernel(now=True)
+        await kernel.restart_kernel(now=True)
+        await client.wait_for_ready(timeout=60)
+        assert "is gone" in (await client.execute_interactive("1"))["content"]["evalue"]
+        copy_of(live_prefix, roots)
+        await kernel.restart_kernel()
+        await client.wait_for_ready(timeout=60)
+        assert await printed(client, "print(6 * 7)") == "42\n"
+
+
+async def test_an_environment_without_ipykernel_starts_once_it_is_installed(
+    live_prefix, roots
+) -> None:
+    prefix = copy_of(live_prefix, roots)
+    shutil.rmtree(prefix / "share")
+    age(prefix)
+    manager = manager_of(f"{roots}/envs/*")
+    shown = manager.get_all_specs()[NAME]["spec"]
+    assert shown["display_name"].endswith("(cannot start: ipykernel is missing)")
+    assert "ipykernel" in shown["metadata"]["labcommons"]["reason"]
+    async with running(manager, NAME) as (kernel, client):
+        reason = (await client.execute_interactive("1"))["content"]["evalue"]
+        assert f"run: conda install --prefix {prefix} ipykernel" in reason
+        write_kernel(prefix)
+        await kernel.restart_kernel()
+        await client.wait_for_ready(timeout=60)
+        assert await printed(client, "print(6 * 7)") == "42\n"
+
+
+async def test_a_kernel_that_dies_as_it_starts_tells_its_last_words(live_prefix, roots) -> None:
+    prefix = copy_of(live_prefix, roots)
+    packages = next(prefix.glob("lib/python3*/site-packages"))
+    (packages / "ipykernel_launcher.py").write_text("raise ImportError('libzmq is too old')\n")
+    manager = manager_of(f"{roots}/envs/*")
+    kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=NAME)
+    await kernel.start_kernel()
+    while await kernel.is_alive():
+        await asyncio.sleep(0.05)
+    await kernel.restart_kernel(now=True)  # as the server does with every kernel that died
+    async with attached(kernel) as client:
+        said = (await client.execute_interactive("1"))["content"]["evalue"]
+    assert "ImportError: libzmq is too old" in said
+    assert "--force-reinstall" in said
+
+
+async def test_a_withdrawn_environment_is_marked_and_explains(live_prefix, roots) -> None:
+    prefix = copy_of(live_prefix, roots)
+    manager = manager_of(f"{roots}/envs/*")
+    kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=NAME)
+    assert kernel.kernel_spec.argv
+    notes = {"schema": 1, "version": "7", "withdrawn": "CVE-2026-1"}
+    (prefix / "conda-meta/labcommons.json").write_text(json.dumps(notes))
+    assert "(withdrawn)" in manager.get_all_specs()[NAME]["spec"]["display_name"]
+    async with started(kernel) as client:
+        said = (await client.execute_interactive("1"))["content"]["evalue"]
+    assert "version 7 of it was withdrawn (CVE-2026-1)" in said
+
+
+async def test_a_kernel_keeps_to_the_version_it_began_with(live_prefix, roots) -> None:
+    """envs/lab-env is a link to one of its versions, which an administrator swaps."""
+    (roots / "envs/.versions").mkdir(parents=True)
+    for version in ("1", "2"):
+        shutil.copytree(live_prefix, roots / "envs/.versions" / version, symlinks=True)
+    link = roots / "envs/lab-env"
+    link.symlink_to(".versions/1")
+    code = "import os, sys; print(sys.prefix, os.environ['CONDA_DEFAULT_ENV'])"
+    async with running(manager_of(f"{roots}/envs/*"), NAME) as (kernel, client):
+        (roots / "envs/new").symlink_to(".versions/2")
+        (roots / "envs/new").rename(link)
+        assert await printed(client, code) == f"{roots}/envs/.versions/1 lab-env\n"
+        await kernel.restart_kernel()
+        await client.wait_for_ready(timeout=60)
+        assert await printed(client, code) == f"{roots}/envs/.versions/2 lab-env\n"
+
+
+async def test_kernels_run_within_the_sites_limits(live_prefix) -> None:
+    manager = manager_of(f"{live_prefix.parent}/*")
+    kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=NAME)
+    kernel.config.CondaProvisioner.limits = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 300}
+    kernel.config.CondaProvisioner.nice = 3
+    code = "import os, resource as r; print(r.getrlimit(r.RLIMIT_NOFILE), os.nice(0))"
+    async with started(kernel) as client:
+        assert await printed(client, code) == f"(300, 300) {os.nice(0) + 3}\n"
 
 
 def test_nbconvert_runs_a_notebook_by_the_registrys_name(live_prefix, tmp_path) -> None:
@@ -272,14 +378,6 @@ def test_nbconvert_runs_a_notebook_by_the_registrys_name(live_prefix, tmp_path) 
         check=False,
     )
     assert f"{live_prefix} {live_prefix}" in run.stdout, run.stderr
-
-
-def test_the_default_sources_are_the_images_and_the_persons_environments() -> None:
-    sources = [Source(**source) for source in CondaKernelSpecManager().sources]
-    assert [(s.id, s.pattern) for s in sources] == [
-        ("image", "/opt/conda/envs/*"),
-        ("personal", "~/.conda/envs/*"),
-    ]
 
 
 def test_a_personal_environment_says_that_it_is_one(roots, make_prefix) -> None:

@@ -1,6 +1,7 @@
 """The server's configuration. Read-only, and the last word: on JUPYTER_CONFIG_PATH."""
 
 import os
+from importlib.util import find_spec
 
 c = get_config()  # noqa: F821
 
@@ -8,6 +9,8 @@ home = os.environ.get("HOME", "/tmp")  # noqa: S108
 
 c.ServerApp.root_dir = home
 c.ServerApp.kernel_spec_manager_class = "kernels.manager.CondaKernelSpecManager"
+# On JUPYTER_PATH, for nbconvert and whatever else cannot be given a kernel list.
+c.CondaKernelSpecManager.mirror = "/tmp/labcommons"  # noqa: S108
 if kernel := os.environ.get("LABCOMMONS_DEFAULT_KERNEL"):
     c.MultiKernelManager.default_kernel_name = kernel
 
@@ -22,4 +25,7 @@ c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.news_url = None
 c.LabApp.extension_manager = "readonly"
 # Language servers are part of no environment; looking for them costs time at every start.
-c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}
+c.ServerApp.jpserver_extensions = {"jupyter_lsp": False, "kernels.live": True}
+if kernels := find_spec("kernels"):
+    folder = os.path.dirname(kernels.origin)
+    c.LabServerApp.extra_labextensions_path = [os.path.join(folder, "labextensions")]

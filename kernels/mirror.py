@@ -1,0 +1,65 @@
+"""The list as plain folders on JUPYTER_PATH, for programs that know no other list.
+
+nbconvert, papermill, ``jupyter console`` and ``jupyter kernelspec list`` cannot be told which
+kernel list to use; in this folder they find the same names. Each file appears whole, and only
+what carries our marker is ever changed or removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kernels.menu import Entry
+
+_FILE = "kernel.json"
+
+
+def write(root: str, entries: Iterable[Entry]) -> None:
+    """Make ``<root>/kernels`` agree with the entries. Raises OSError.
+
+    The folder has to be ours: in /tmp somebody else could have made it.
+    """
+    folder = Path(root, "kernels")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seen = os.lstat(folder)
+    if seen.st_uid != os.geteuid() or not stat.S_ISDIR(seen.st_mode):
+        raise PermissionError(f"{folder} belongs to somebody else; remove it")
+    wanted = {entry.name: entry for entry in entries}
+    for name, entry in wanted.items():
+        raw = json.dumps(entry.document, ensure_ascii=False, indent=1).encode()
+        file = folder / name / _FILE
+        if not file.exists() or file.read_bytes() != raw:
+            file.parent.mkdir(exist_ok=True)
+            _replace(file, raw)
+    for path in folder.iterdir():
+        if path.name not in wanted and not path.is_symlink() and _is_ours(path / _FILE):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace(file: Path, raw: bytes) -> None:
+    descriptor, staged = tempfile.mkstemp(dir=file.parent, prefix=".kernel-")
+    try:
+        with open(descriptor, "wb") as opened:
+            opened.write(raw)
+        os.replace(staged, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(staged)
+        raise
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        document: Any = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    return isinstance(metadata, Mapping) and isinstance(metadata.get("labcommons"), Mapping)

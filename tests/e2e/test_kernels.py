@@ -1,0 +1,84 @@
+"""Environments come and go in an open launcher, and what is not there is explained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from conftest import NewPage
+from deployment import Deployment
+from people import choose, in_lab, log_in, open_notebook, picture, run_cell, start
+from playwright.sync_api import Page, expect
+
+SHOWN = "mine (personal) - Python 3.13"
+# Moved into its place when it is whole, as an installation that is done right does.
+MAKE = (
+    "mkdir -p ~/.conda/envs && rm -rf ~/.conda/envs/mine ~/.conda/.new && "
+    "cp -a /opt/conda/envs/py313-data ~/.conda/.new && sleep 4 && "
+    "mv ~/.conda/.new ~/.conda/envs/mine"
+)
+
+
+def in_terminal(page: Page, command: str) -> None:
+    """Type a command into a new terminal, and leave a launcher open."""
+    page.locator(".jp-LauncherCard", has_text="Terminal").first.click()
+    terminal = page.locator(".jp-Terminal:visible .xterm-helper-textarea").last
+    terminal.wait_for(state="attached")
+    page.locator(".jp-Terminal:visible").last.click()
+    page.keyboard.type(command + "\n")
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    page.get_by_role("menuitem", name="New Launcher").click()
+
+
+def test_an_environment_comes_and_goes_in_the_open_launcher(
+    clean: Deployment, new_page: NewPage, pictures: Path
+) -> None:
+    page = new_page()
+    log_in(page, "alice")
+    choose(page, "py313-data")
+    start(page)
+    in_lab(page)
+    in_terminal(page, MAKE)
+    cards = page.locator(".jp-LauncherCard:visible", has_text=SHOWN)
+    expect(cards.first).to_be_visible(timeout=50_000)  # JupyterLab itself would ask after 61 s
+    picture(page, pictures, "launcher-new-environment")
+    open_notebook(page, SHOWN)
+    assert run_cell(page, "import sys; print(sys.prefix)").strip() == "/home/alice/.conda/envs/mine"
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    page.get_by_role("menuitem", name="New Launcher").click()
+    expect(cards.first).to_be_visible()
+    in_terminal(page, "rm -rf ~/.conda/envs/mine")
+    expect(cards).to_have_count(0, timeout=30_000)
+
+
+def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
+    clean: Deployment, new_page: NewPage, admin: str, pictures: Path
+) -> None:
+    clean.login_once("alice")
+    clean.start_server(admin, "alice", {"environment": "py313-data"})
+    [container] = clean.containers()
+    name = "conda-team-vision-py313-gone-python3"
+    cell = {
+        "cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None,
+        "source": "import numpy, sys; print(sys.prefix)",
+    }  # fmt: skip
+    notebook = {
+        "cells": [cell],
+        "metadata": {"kernelspec": {"name": name, "display_name": "gone", "language": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    clean.docker(
+        "exec", container, "bash", "-c", f"cat > ~/gone.ipynb <<'END'\n{json.dumps(notebook)}\nEND"
+    )
+    page = new_page()
+    log_in(page, "alice")
+    page.goto("/user/alice/lab/tree/gone.ipynb")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("Kernel not found")).to_be_visible()
+    picture(page, pictures, "kernel-not-found")
+    dialog.get_by_role("button", name="Use py313-data - Python 3.13").click()
+    output = page.locator(".jp-OutputArea-output")
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Shift+Enter")
+    expect(output.first).to_contain_text("/opt/conda/envs/py313-data")

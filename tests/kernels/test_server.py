@@ -1,0 +1,346 @@
+"""A real Jupyter server with our kernel list, spoken to as a browser speaks to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from kernels.live import SCHEMA_ID
+from tests.kernels.conftest import MakePrefix, write_kernel, write_program
+
+TREE = Path(__file__).resolve().parents[2]
+NAME = "conda-image-lab-env-python3"
+CONFIG = """
+c.ServerApp.kernel_spec_manager_class = "kernels.manager.CondaKernelSpecManager"
+c.ServerApp.jpserver_extensions = {{"kernels.live": True}}
+c.KernelManager.transport = "ipc"
+c.CondaKernelSpecManager.mirror = "{roots}/mirror"
+c.CondaKernelSpecManager.sources = [
+    {{"id": "image", "pattern": "{roots}/image/*", "label": ""}},
+    {{"id": "personal", "pattern": "{roots}/envs/*", "label": "personal"}},
+]
+"""
+
+
+@dataclass
+class Server:
+    port: int
+    roots: Path
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        request = HTTPRequest(
+            f"http://127.0.0.1:{self.port}/{path}",
+            method=method,
+            headers={"Authorization": "token secret"},
+            body=None if body is None else json.dumps(body),
+            allow_nonstandard_methods=True,
+            request_timeout=60,
+        )
+        answer = await AsyncHTTPClient().fetch(request)
+        return json.loads(answer.body) if answer.body else None
+
+    async def specs(self) -> dict[str, Any]:
+        return (await self.ask("GET", "api/kernelspecs"))["kernelspecs"]
+
+    async def connect(self, path: str) -> WebSocketClientConnection:
+        return await websocket_connect(f"ws://127.0.0.1:{self.port}/{path}?token=secret")
+
+
+@pytest.fixture
+async def server(live_prefix: Path, roots: Path, tmp_path: Path) -> AsyncIterator[Server]:
+    (roots / "image").mkdir()
+    (roots / "envs").mkdir()
+    (roots / "image/lab-env").symlink_to(live_prefix)
+    (tmp_path / "jupyter_server_config.py").write_text(
+        "c = get_config()\n" + CONFIG.format(roots=roots)
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environ = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(TREE),
+        "JUPYTER_CONFIG_PATH": str(tmp_path),
+        # Short, as the paths of sockets have to be.
+        "JUPYTER_RUNTIME_DIR": f"/tmp/labcommons-{uuid.uuid4().hex[:8]}",
+        "LABCOMMONS_ENVIRONMENT": "lab-env:1",
+    }
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyter_server", "--allow-root", f"--port={port}",
+             "--no-browser", "--IdentityProvider.token=secret", "--ip=127.0.0.1"],
+            env=environ, cwd=tmp_path, stdout=log, stderr=log,
+        )  # fmt: skip
+    running = Server(port, roots)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                await running.ask("GET", "api/status")
+                break
+            except (OSError, HTTPClientError):
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                await asyncio.sleep(0.1)
+        yield running
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        shutil.rmtree(environ["JUPYTER_RUNTIME_DIR"], ignore_errors=True)
+
+
+class Notebook:
+    """A kernel over its websocket."""
+
+    def __init__(self, kernel: str, socket: WebSocketClientConnection) -> None:
+        self.kernel, self._socket = kernel, socket
+
+    async def ask(
+        self, kind: str, content: dict[str, Any], channel: str = "shell"
+    ) -> tuple[dict[str, Any], str]:
+        """The content of the reply, and all that was printed until the kernel is idle."""
+        header = {
+            "msg_id": uuid.uuid4().hex, "msg_type": kind, "session": "s", "username": "",
+            "date": "2026-01-01T00:00:00Z", "version": "5.4",
+        }  # fmt: skip
+        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
+        await self._socket.write_message(json.dumps({**message, "channel": channel, "buffers": []}))
+        reply: dict[str, Any] | None = None
+        idle, printed = False, ""
+        while reply is None or not idle:
+            raw = await asyncio.wait_for(self._socket.read_message(), 60)
+            assert raw is not None, "the server closed the connection"
+            answer = json.loads(raw)
+            if answer["parent_header"].get("msg_id") != header["msg_id"]:
+                continue
+            said = answer["content"]
+            if answer["channel"] == channel:
+                reply = said
+            elif answer["msg_type"] == "stream":
+                printed += said["text"]
+            idle = idle or said.get("execution_state") == "idle"
+        return reply, printed
+
+    async def run(self, code: str) -> str:
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
+        reply, printed = await self.ask("execute_request", content)
+        assert reply["status"] == "ok", reply
+        return printed
+
+
+@asynccontextmanager
+async def notebook(server: Server, name: str) -> AsyncIterator[Notebook]:
+    asked = {
+        "path": f"{uuid.uuid4()}.ipynb",
+        "type": "notebook",
+        "name": "",
+        "kernel": {"name": name},
+    }
+    session = await server.ask("POST", "api/sessions", asked)
+    kernel = session["kernel"]["id"]
+    connection = await server.connect(f"api/kernels/{kernel}/channels")
+    opened = Notebook(kernel, connection)
+    await opened.ask("kernel_info_request", {})
+    yield opened
+    connection.close()
+    await server.ask("DELETE", f"api/sessions/{session['id']}")
+
+
+async def test_the_list_over_rest_has_names_logos_and_the_chosen_default(server: Server) -> None:
+    answer = await server.ask("GET", "api/kernelspecs")
+    assert answer["default"] == NAME
+    assert list(answer["kernelspecs"]) == [NAME]
+    spec = await server.ask("GET", f"api/kernelspecs/{NAME}")
+    assert spec["spec"]["display_name"].startswith("lab-env - Python 3.")
+    assert spec["spec"]["metadata"]["debugger"] is True
+
+
+async def test_a_new_environment_is_listed_at_once_and_told_to_open_pages(
+    server: Server, make_prefix: MakePrefix
+) -> None:
+    events = await server.connect("api/events/subscribe")
+    await server.specs()  # as a page does when it opens
+    prefix = make_prefix("mine")
+    write_kernel(prefix)
+    name = "conda-personal-mine-python3"
+    assert name in await server.specs()
+    told = json.loads(str(await asyncio.wait_for(events.read_message(), 10)))
+    assert (told["schema_id"], told["added"]) == (SCHEMA_ID, [name])
+    shutil.rmtree(prefix)
+    assert name not in await server.specs()
+    told = json.loads(str(await asyncio.wait_for(events.read_message(), 10)))
+    assert (told["added"], told["removed"]) == ([], [name])
+    events.close()
+
+
+async def test_a_session_runs_is_interrupted_and_restarted(server: Server) -> None:
+    async with notebook(server, NAME) as opened:
+        assert await opened.run("kept = 1; print(kept)") == "1\n"
+        loop = asyncio.create_task(opened.ask("execute_request", {"code": "while True: pass"}))
+        await asyncio.sleep(1)
+        await server.ask("POST", f"api/kernels/{opened.kernel}/interrupt", {})
+        assert (await loop)[0]["ename"] == "KeyboardInterrupt"
+        await server.ask("POST", f"api/kernels/{opened.kernel}/restart", {})
+        assert await opened.run("print('kept' in globals())") == "False\n"
+
+
+async def test_the_debugger_stops_at_a_breakpoints_source(server: Server) -> None:
+    """The debugger's own connection is the kernel's, whatever the transport."""
+    async with notebook(server, NAME) as opened:
+        begin = {"clientID": "t", "adapterID": "", "pathFormat": "path", "linesStartAt1": True}
+        number = 0
+
+        async def debug(command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+            nonlocal number
+            number += 1
+            request = {"type": "request", "seq": number, "command": command, "arguments": arguments}
+            reply, _ = await opened.ask("debug_request", request, "control")
+            assert reply["success"], reply
+            return reply.get("body", {})
+
+        assert (await debug("initialize", begin))["supportsExceptionInfoRequest"]
+        source = (await debug("dumpCell", {"code": "a = 1\nb = 2"}))["sourcePath"]
+        await debug("attach", {})
+        points = {"source": {"path": source}, "breakpoints": [{"line": 2}]}
+        assert (await debug("setBreakpoints", points))["breakpoints"][0]["verified"]
+
+
+async def test_pip_in_a_cell_aims_at_the_kernels_own_environment(server: Server) -> None:
+    async with notebook(server, NAME) as opened:
+        said = await opened.run("%pip --version")
+        where = await opened.run("import sys; print(sys.executable)")
+        real = os.path.realpath(server.roots / "image/lab-env")
+        assert where.strip() == f"{real}/bin/python"
+        assert "pip " in said  # run by sys.executable: "%pip" is "sys.executable -m pip"
+
+
+async def test_other_languages_start_by_their_own_kernelspecs(
+    server: Server, make_prefix: MakePrefix, live_prefix: Path
+) -> None:
+    """bash_kernel, and an R whose program ends up in a kernel that we have here."""
+    shell = make_prefix("tools", kernel=None)
+    (shell / "bin/python").write_text(f'#!/bin/sh\nexec {live_prefix}/bin/python "$@"\n')
+    argv = ["python", "-m", "bash_kernel", "-f", "{connection_file}"]
+    write_kernel(shell, {"argv": argv, "display_name": "Bash", "language": "bash"}, "bash")
+    stats = make_prefix("stats", kernel=None)
+    r = ["R", "--slave", "-e", "IRkernel::main()", "--args", "{connection_file}"]
+    write_kernel(stats, {"argv": r, "display_name": "R", "language": "R"}, "ir")
+    program = write_program(stats, "R")
+    program.write_text(
+        f'#!/bin/sh\n[ "$3" = "IRkernel::main()" ] || exit 1\n'
+        f'exec {live_prefix}/bin/python -m ipykernel_launcher -f "$5"\n'
+    )
+    specs = await server.specs()
+    assert specs["conda-personal-stats-ir"]["spec"]["display_name"] == "stats (personal) - R"
+    async with notebook(server, "conda-personal-tools-bash") as opened:
+        assert await opened.run("echo $CONDA_DEFAULT_ENV") == "tools\n"
+    async with notebook(server, "conda-personal-stats-ir") as opened:
+        said = await opened.run("import os; print(os.environ['CONDA_PREFIX'])")
+        assert said == f"{stats}\n"
+
+
+async def test_other_programs_find_the_same_names(server: Server, live_prefix: Path) -> None:
+    """nbconvert, papermill and console take their list from JUPYTER_PATH alone."""
+    await server.specs()
+    foreign = server.roots / "mirror/kernels/conda-theirs/kernel.json"
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    foreign.write_text('{"argv": ["/bin/true"], "display_name": "theirs", "language": "x"}')
+    mine = server.roots / "envs/mine"
+    shutil.copytree(live_prefix, mine, symlinks=True)
+    (mine / "etc/conda/activate.d").mkdir(parents=True)
+    (mine / "etc/conda/activate.d/a.sh").write_text("export ACTIVATED=$CONDA_DEFAULT_ENV")
+    name = "conda-personal-mine-python3"
+    written = server.roots / f"mirror/kernels/{name}/kernel.json"
+    await until(written.exists)
+    environ = {**os.environ, "JUPYTER_PATH": f"{server.roots}/mirror", "PYTHONPATH": str(TREE)}
+
+    def run(*command: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", *command], env=environ, cwd=server.roots, check=True,
+            capture_output=True, text=True, timeout=120,
+        ).stdout  # fmt: skip
+
+    assert name in run("jupyter", "kernelspec", "list")
+    code = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None,
+            "source": "import os; print(os.environ['ACTIVATED'])"}  # fmt: skip
+    kernel = {"kernelspec": {"name": name, "display_name": "mine", "language": "python"}}
+    notebook = {"cells": [code], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (server.roots / "n.ipynb").write_text(json.dumps(notebook))
+    said = await asyncio.to_thread(
+        run, "nbconvert", "--execute", "--to", "markdown", "--stdout", "n.ipynb"
+    )
+    assert "    mine\n" in said
+    shutil.rmtree(mine)
+    await until(lambda: not written.exists())
+    assert foreign.exists()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_a_missing_kernel_is_answered_with_the_nearest(server: Server) -> None:
+    path = "labcommons/kernels/nearest?name=conda-team-x-lab-python3&packages=os,ipykernel"
+    answer = await server.ask("GET", path)
+    assert answer["missing"]
+    assert answer["nearest"]["name"] == NAME
+    assert not (await server.ask("GET", f"labcommons/kernels/nearest?name={NAME}"))["missing"]
+    odd = await server.ask("GET", "labcommons/kernels/nearest?name=..%2F%00%F0%9F%98%80&language=x")
+    assert odd == {"missing": True, "nearest": None}
+    with pytest.raises(HTTPClientError, match="400"):
+        await server.ask("GET", "labcommons/kernels/nearest")
+
+
+async def test_an_environment_rebuilt_while_its_kernel_runs_is_used_by_the_restart(
+    server: Server, live_prefix: Path
+) -> None:
+    mine = server.roots / "envs/mine"
+    shutil.copytree(live_prefix, mine, symlinks=True)
+    async with notebook(server, "conda-personal-mine-python3") as opened:
+        shutil.rmtree(mine)
+        assert await opened.run("print(1)") == "1\n"  # what runs goes on
+        shutil.copytree(live_prefix, mine, symlinks=True)
+        (mine / "conda-meta/state").write_text('{"env_vars": {"REBUILT": "yes"}}')
+        await server.ask("POST", f"api/kernels/{opened.kernel}/restart", {})
+        assert await opened.run("import os; print(os.environ['REBUILT'])") == "yes\n"
+
+
+async def test_five_thousand_environments_do_not_stop_the_server(
+    server: Server, make_prefix: MakePrefix
+) -> None:
+    template = make_prefix("e0")
+    for index in range(1, 5000):
+        (server.roots / f"envs/e{index}").symlink_to(template)
+    listing = asyncio.create_task(server.specs())
+    answered = 0
+    while not listing.done():
+        await server.ask("GET", "api/status")
+        answered += 1
+    assert answered > 1  # it answered others meanwhile
+    deadline = time.monotonic() + 30
+    while len(await server.specs()) != 5001:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.2)
