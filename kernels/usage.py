@@ -27,10 +27,10 @@ _Start = tuple[str, str, str, str]
 class Reporter:
     """Gathers starts and sends them from a thread of its own."""
 
-    def __init__(self, url: str, token: str, gather: float = GATHER) -> None:
+    def __init__(self, url: str, token: str, gather: float | None = None) -> None:
         self._url = url.rstrip("/") + "/api/v1/usage"
         self._token = token
-        self._gather = gather
+        self._gather = GATHER if gather is None else gather
         self._starts: Counter[_Start] = Counter()
         self._lock = threading.Lock()
         self._some = threading.Event()

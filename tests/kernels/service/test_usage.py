@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 import time
 from datetime import date, datetime, timedelta
@@ -9,9 +11,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 
 from hub_ext.store.usage import KEPT, Started, add_starts, forget, last_used, uses
 from kernels import usage
+from kernels.manager import CondaKernelSpecManager
 
 TORCH = Started("conda-shared-torch-python3", "shared", "torch", "1", 1)
 NOON = datetime(2026, 11, 21, 12)
@@ -151,3 +155,33 @@ def test_a_server_that_was_started_otherwise_reports_nothing(monkeypatch) -> Non
     monkeypatch.delenv("LABCOMMONS_KERNELS_URL", raising=False)
     usage.started("k", PLACE)
     assert usage._reporter is None
+
+
+async def test_a_kernel_that_starts_in_a_server_is_reported(
+    service, live_prefix, monkeypatch
+) -> None:
+    monkeypatch.setattr(usage, "_reporter", None)
+    monkeypatch.setattr(usage, "GATHER", 0.1)
+    monkeypatch.setenv("LABCOMMONS_KERNELS_URL", service.url)
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "alices-server")
+    source = {"id": "shared", "pattern": f"{live_prefix.parent}/*", "label": "shared"}
+    manager = CondaKernelSpecManager(sources=[source])
+    kernel = AsyncKernelManager(
+        kernel_spec_manager=manager, kernel_name="conda-shared-lab-env-python3"
+    )
+    await kernel.start_kernel()
+    try:
+        async with asyncio.timeout(20):
+            while not service.got:
+                await asyncio.sleep(0.05)
+    finally:
+        await kernel.shutdown_kernel(now=True)
+    ((authorization, raw),) = service.got
+    assert authorization == "token alices-server"
+    (start,) = json.loads(raw)["starts"]
+    assert (start["kernel"], start["source"], start["environment"], start["count"]) == (
+        "conda-shared-lab-env-python3",
+        "shared",
+        "lab-env",
+        1,
+    )
