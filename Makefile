@@ -12,7 +12,8 @@ help:
 	@echo "make logs       follow what the services say"
 	@echo "make test       all checks and tests (as root; installs what they need)"
 	@echo "make test-bare  make up and make test in a container with nothing but Debian, git, make, python3"
-	@echo "make bench      directory logins, how long a server takes to start (beside their peers), kernels"
+	@echo "make bench      directory logins, lists and starts of kernels, and how long a server takes to start,"
+	@echo "                beside their peers (NB_CONDA_KERNELS: a checkout of the kernel list's peer)"
 
 up down clean logs test test-bare:
 	@$(PYTHON) -m deploy $@
@@ -22,4 +23,5 @@ bench:
 	@.venv/bin/python -m pip install --quiet --editable ".[bench]"
 	@.venv/bin/python tests/bench/ldap.py
 	@.venv/bin/python tests/bench/kernels_service.py
+	@.venv/bin/python tests/bench/kernels.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kernels.discovery import Environment, FoundKernel, Known, Stamp, State
 from kernels.kernelspec import Place, SpecError, check_document
+from kernels.prefix import Environment, FoundKernel, Known, Stamp, State
 from kernels.sources import Source
 
 # Raised with every change of the layout or of what is concluded from a prefix.

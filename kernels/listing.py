@@ -13,13 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kernels import cache
-from kernels.discovery import Environment, SourceDiscovery, State, merge
+from kernels.discovery import SourceDiscovery, merge
+from kernels.prefix import Environment, State
 from kernels.sources import Source
 
 # Seconds after which a scan counts as hanging, and the others go on without it.
 STUCK = 1.0
 # Seconds after which what is known of a hanging source is marked unavailable.
 UNAVAILABLE = 5.0
+# Seconds after which a thread that nobody asks anything of ends.
+_IDLE = 30.0
 # Seconds between two writings of the cache.
 _SAVE_EVERY = 20.0
 
@@ -33,6 +36,7 @@ class _Part:
     discovery: SourceDiscovery
     wanted: bool = False
     since: float | None = None
+    worker: threading.Thread | None = None
     result: list[Environment] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -107,15 +111,15 @@ class Listing:
     def _need_worker(self) -> None:
         """See that somebody works: nobody does when the one there is hangs in a scan."""
         now = time.monotonic()
-        hangs = any(part.is_stuck(now, STUCK) for part in self._parts)
-        busy = any(part.since is not None and not part.is_stuck(now, STUCK) for part in self._parts)
-        if self._worker is None or not self._worker.is_alive() or (hangs and not busy):
-            if any(part.wanted and part.since is None for part in self._parts):
-                # Not a pool's thread: those are waited for at the end of the process.
-                self._worker = threading.Thread(target=self._work, name="kernels", daemon=True)
-                self._worker.start()
-        else:
+        hangs = any(
+            part.worker is self._worker and part.is_stuck(now, STUCK) for part in self._parts
+        )
+        if self._worker is not None and self._worker.is_alive() and not hangs:
             self._condition.notify_all()
+        elif any(part.wanted and part.since is None for part in self._parts):
+            # Not a pool's thread: those are waited for at the end of the process.
+            self._worker = threading.Thread(target=self._work, name="kernels", daemon=True)
+            self._worker.start()
 
     def _work(self) -> None:
         self._load()
@@ -135,14 +139,16 @@ class Listing:
             self._save()
 
     def _next(self) -> _Part | None:
-        """The next source to scan; waits for one. None when another thread has taken over."""
+        """The next source to scan; waits for one. None when this thread is not needed any more."""
         with self._condition:
             while self._worker is threading.current_thread():
                 for part in self._parts:
                     if part.wanted and part.since is None:
                         part.wanted, part.since = False, time.monotonic()
+                        part.worker = threading.current_thread()
                         return part
-                self._condition.wait()
+                if not self._condition.wait(_IDLE):
+                    self._worker = None
             return None
 
     def _load(self) -> None:

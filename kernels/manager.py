@@ -14,16 +14,18 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 from traitlets import Bool, Dict, Float, List, TraitError, Unicode, default, validate
 
 from kernels.cache import cache_file
-from kernels.discovery import Environment, State
 from kernels.kernelspec import Place
 from kernels.listing import Listing
 from kernels.menu import Entry, Menu, Rules, default_name, menu, render
 from kernels.nearest import Candidate, Nearest, Wanted, nearest
+from kernels.prefix import Environment, State
 from kernels.sources import DEFAULT_SOURCES, Source
 
 # Seconds a listing may take of an event loop, and of a program that has nothing else to do.
 _ON_LOOP = 0.1
 _ALONE = 10.0
+# Seconds for which one kernel of the list is taken as it is: a page asks for each one's logo.
+_FRESH = 1.0
 
 
 class MissingKernel(NoSuchKernel):
@@ -147,7 +149,7 @@ class CondaKernelSpecManager(KernelSpecManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.listing = Listing([Source(**source) for source in self.sources], self.cache_file)
-        self.last_asked = float("-inf")
+        self.last_asked = self._looked = float("-inf")
         self._menu = Menu()
         self._environments: list[Environment] | None = None
         self._models: dict[str, tuple[Entry, dict[str, Any]]] = {}
@@ -165,7 +167,9 @@ class CondaKernelSpecManager(KernelSpecManager):
         name = kernel_name.lower()
         if self.allowed_kernelspecs and name not in self.allowed_kernelspecs:
             raise NoSuchKernel(kernel_name)
-        now = self.menu()
+        now = self._menu
+        if name not in now.entries or time.monotonic() - self._looked > _FRESH:
+            now = self.menu()
         if (entry := now.entries.get(name)) is None and name not in now.hidden:
             folder = self._find_spec_directory(name)
             if folder is not None and (other := self._other(name, folder)) is not None:
@@ -205,6 +209,7 @@ class CondaKernelSpecManager(KernelSpecManager):
 
     def take(self, environments: list[Environment]) -> None:
         """Make the list of environments as they were found, where that is news."""
+        self._looked = time.monotonic()
         if environments is self._environments and time.time() < self._menu.until:
             return
         self._environments = environments

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from kernels.discovery import Environment, FoundKernel, State
 from kernels.kernelspec import (
     CheckedSpec,
     Place,
@@ -19,6 +18,7 @@ from kernels.kernelspec import (
     native_spec,
     short_version,
 )
+from kernels.prefix import Environment, FoundKernel, State
 
 # Seconds that an environment has to be quiet before it is called unfinished: one that is just
 # being made is no news.
@@ -109,7 +109,7 @@ def menu(environments: Sequence[Environment], rules: Rules, now: float) -> Menu:
             document["language"] = UNUSABLE
         if environment.deprecated:
             mark["deprecated"] = environment.deprecated
-        folder = kernel.resource_dir if kernel else ""
+        folder = f"{environment.place.prefix}/share/jupyter/kernels/{own}"
         entries[name] = Entry(name, own, environment, folder, document)
     return Menu(entries, frozenset(hidden), until)
 

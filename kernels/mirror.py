@@ -34,7 +34,7 @@ def write(root: str, entries: Iterable[Entry]) -> None:
         raise PermissionError(f"{folder} belongs to somebody else; remove it")
     wanted = {entry.name: entry for entry in entries}
     for name, entry in wanted.items():
-        raw = json.dumps(entry.document, ensure_ascii=False, indent=1).encode()
+        raw = json.dumps(entry.document, indent=1).encode()
         file = folder / name / _FILE
         if not file.exists() or file.read_bytes() != raw:
             file.parent.mkdir(exist_ok=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kernels.activation import ActivationError, Activator
-from kernels.discovery import check_program, how_to_install, read_notes, read_spec, withdrawal
 from kernels.kernelspec import SpecError, default_environment_name
+from kernels.prefix import check_program, how_to_install, read_notes, read_spec, withdrawal
 
 # The module that ipykernel's kernelspec starts: python -m ipykernel_launcher.
 _LAUNCHER = "ipykernel_launcher"
@@ -55,7 +55,7 @@ def prepare(
             "The kernel's kernelspec names no environment to start in. Choose another kernel."
         )
     _check_there(prefix)
-    if reason := withdrawal(read_notes(f"{prefix}/conda-meta/labcommons.json")):
+    if reason := withdrawal(read_notes(f"{prefix}/conda-meta/labcommons/version.json")):
         raise KernelCannotStart(f"The environment {prefix} cannot be used: {reason}.")
     argv = _argv_now(prefix, mark.get("kernel"), argv)
     # A link is followed once, so that a running kernel keeps to the version that it began with.
@@ -176,15 +176,16 @@ def why_it_died(start: Start, status: int, deaths: int) -> str:
             )
     if deaths < 2:
         return ""
+    memory = " Perhaps it needed more memory than the server has." if status == -9 else ""
     return (
-        f"The kernel ended {deaths} times within seconds of its start ({ended}). The server's log "
-        "has what it said; ask whoever maintains the environment."
+        f"The kernel ended {deaths} times within seconds of its start ({ended}).{memory} The "
+        "server's log has what it said; ask whoever maintains the environment."
     )
 
 
 def _repair(start: Start) -> str:
     prefix = os.path.dirname(os.path.dirname(start.argv[0]))
-    return how_to_install(prefix).replace("conda install", "conda install --force-reinstall")
+    return how_to_install(prefix).replace(" install", " install --force-reinstall")
 
 
 def _signal_name(number: int) -> str:

@@ -15,8 +15,6 @@ SERVER_PORT = 8888
 CPU_PERIOD = 100_000  # microseconds, the kernel's default
 START_COMMAND = "/opt/labcommons/bin/start"
 REGISTRY = "/opt/labcommons/registry"
-# Where a server's kernel manager writes what it lists, for programs without it (server image).
-MIRROR = "/tmp/labcommons"  # noqa: S108
 
 LABEL_SITE = "labcommons.site"
 LABEL_USER = "labcommons.user"
@@ -107,8 +105,7 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         "LABCOMMONS_DEFAULT_KERNEL": f"conda-image-{spec.environment_name}-python3",
     }
     if spec.registry:
-        shelves = [f"{REGISTRY}/{source}" for source in spec.registry]
-        env["JUPYTER_PATH"] = ":".join([MIRROR, *shelves])
+        env["JUPYTER_PATH"] = ":".join(f"{REGISTRY}/{source}" for source in spec.registry)
     labels = {
         LABEL_SITE: spec.site_id,
         LABEL_USER: spec.who.name,

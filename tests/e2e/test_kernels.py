@@ -6,17 +6,13 @@ import json
 from pathlib import Path
 
 from conftest import NewPage
-from deployment import Deployment
+from deployment import Deployment, wait_for
 from people import choose, in_lab, log_in, open_notebook, picture, run_cell, start
 from playwright.sync_api import Page, expect
 
 SHOWN = "mine (personal) - Python 3.13"
 # Moved into its place when it is whole, as an installation that is done right does.
-MAKE = (
-    "mkdir -p ~/.conda/envs && rm -rf ~/.conda/envs/mine ~/.conda/.new && "
-    "cp -a /opt/conda/envs/py313-data ~/.conda/.new && sleep 4 && "
-    "mv ~/.conda/.new ~/.conda/envs/mine"
-)
+COPY = "rm -rf ~/.conda; mkdir -p ~/.conda/envs; cp -a /opt/conda/envs/py313-data ~/.conda/new"
 
 
 def in_terminal(page: Page, command: str) -> None:
@@ -38,9 +34,12 @@ def test_an_environment_comes_and_goes_in_the_open_launcher(
     choose(page, "py313-data")
     start(page)
     in_lab(page)
-    in_terminal(page, MAKE)
+    in_terminal(page, f"{COPY} && touch ~/.conda/copied")
+    home = clean.root / "data/homes/alice"
+    wait_for(lambda: (home / ".conda/copied").exists(), "the copy of an environment", 300)
+    in_terminal(page, "mv ~/.conda/new ~/.conda/envs/mine")
     cards = page.locator(".jp-LauncherCard:visible", has_text=SHOWN)
-    expect(cards.first).to_be_visible(timeout=50_000)  # JupyterLab itself would ask after 61 s
+    expect(cards.first).to_be_visible(timeout=40_000)  # JupyterLab itself would ask after 61 s
     picture(page, pictures, "launcher-new-environment")
     open_notebook(page, SHOWN)
     assert run_cell(page, "import sys; print(sys.prefix)").strip() == "/home/alice/.conda/envs/mine"

@@ -44,6 +44,12 @@ def write_program(prefix: Path, name: str = "python") -> Path:
     return program
 
 
+def write_notes(prefix: Path, text: str) -> None:
+    """What whoever built the environment says of it."""
+    (prefix / "conda-meta/labcommons").mkdir()
+    (prefix / "conda-meta/labcommons/version.json").write_text(text)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

@@ -78,6 +78,13 @@ def test_without_a_kernel_the_exact_command_is_told(make_prefix, scan) -> None:
     assert f"conda install --prefix '{prefix}' ipykernel" in found.reason
 
 
+def test_where_there_is_pip_and_no_conda_it_is_pips_command(make_prefix, scan, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    prefix = make_prefix("data", kernel=None)
+    write_program(prefix, "pip")
+    assert f"{prefix}/bin/python -m pip install ipykernel" in scan()["data"].reason
+
+
 def test_an_unfinished_installation_is_told_from_a_finished_one(make_prefix, scan) -> None:
     prefix = make_prefix("half")
     (prefix / "conda-meta/history").unlink()

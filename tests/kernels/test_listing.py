@@ -41,6 +41,7 @@ def test_a_source_that_hangs_does_not_keep_the_others_from_being_seen(
             mounted.wait(60)
         return part.scan()
 
+    others = threading.active_count()
     listing = Listing(sources, scan=scan)
     assert names(listing.environments(5)) == [("a", State.HEALTHY), ("b", State.HEALTHY)]
     mounted.clear()
@@ -50,6 +51,7 @@ def test_a_source_that_hangs_does_not_keep_the_others_from_being_seen(
     expected = [("a", State.UNAVAILABLE), ("b", State.HEALTHY), ("c", State.HEALTHY)]
     while (found := names(listing.environments(60))) != expected:
         assert time.monotonic() < began + 10, found  # nobody waits for what hangs
+    assert threading.active_count() <= others + 2  # the one that hangs, and one that works
     mounted.set()
     make_prefix("d", root="image")
     deadline = time.monotonic() + 10

@@ -22,7 +22,7 @@ from jupyter_client.manager import AsyncKernelManager
 from kernels.kernelspec import Place, check_document, plain_spec
 from kernels.manager import CondaKernelSpecManager
 from kernels.provisioner import CondaProvisioner, KernelCannotStart
-from tests.kernels.conftest import IPYKERNEL, age, write_kernel
+from tests.kernels.conftest import IPYKERNEL, age, write_kernel, write_notes
 
 NAME = "conda-image-lab-env-python3"
 
@@ -323,7 +323,7 @@ async def test_a_withdrawn_environment_is_marked_and_explains(live_prefix, roots
     kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=NAME)
     assert kernel.kernel_spec.argv
     notes = {"schema": 1, "version": "7", "withdrawn": "CVE-2026-1"}
-    (prefix / "conda-meta/labcommons.json").write_text(json.dumps(notes))
+    write_notes(prefix, json.dumps(notes))
     assert "(withdrawn)" in manager.get_all_specs()[NAME]["spec"]["display_name"]
     async with started(kernel) as client:
         said = (await client.execute_interactive("1"))["content"]["evalue"]
@@ -345,6 +345,30 @@ async def test_a_kernel_keeps_to_the_version_it_began_with(live_prefix, roots) -
         await kernel.restart_kernel()
         await client.wait_for_ready(timeout=60)
         assert await printed(client, code) == f"{roots}/envs/.versions/2 lab-env\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["we ird", 'it\'s "quoted" $HOME `id`', "环境-ü", "n" * 200, "a%b{c}"]
+)
+async def test_a_kernel_runs_whatever_its_environment_is_called(live_prefix, roots, name) -> None:
+    shutil.copytree(live_prefix, roots / "envs" / name, symlinks=True)
+    manager = manager_of(f"{roots}/envs/*")
+    [kernel] = manager.get_all_specs()
+    async with running(manager, kernel) as (_, client):
+        said = await printed(
+            client, "import os, sys; print(sys.prefix, os.environ['CONDA_PREFIX'])"
+        )
+    assert said == f"{roots}/envs/{name} {roots}/envs/{name}\n"
+
+
+async def test_a_script_that_preloads_a_library_that_is_not_there_costs_a_warning_only(
+    live_prefix, roots
+) -> None:
+    prefix = copy_of(live_prefix, roots)
+    (prefix / "etc/conda/activate.d").mkdir(parents=True)
+    (prefix / "etc/conda/activate.d/a.sh").write_text("export LD_PRELOAD=/gone.so; echo hello")
+    async with running(manager_of(f"{roots}/envs/*"), NAME) as (_, client):
+        assert await printed(client, "import os; print(os.environ['LD_PRELOAD'])") == "/gone.so\n"
 
 
 async def test_kernels_run_within_the_sites_limits(live_prefix) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 from traitlets import TraitError
 from traitlets.config import Config
 
+from kernels import mirror
 from kernels.discovery import Discovery, Environment, Source, State
 from kernels.manager import CondaKernelSpecManager, MissingKernel
 from kernels.menu import QUIET, Rules, default_name, menu, render
 from kernels.nearest import Wanted
-from tests.kernels.conftest import IPYKERNEL, MakePrefix, age, write_kernel, write_program
+from tests.kernels.conftest import (
+    IPYKERNEL,
+    MakePrefix,
+    age,
+    write_kernel,
+    write_notes,
+    write_program,
+)
 
 
 def found(roots: Path, source: str = "image", label: str = "") -> list[Environment]:
@@ -89,10 +99,8 @@ def test_each_kind_of_broken_environment_says_what_it_is(make_prefix, roots, as_
     make_prefix("bare", kernel=None)
     (make_prefix("half") / "conda-meta/history").unlink()
     (make_prefix("closed") / "conda-meta").chmod(0)
-    notes = make_prefix("old") / "conda-meta/labcommons.json"
-    notes.write_text('{"schema": 1, "version": "3", "withdrawn": "CVE-2026-1"}')
-    aged = make_prefix("aged") / "conda-meta/labcommons.json"
-    aged.write_text('{"schema": 1, "version": "2", "deprecated": "2026-10-01"}')
+    write_notes(make_prefix("old"), '{"schema": 1, "version": "3", "withdrawn": "CVE-2026-1"}')
+    write_notes(make_prefix("aged"), '{"schema": 1, "version": "2", "deprecated": "2026-10-01"}')
     with as_nobody():
         environments = found(roots)
     (roots / "envs/closed/conda-meta").chmod(0o755)
@@ -119,8 +127,21 @@ def test_what_cannot_start_is_never_taken_for_a_language(make_prefix, roots) -> 
     ["{", "[]", '{"version": 3}', '{"withdrawn": false}', '{"deprecated": null}', "x" * 99999],
 )
 def test_notes_of_any_other_form_are_ignored(make_prefix, roots, notes) -> None:
-    (make_prefix("data") / "conda-meta/labcommons.json").write_text(notes)
+    write_notes(make_prefix("data"), notes)
     assert found(roots)[0].state is State.HEALTHY
+
+
+def test_a_folder_whose_name_is_no_text_is_listed_and_can_be_sent_and_written(roots) -> None:
+    prefix = os.path.join(os.fsencode(roots), b"envs", b"bad\xff")
+    os.makedirs(os.path.join(prefix, b"conda-meta"))
+    open(os.path.join(prefix, b"conda-meta/history"), "w").close()
+    write_kernel(Path(os.fsdecode(prefix)))
+    write_program(Path(os.fsdecode(prefix)))
+    listed = menu(found(roots), Rules(), 4e9)
+    assert list(listed.entries) == ["conda-image-bad-python3"]
+    assert json.loads(json.dumps(listed.entries["conda-image-bad-python3"].document))
+    mirror.write(str(roots / "mirror"), listed.entries.values())
+    assert (roots / "mirror/kernels/conda-image-bad-python3/kernel.json").exists()
 
 
 # The default, and the nearest --------------------------------------------------------------------

@@ -44,8 +44,7 @@ def test_the_whole_body() -> None:
         "Env": [
             "HOME=/home/alice",
             "JUPYTERHUB_API_TOKEN=t",
-            "JUPYTER_PATH=/tmp/labcommons:/opt/labcommons/registry/image:"
-            "/opt/labcommons/registry/team-vision",
+            "JUPYTER_PATH=/opt/labcommons/registry/image:/opt/labcommons/registry/team-vision",
             "LABCOMMONS_DEFAULT_KERNEL=conda-image-py313-data-python3",
             "LABCOMMONS_ENVIRONMENT=py313-data:1",
             "LOGNAME=alice",

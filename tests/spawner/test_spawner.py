@@ -278,7 +278,7 @@ async def test_a_server_has_the_kernels_of_its_owners_sources_and_sees_new_ones(
     sources = ("image", "shared", "team-vision")
     assert inside("ls", registry).split() == list(sources)
     path = inside("printenv", "JUPYTER_PATH").strip()
-    assert path == ":".join(["/tmp/labcommons", *(f"{registry}/{source}" for source in sources)])
+    assert path == ":".join(f"{registry}/{source}" for source in sources)
     assert "chp:8000/services/kernels/" in inside("printenv", "LABCOMMONS_KERNELS_URL")
     # What is put on a shelf later is there at once, and nobody in the server can change it.
     (resources.data / "kernels/team-vision/kernels/second").mkdir()

@@ -77,7 +77,9 @@
       requires: [notebook.INotebookTracker],
       optional: [translation.ITranslator],
       activate: (app, tracker, translator) => {
-        const say = wordsFor((translator && translator.languageCode) || 'en');
+        const language = (translator && translator.languageCode) || 'en';
+        const say = wordsFor(language);
+        const [between, comma] = language.startsWith('zh') ? ['', '、'] : [' ', ', '];
         const { kernelspecs, serverSettings, sessions } = app.serviceManager;
 
         /* The name of a notebook's kernel where it is one of ours and not in the list. */
@@ -123,13 +125,13 @@
             say('The nearest is %1.', shown)
           ];
           if (nearest.lacks.length > 0) {
-            body.push(say('It lacks %1.', nearest.lacks.join(', ')));
+            body.push(say('It lacks %1.', nearest.lacks.join(comma)));
           } else if (nearest.has.length > 0) {
-            body.push(say('It has %1.', nearest.has.join(', ')));
+            body.push(say('It has %1.', nearest.has.join(comma)));
           }
           const chosen = await showDialog({
             title: say('Kernel not found'),
-            body: body.join(' '),
+            body: body.join(between),
             buttons: [
               Dialog.cancelButton({ label: say('Choose another') }),
               Dialog.okButton({ label: say('Use %1', shown) })
