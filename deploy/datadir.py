@@ -26,10 +26,12 @@ FOLDERS = {
     "store": 0o700,
     "kernels": 0o755,
     "locks": 0o755,
+    "logs": 0o755,
     "secrets": 0o700,
     "shared": 0o755,
     "teams": 0o755,
     "tls": 0o755,
+    "versions": 0o755,
 }
 # The hub wants its cookie secret and its crypt key as 32 bytes in hex; the others are opaque.
 SECRETS = (

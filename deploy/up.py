@@ -224,7 +224,7 @@ def _environments(docker: Engine, site: Settings, step: Step) -> None:
             f"--volume={ROOT / 'config'}:/etc/labcommons:ro",
             *(
                 f"--volume={site.data / name}:{IN_CONTAINER}/{name}"
-                for name in ("store", "channel", "locks", "cache")
+                for name in ("store", "channel", "locks", "cache", "versions", "logs")
             ),
             f"--volume={site.data / 'secrets' / 'pgpass'}:/run/labcommons/pgpass:ro",
             "--env=PGPASSFILE=/run/labcommons/pgpass",

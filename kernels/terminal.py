@@ -8,26 +8,20 @@ one. Environments are given by name, as ``team-vision/NAME`` where names are the
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernels.activation import activation_scripts, static_variables
+from kernels.sources import DEFAULT_SOURCES, Source, fill, list_folder, matching, roots
 
 # Nearest first: of two environments with one name, a person's own is meant.
-PATTERNS = (
-    ("personal", "~/.conda/envs/*"),
-    ("team-{}", "/opt/labcommons/teams/*/envs/*"),
-    ("course-{}", "/opt/labcommons/courses/*/envs/*"),
-    ("shared", "/opt/labcommons/shared/envs/*"),
-    ("image", "/opt/conda/envs/*"),
-)
+_ORDER = ("personal", "team-", "course-", "shared", "image")
 _UNDO = "_LABCOMMONS_CONDA_UNDO"
 _PROGRAMS = ("conda", "mamba", "micromamba")
 _USAGE = """usage: conda COMMAND
@@ -57,14 +51,25 @@ class Refused(Exception):
     """What was asked cannot be done; the message says why and what to do."""
 
 
-def environments(patterns: tuple[tuple[str, str], ...] = PATTERNS) -> Iterator[Found]:
+def environments(sources: Sequence[Source] = DEFAULT_SOURCES) -> list[Found]:
     """All environments that one may enter, nearest first."""
-    for source, pattern in patterns:
-        for prefix in sorted(glob.glob(os.path.expanduser(pattern))):
-            if not os.path.exists(f"{prefix}/conda-meta/history"):
+    found: dict[str, Found] = {}
+    for source in sorted(sources, key=_distance):
+        for root in [] if source.pattern.startswith("@") else roots(source):
+            try:
+                names = matching(list_folder(root.folder), root.leaf)
+            except OSError:
                 continue
-            owner = prefix.split("/")[-3] if "{}" in source else ""
-            yield Found(source.format(owner), os.path.basename(prefix), prefix)
+            for name in names:
+                prefix = f"{root.folder}/{name}"
+                if os.path.exists(f"{prefix}/conda-meta/history"):
+                    one = Found(fill(source.id, root.captures), name, prefix)
+                    found.setdefault(prefix, one)
+    return list(found.values())
+
+
+def _distance(source: Source) -> int:
+    return next((n for n, start in enumerate(_ORDER) if source.id.startswith(start)), len(_ORDER))
 
 
 def find(word: str, known: list[Found]) -> Found:
@@ -145,7 +150,7 @@ def _assign(name: str, value: str | None) -> str:
 
 def show_environments(as_json: bool) -> None:
     """``conda env list``."""
-    known, active = list(environments()), os.environ.get("CONDA_PREFIX")
+    known, active = environments(), os.environ.get("CONDA_PREFIX")
     if as_json:
         print(json.dumps({"envs": [one.prefix for one in known]}, indent=2))
         return
@@ -186,10 +191,10 @@ def _answer(program: str, words: list[str]) -> int:
     as_json = "--json" in words
     match [word for word in words if word != "--json"]:
         case ["activate", name] | ["activate", "-n" | "--name", name]:
-            print(activate(find(name, list(environments())), os.environ))
+            print(activate(find(name, environments()), os.environ))
         case ["activate"]:
             started = os.environ.get("LABCOMMONS_ENVIRONMENT", "").partition(":")[0]
-            print(activate(find(f"image/{started}", list(environments())), os.environ))
+            print(activate(find(f"image/{started}", environments()), os.environ))
         case ["deactivate"]:
             print(deactivate(os.environ))
         case ["env", "list"] | ["info", "--envs" | "-e"]:
@@ -200,7 +205,7 @@ def _answer(program: str, words: list[str]) -> int:
                 raise Refused("no environment is active; name one: conda list -n NAME")
             show_packages(prefix, as_json)
         case ["list", "-n" | "--name" | "-p" | "--prefix", name]:
-            show_packages(find(name, list(environments())).prefix, as_json)
+            show_packages(find(name, environments()).prefix, as_json)
         case ["info"]:
             active = os.environ.get("CONDA_PREFIX") or "none"
             print(f"active environment: {active}")

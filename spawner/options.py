@@ -113,6 +113,20 @@ def parse(options: Mapping[str, Any]) -> Request:
     return Request(name, version, gpus, texts["gpu_type"], texts["size"])
 
 
+def usable(catalog: Catalog, auth_state: Mapping[str, Any]) -> Catalog:
+    """The environments that a person may use and of which a version can be started.
+
+    Their withdrawn versions are among them, so that who asks for one can be told why not.
+    """
+    teams, courses = auth_state.get("teams") or {}, auth_state.get("courses") or {}
+    return {
+        name: versions
+        for name, versions in catalog.items()
+        if any(entry.is_offered for entry in versions)
+        and next(entry for entry in versions if entry.is_offered).allows(teams, courses)
+    }
+
+
 def resolve(request: Request, catalog: Catalog, site: Site) -> Choice:
     """Turn names into what they stand for; what is left out gets the site's default.
 
@@ -129,8 +143,23 @@ def resolve(request: Request, catalog: Catalog, site: Site) -> Choice:
             N_("There is no environment “{environment}”. Environments: {known}."),
             {"environment": name, "known": known},
         )
-    versions = catalog[name]
-    entry = next((v for v in versions if request.version in ("", v.version)), None)
+    versions = [entry for entry in catalog[name] if entry.is_offered]
+    entry = next((v for v in versions if request.version in ("", v.version, v.tag)), None)
+    gone = next((v for v in catalog[name] if request.version in (v.version, v.tag)), None)
+    if entry is None and gone is not None:
+        raise BadRequest(
+            "version_withdrawn",
+            N_(
+                "Version “{version}” of environment “{environment}” was withdrawn: {reason}. "
+                "Take version “{newer}”."
+            ),
+            {
+                "environment": name,
+                "version": request.version,
+                "reason": (gone.withdrawn_reason or "-").rstrip("."),
+                "newer": versions[0].version,
+            },
+        )
     if entry is None:
         raise BadRequest(
             "version_unknown",
@@ -148,6 +177,12 @@ def resolve(request: Request, catalog: Catalog, site: Site) -> Choice:
             "size_unknown",
             N_("There is no size “{size}”. Sizes: {known}."),
             {"size": size_name, "known": ", ".join(site.sizes)},
+        )
+    if entry.gpu == "required" and not request.gpus:
+        raise BadRequest(
+            "gpu_required",
+            N_("Environment “{environment}” works only with a GPU. Ask for one."),
+            {"environment": name},
         )
     if request.gpus > site.gpus.max_per_server:
         raise BadRequest(
@@ -187,8 +222,10 @@ def form_model(
     wanted = max(0, min(last_gpus if isinstance(last_gpus, int) else 0, best, most))
     return {
         "environments": [
-            _environment(versions, lang, versions[0].name == chosen, pinned)
-            for versions in catalog.values()
+            _environment(
+                [entry for entry in versions if entry.is_offered], lang, name == chosen, pinned
+            )
+            for name, versions in catalog.items()
         ],
         "sizes": [
             {
@@ -255,6 +292,13 @@ def _environment(
         "name": newest.name,
         "version": newest.version,
         "versions": names,
+        "tags": {entry.version: entry.tag for entry in versions if entry.tag},
+        "deprecated": {
+            entry.version: f"{entry.deprecated_at:%Y-%m-%d}"
+            for entry in versions
+            if entry.deprecated_at
+        },
+        "needs_gpu": newest.gpu == "required",
         "chosen_version": pinned if selected and pinned in names else newest.version,
         "title": words_in(title, lang),
         "description": words_in(newest.words.get("description") or "", lang),

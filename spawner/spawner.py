@@ -148,7 +148,12 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         )
         return json.dumps(
             options.form_model(
-                entries, self.resources.site, available, self.user_options or {}, self.lang, self._
+                options.usable(entries, self._auth_state),
+                self.resources.site,
+                available,
+                self.user_options or {},
+                self.lang,
+                self._,
             )
         )
 
@@ -168,7 +173,8 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         await maybe_future(super().run_pre_spawn_hook())
         try:
             request = options.parse(self.user_options or {})
-            entries = await self.resources.store.read(catalog.newest)
+            found = await self.resources.store.read(catalog.newest)
+            entries = options.usable(found, self._auth_state)
             self._choice = options.resolve(request, entries, self.resources.site)
         except SpawnerError as error:
             self._refuse(error)

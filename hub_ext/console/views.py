@@ -89,6 +89,6 @@ def environments(session: Session, lang: str) -> dict[str, Any]:
                 "main_packages": list(versions[0].main_packages),
                 "package_count": len(versions[0].packages),
             }
-            for versions in catalog.newest(session).values()
+            for versions in catalog.newest(session, offered_only=True).values()
         ]
     }

@@ -46,8 +46,14 @@ def configure_from_site(c: Config, site: Site) -> None:
     traits.admin_groups = list(directory.platform_admins)
     traits.allowed_groups = list(directory.allowed_groups)
     traits.denied_groups = list(directory.denied_groups)
-    traits.teams = {name: team.model_dump() for name, team in directory.teams.items()}
-    traits.courses = {name: course.model_dump() for name, course in directory.courses.items()}
+    # The numbers beside them own folders; they give no position.
+    numbers = {"gid", "leads_gid"}
+    traits.teams = {
+        name: team.model_dump(exclude=numbers) for name, team in directory.teams.items()
+    }
+    traits.courses = {
+        name: course.model_dump(exclude=numbers) for name, course in directory.courses.items()
+    }
     traits.hub_groups = directory.hub_groups
     traits.outage_grace = directory.outage_grace
     traits.disabled_grace = directory.disabled_grace

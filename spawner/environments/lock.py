@@ -249,8 +249,14 @@ def complete(
 
 
 def _add_wheels(path: Path, platform: str, pip: Sequence[PipPackage]) -> None:
-    lock = rattler.LockFile.from_path(path)
-    here = next(p for p in lock.platforms() if p.name == platform)
+    # A lock that was read cannot be added to: its contents go into a new one.
+    old = rattler.LockFile.from_path(path).environment(worker.DEFAULT_ENVIRONMENT)
+    here = rattler.LockPlatform(platform)
+    lock = rattler.LockFile([here])
+    lock.set_channels(worker.DEFAULT_ENVIRONMENT, old.channels())
+    there = next(p for p in old.platforms() if p.name == platform)
+    for record in old.conda_repodata_records_for_platform(there) or []:
+        lock.add_conda_package(worker.DEFAULT_ENVIRONMENT, here, record)
     for item in sorted(pip, key=lambda item: item.url):
         lock.add_pypi_package(worker.DEFAULT_ENVIRONMENT, here, item.name, item.version, item.url)
     lock.to_path(path)

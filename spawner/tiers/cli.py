@@ -163,9 +163,10 @@ def list_tiers(user: str, as_json: bool) -> None:
     for row in [] if as_json else rows:
         mark = "" if row["current"] else "  (old)"
         owner = f":{row['owner']}" if row["source"] == "personal" else ""
+        by = row["built_by"] or "administrator"
         click.echo(
             f"{row['source']}{owner}/{row['name']}  {row['version']}  "
-            f"Python {row['python'] or '-'}  {row['packages']} packages  by {row['built_by'] or 'administrator'}{mark}"
+            f"Python {row['python'] or '-'}  {row['packages']} packages  by {by}{mark}"
         )
 
 

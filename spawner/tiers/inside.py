@@ -4,10 +4,11 @@
 JSON object: ``{"progress": {…}}``, then one ``{"result": {…}}`` or ``{"error": "…"}``. The hub
 reads them from the container's log, and believes nothing in them that matters to others.
 
-It has three works. ``lock`` chooses packages, as the user of our services, so that the index of
+It has four works. ``lock`` chooses packages, as the user of our services, so that the index of
 the channels is fetched once for all and the offline channel can grow. ``install`` builds a
 version from a lock and makes it the current one, as the person or lead who asked, so that the
-kernel decides whether they may. ``delete`` removes an environment, likewise.
+kernel decides whether they may. ``delete`` removes an environment, likewise. ``image`` builds an
+image of it, for an administrator, and alone has Docker's socket.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 from hub_ext.site import Environments
 from spawner.environments import policy
 from spawner.environments.channel import OFFLINE_URL, Source, canonical_url, choose
-from spawner.environments.errors import BuildError
+from spawner.environments.errors import BuildError, ExportError
 from spawner.environments.export import FORMATS, export
 from spawner.environments.lock import Lock, read_lock
 from spawner.environments.maker import Locked, Maker
@@ -45,7 +46,8 @@ def main() -> int:
     job = json.loads(Path(sys.argv[1], "job.json").read_text("utf-8"))
     os.umask(int(job["umask"], 8))
     try:
-        result = {"lock": _lock, "install": _install, "delete": _delete}[job["work"]](job)
+        works = {"lock": _lock, "install": _install, "delete": _delete, "image": _image}
+        result = works[job["work"]](job)
     except BuildError as error:
         _say(error=str(error))
         return 1
@@ -164,7 +166,7 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         ],
         "kernels": _kernels(prefix),
         "findings": [finding.as_json() for finding in findings],
-        "exports": {format: export(spec, lock, format) for format in FORMATS},
+        "exports": _exports(spec, lock),
     }
 
 
@@ -226,6 +228,15 @@ def _discard(path: Path) -> bool:
     return True
 
 
+def _exports(spec: EnvironmentSpec, lock: Lock) -> dict[str, str]:
+    """The environment in the formats of others, as far as they can say it."""
+    found = {}
+    for name in FORMATS:
+        with suppress(ExportError):
+            found[name] = export(spec, lock, name)
+    return found
+
+
 def _size(prefix: Path) -> int:
     """Bytes on disk; a file with several names counts once."""
     seen: set[int] = set()
@@ -248,6 +259,16 @@ def _kernels(prefix: Path) -> dict[str, Any]:
         except (OSError, ValueError, RecursionError):
             continue
     return found
+
+
+def _image(job: dict[str, Any]) -> dict[str, Any]:
+    from hub_ext.store import Store
+    from spawner.environments.build import Builder, Places
+
+    settings = Environments.model_validate(job["settings"])
+    places = Places(Path(sys.argv[1], "environments"), Path(job["cache"]).parent)
+    entry = Builder(settings, places, Store(), _report(0, 99)).build(job["name"]).entry
+    return {"version": entry.version, "lock_digest": entry.lock_digest}
 
 
 # Deleting -------------------------------------------------------------------------------------

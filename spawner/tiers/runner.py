@@ -17,7 +17,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from hub_ext.audit import AuditTrail, Outcome, make_event
@@ -30,47 +29,25 @@ from spawner.errors import NotAllowed, NotAvailable, SpawnerError
 from spawner.homes import Homes
 from spawner.resources import Resources
 from spawner.tiers import jobs, shelf, usage
-from spawner.tiers.body import (
-    DATA,
-    LABEL_BUILD,
-    LABEL_PURPOSE,
-    MAX_LOG,
-    PURPOSE,
-    SERVICE,
-    Account,
-    BuilderSpec,
-    Mount,
-    builder_body,
-    builder_name,
-)
+from spawner.tiers.body import DATA, LABEL_BUILD, LABEL_PURPOSE, PURPOSE, SERVICE, Account, Mount
+from spawner.tiers.builders import Builders, BuildFailed, Cancelled, Work, write
 from spawner.tiers.folders import Folders
-from spawner.tiers.follow import follow
-from spawner.tiers.groups import group_ids, owners
+from spawner.tiers.groups import SHARED_OWNER, group_ids, owners
+from spawner.tiers.machine import Machine
 from spawner.tiers.people import Requester
 from spawner.tiers.rights import Person, check_change, check_see
 from spawner.tiers.tier import Kind, Tier, parse_source
 
 INTERVAL = 0.5  # seconds between two looks at the queue
-WATCH = 1.0  # seconds between two looks at whether a running job shall end
-TELL = 0.3  # seconds between two notes of a job's progress
 KEEP_JOBS = timedelta(days=30)
 TIDY = 3600  # seconds
 # A command at the administrator's shell, where there is no account.
 ADMINISTRATOR = ""
 # Where an installation keeps the packages that it fetched, in the person's own home.
 HOME_CACHE = ".cache/labcommons"
-_CANCEL = "cancel"
 
 
 Identify = Callable[[str], Awaitable[Requester | None]]
-
-
-class BuildFailed(Exception):
-    """A builder said no; the message is for the person."""
-
-
-class Cancelled(Exception):
-    """Somebody wanted the job to end."""
 
 
 class Runner:
@@ -90,8 +67,8 @@ class Runner:
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.shared, self.identify, self.audit, self.log = resources, identify, audit, log
-        self.settings = dict(settings or {})
         self.limits = resources.site.builds
+        self.builders = Builders(resources, settings or {}, log)
         self.folders = Folders(
             resources.engine,
             resources.site,
@@ -118,6 +95,9 @@ class Runner:
                 await self._tidy()
             except (SpawnerError, StoreError) as error:
                 self.log.error("builds: %s", error)
+                await asyncio.sleep(5)
+            except Exception:  # builds must not take everybody's hub down with them
+                self.log.exception("builds")
                 await asyncio.sleep(5)
             await asyncio.sleep(INTERVAL)
 
@@ -152,7 +132,7 @@ class Runner:
         self._tidied = time.monotonic()
         old = await self.shared.store.run(lambda s: jobs.forget(s, KEEP_JOBS))
         for job_id in old:
-            folder = self._folder(job_id)
+            folder = self.builders.folder(job_id)
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     # -- one job ------------------------------------------------------------------------------
@@ -188,9 +168,12 @@ class Runner:
                 await asyncio.sleep(5)
 
     async def _do(self, job: EnvironmentBuild) -> tuple[str | None, str]:
+        """Version and lock digest of what came of a job."""
         tier = jobs.tier_of(job)
         who = await self._requester(job, tier)
-        await self._say(job, 1, "")
+        await self.builders.say(job, 1, "")
+        if tier.kind is Kind.IMAGE:
+            return await self._make_image(job)
         if tier.kind is Kind.PERSONAL:
             await self._ensure_home(who)
         await self.folders.ensure([tier])
@@ -198,19 +181,13 @@ class Runner:
         if job.action == "delete":
             return await self._delete(job, tier, who, used)
         locked = await self._lock(job)
-        built = await self._work(
-            job,
-            "install",
-            self._payload(job, tier, who)
-            | {
-                "lock": locked["lock"],
-                "sources": locked["sources"],
-                "in_use": sorted(set().union(*used.values()) - {""}),
-                "keep": self.shared.site.environments.keep,
-            },
-            self._account(tier, who),
-            self._mounts(tier, who),
-        )
+        payload = self._payload(job, tier, who) | {
+            "lock": locked["lock"],
+            "sources": locked["sources"],
+            "in_use": sorted(set().union(*used.values()) - {""}),
+            "keep": self.shared.site.environments.keep,
+        }
+        built = await self.builders.run(job, self._as_person("install", payload, tier, who))
         version = str(built["version"])[:64]
         await self.shared.store.run(
             lambda s: shelf.record(
@@ -238,34 +215,46 @@ class Runner:
                 ),
                 {"name": job.name, "users": ", ".join(sorted(used))},
             )
-        await self._work(
-            job,
-            "delete",
-            self._payload(job, tier, who),
-            self._account(tier, who),
-            self._mounts(tier, who),
-        )
+        payload = self._payload(job, tier, who)
+        await self.builders.run(job, self._as_person("delete", payload, tier, who))
         await self.shared.store.run(lambda s: shelf.remove(s, tier, job.name))
         return None, ""
 
     async def _lock(self, job: EnvironmentBuild) -> dict[str, Any]:
         """The packages, chosen once for a job however often it is taken up."""
-        kept = self._folder(job.id) / "locked.json"
+        kept = self.builders.folder(job.id) / "locked.json"
         with suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads(await asyncio.to_thread(kept.read_bytes))
             return found
-        # The data folder's own names, as `make up` gives them to its builder.
-        shared = [
-            Mount(str(self.shared.host_data / name), str(DATA / name), read_only=False)
-            for name in ("channel", "cache")
-        ]
-        payload = self._payload(job, jobs.tier_of(job), None) | {
-            "lock": job.lock,
-            "cache": str(DATA / "cache"),
-        }
-        locked = await self._work(job, "lock", payload, SERVICE, shared, choosing=True)
-        await asyncio.to_thread(_write, kept, json.dumps(locked))
+        payload = self._payload(job, jobs.tier_of(job), None) | {"lock": job.lock}
+        mounts = self._data("channel", "cache")
+        locked = await self.builders.run(job, Work("lock", payload, SERVICE, mounts))
+        await asyncio.to_thread(write, kept, json.dumps(locked))
         return locked
+
+    async def _make_image(self, job: EnvironmentBuild) -> tuple[str, str]:
+        """Build an image as `make up` does: with Docker's socket, for an administrator."""
+        machine = Machine.from_environment(self.shared.site_id)
+        files = {
+            f"environments/{job.name}/environment.yml": job.spec,
+            **({f"environments/{job.name}/labcommons.yml": job.words} if job.words else {}),
+            **({f"environments/{job.name}/pixi.lock": job.lock} if job.lock else {}),
+        }
+        mounts = self._data("channel", "cache", "locks", "store", "versions", "logs")
+        mounts.append(Mount(machine.socket, "/var/run/docker.sock", read_only=False))
+        pgpass = self.shared.host_data / "secrets" / "pgpass"
+        mounts.append(Mount(str(pgpass), "/run/labcommons/pgpass"))
+        work = Work(
+            "image",
+            self._payload(job, jobs.tier_of(job), None),
+            Account(SHARED_OWNER, SHARED_OWNER, (machine.group,)),
+            mounts,
+            network=machine.network,
+            env=machine.variables,
+            files=files,
+        )
+        built = await self.builders.run(job, work)
+        return str(built["version"])[:64], str(built.get("lock_digest") or "")
 
     # -- who and where --------------------------------------------------------------------------
 
@@ -295,6 +284,29 @@ class Runner:
             )
         return who
 
+    def _as_person(self, name: str, payload: dict[str, Any], tier: Tier, who: Requester) -> Work:
+        """A work with the numbers of whoever asked, and no more folders than it needs."""
+        account, host = self._account(tier, who), self.shared.host_data
+        mounts = [
+            Mount(str(host / "channel"), str(DATA / "channel")),
+            Mount(str(host / tier.folder), str(tier.mount), read_only=False),
+        ]
+        if account == SERVICE:
+            return Work(name, payload, account, [*mounts, *self._data("cache")])
+        assert who.identity is not None
+        home = Tier(Kind.PERSONAL, who.identity.name)
+        if tier != home:  # for the packages that are kept there
+            mounts.append(Mount(str(host / home.folder), str(home.mount), read_only=False))
+        cache = {"cache": str(home.mount / HOME_CACHE)}
+        return Work(name, payload | cache, account, mounts, home=str(home.mount))
+
+    def _data(self, *names: str) -> list[Mount]:
+        """Folders of the data folder, to write to."""
+        return [
+            Mount(str(self.shared.host_data / name), str(DATA / name), read_only=False)
+            for name in names
+        ]
+
     def _account(self, tier: Tier, who: Requester) -> Account:
         """The numbers that a builder runs with: what decides what it may write."""
         if tier.kind is Kind.SHARED or who.identity is None:
@@ -307,38 +319,20 @@ class Runner:
         members = owners(self.shared.site)[tier].members
         return Account(me.uid, members, tuple(sorted({*own, me.gid} - {members})))
 
-    def _mounts(self, tier: Tier, who: Requester) -> list[Mount]:
-        """The one folder that is written to, the cache, and the offline channel to read."""
-        host = self.shared.host_data
-        mounts = [
-            Mount(str(host / "channel"), str(DATA / "channel")),
-            Mount(str(host / tier.folder), str(tier.mount), read_only=False),
-        ]
-        if who.identity is None or tier.kind is Kind.SHARED:
-            mounts.append(Mount(str(host / "cache"), str(DATA / "cache"), read_only=False))
-        elif tier.kind is not Kind.PERSONAL:
-            home = Tier(Kind.PERSONAL, who.identity.name)
-            mounts.append(Mount(str(host / home.folder), str(home.mount), read_only=False))
-        return mounts
-
     def _payload(self, job: EnvironmentBuild, tier: Tier, who: Requester | None) -> dict[str, Any]:
         """What every work is told."""
-        cache = str(DATA / "cache")
-        if who is not None and who.identity is not None and tier.kind is not Kind.SHARED:
-            cache = str(Tier(Kind.PERSONAL, who.identity.name).mount / HOME_CACHE)
+        # Without logins: who asks for a build could read what the builder can.
+        settings = self.shared.site.environments.model_copy(update={"credentials": {}})
         return {
             "name": job.name,
             "spec": job.spec,
             "words": job.words,
             "source": tier.source,
-            "environments": str(tier.environments),
-            "umask": "022" if tier.kind is Kind.SHARED else "027",
-            # Without logins: who asks for a build could read what the builder can.
-            "settings": self.shared.site.environments.model_copy(
-                update={"credentials": {}}
-            ).model_dump(mode="json"),
+            "environments": "" if tier.kind is Kind.IMAGE else str(tier.environments),
+            "umask": "027" if who is not None and tier.kind is not Kind.SHARED else "022",
+            "settings": settings.model_dump(mode="json"),
             "channel": str(DATA / "channel"),
-            "cache": cache,
+            "cache": str(DATA / "cache"),
         }
 
     async def _ensure_home(self, who: Requester) -> None:
@@ -352,118 +346,6 @@ class Runner:
             data.builder_image,
         )  # fmt: skip
         await homes.ensure(who.identity)
-
-    # -- a builder's life -------------------------------------------------------------------------
-
-    async def _work(
-        self,
-        job: EnvironmentBuild,
-        work: str,
-        payload: dict[str, Any],
-        account: Account,
-        mounts: list[Mount],
-        choosing: bool = False,
-    ) -> dict[str, Any]:
-        """Run one work in its container, or find the container that is at it; its result.
-
-        Raises BuildFailed, Cancelled, SpawnerError. When the hub itself ends, the container goes
-        on and is found again.
-        """
-        engine = self.shared.engine
-        name = builder_name(self.shared.site_id, job.id, work)
-        state = await engine.inspect(name)
-        if state is None or state.status not in ("running", "exited"):
-            folder = self._folder(job.id) / work
-            text = json.dumps(payload | {"work": work})
-            await asyncio.to_thread(_write, folder / "job.json", text, shown=True)
-            host = self.shared.host_data / "builds" / job.id / work
-            home = "/tmp" if choosing else payload["environments"].partition("/.conda")[0]  # noqa: S108
-            spec = BuilderSpec(
-                self.shared.site_id,
-                job.id,
-                self.shared.builder_image,
-                account,
-                str(host),
-                self.limits.cpu,
-                self.limits.memory_bytes,
-                home=home if home.startswith("/home/") else "/tmp",  # noqa: S108
-                mounts=mounts,
-                env=self.settings,
-            )
-            container = await engine.create(name, builder_body(spec))
-            await engine.start(container)
-        stopped: list[str] = []
-        watcher = asyncio.create_task(self._watch(job, name, stopped))
-        try:
-            result = await self._listen(job, work, name)
-            ended = await engine.inspect(name)
-        except asyncio.CancelledError:
-            raise
-        except BuildFailed:
-            await engine.remove(name)
-            raise
-        finally:
-            watcher.cancel()
-        await engine.remove(name)
-        if stopped == [_CANCEL]:
-            raise Cancelled
-        if result is not None:
-            return result
-        raise BuildFailed(stopped[0] if stopped else _why(ended is not None and ended.oom_killed))
-
-    async def _listen(self, job: EnvironmentBuild, work: str, name: str) -> dict[str, Any] | None:
-        """Read a builder's words to their end: progress to the store, lines to the log."""
-        result: dict[str, Any] | None = None
-        error, told = "", 0.0
-        path = self._folder(job.id) / f"{work}.log"
-        with path.open("w", encoding="utf-8", errors="replace") as log:
-            async for line in follow(name, MAX_LOG):
-                event = _event(line)
-                if isinstance(event.get("result"), dict):
-                    result = event["result"]
-                elif isinstance(event.get("error"), str):
-                    error = event["error"]
-                    log.write(f"Error: {error}\n")
-                elif isinstance(progress := event.get("progress"), dict):
-                    percent, words = _number(progress.get("percent")), str(progress.get("message"))
-                    log.write(f"{percent:3d}%  {words}\n")
-                    # A remark is for the log; what goes on is for whoever waits.
-                    if time.monotonic() - told > TELL and progress.get("step", 1):
-                        told = time.monotonic()
-                        await self._say(job, percent, words)
-                else:
-                    log.write(f"{line}\n")
-                log.flush()
-        if error:
-            raise BuildFailed(error)
-        return result
-
-    async def _watch(self, job: EnvironmentBuild, name: str, stopped: list[str]) -> None:
-        """Stop the builder when the job shall end or takes too long; ``stopped`` says why."""
-        begun = job.started_at or utcnow()
-        while not stopped:
-            await asyncio.sleep(WATCH)
-            with suppress(SpawnerError, StoreError):
-                if await self.shared.store.read(lambda s: _cancel_asked(s, job.id)):
-                    stopped.append(_CANCEL)
-                elif (utcnow() - begun).total_seconds() > self.limits.timeout:
-                    stopped.append(
-                        f"The build was stopped after {self.limits.timeout} seconds, the site's "
-                        "limit (builds.timeout). Ask for fewer packages, or ask an administrator."
-                    )
-        while True:
-            try:
-                return await self.shared.engine.stop(name, 0)
-            except SpawnerError as error:
-                self.log.warning("build %s cannot be stopped yet: %s", job.id, error)
-                await asyncio.sleep(WATCH)
-
-    async def _say(self, job: EnvironmentBuild, percent: int, message: str) -> None:
-        if await self.shared.store.run(lambda s: jobs.progress(s, job.id, percent, message)):
-            self.log.info("build %s shall end", job.id)
-
-    def _folder(self, job_id: str) -> Path:
-        return self.shared.data / "builds" / job_id
 
     def _record(
         self,
@@ -495,32 +377,6 @@ class Runner:
         )
 
 
-def _cancel_asked(session: Any, job_id: str) -> bool:
-    job = jobs.get(session, job_id)
-    return job is None or job.cancel_asked or job.state is not BuildState.RUNNING
-
-
-def _event(line: str) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
-def _number(value: object) -> int:
-    return max(0, min(value, 99)) if isinstance(value, int) else 0
-
-
-def _why(out_of_memory: bool) -> str:
-    if out_of_memory:
-        return (
-            "The build needed more memory than builds may use here (builds.memory). Ask for fewer "
-            "packages, or ask an administrator."
-        )
-    return "The build ended without a result. Try it again; if it ends so again, see its log."
-
-
 def _facts(job: EnvironmentBuild, built: Mapping[str, Any], lock: str) -> dict[str, Any]:
     """What a builder reported, each of the type that the table wants: it is a person's word."""
     packages = built.get("packages")
@@ -548,14 +404,3 @@ def _facts(job: EnvironmentBuild, built: Mapping[str, Any], lock: str) -> dict[s
             if isinstance(value, str)
         },
     }
-
-
-def _write(path: Path, text: str, shown: bool = False) -> None:
-    """Write a file whole; ``shown`` opens it and its folder to the builder's account."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(text, "utf-8")
-    if shown:
-        path.parent.chmod(0o755)
-        partial.chmod(0o644)
-    partial.replace(path)

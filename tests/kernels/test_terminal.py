@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernels import current, terminal
+from kernels.sources import Source
 from kernels.terminal import Found, Refused, activate, deactivate, find
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,8 +124,11 @@ def test_every_tier_is_found(tmp_path: Path) -> None:
         (tmp_path / place / "conda-meta").mkdir(parents=True)
     for place in ("teams/vision/envs/a", "shared/envs/b"):
         (tmp_path / place / "conda-meta/history").touch()
-    patterns = (("team-{}", f"{tmp_path}/teams/*/envs/*"), ("shared", f"{tmp_path}/shared/envs/*"))
-    assert [(one.source, one.name) for one in terminal.environments(patterns)] == [
+    sources = (
+        Source("shared", f"{tmp_path}/shared/envs/*"),
+        Source("team-{1}", f"{tmp_path}/teams/*/envs/*"),
+    )
+    assert [(one.source, one.name) for one in terminal.environments(sources)] == [
         ("team-vision", "a"),
         ("shared", "b"),
     ]

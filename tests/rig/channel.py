@@ -30,11 +30,19 @@ class TinyChannel:
         depends: tuple[str, ...] = (),
         files: Mapping[str, bytes] | None = None,
     ) -> Path:
-        """Add a package; without ``files`` it has one that holds its version."""
+        """Add a package; without ``files`` it has one that holds its version.
+
+        What is in ``bin`` is a program.
+        """
         files = files if files is not None else {f"share/{name}": version.encode()}
         metadata = Metadata(name, version, "0", depends, noarch="generic")
         return write_package(
-            self.folder, metadata, [Member(path, data) for path, data in files.items()]
+            self.folder,
+            metadata,
+            [
+                Member(path, data, 0o755 if path.startswith("bin/") else 0o644)
+                for path, data in files.items()
+            ],
         )
 
     def index(self) -> TinyChannel:

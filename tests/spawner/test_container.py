@@ -169,3 +169,12 @@ def test_a_container_name_is_one_that_docker_takes(user: str, server: str) -> No
     import re
 
     assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", container_name("lab", user, server))
+
+
+def test_folders_of_environments_are_mounted_as_membership_says() -> None:
+    folders = (
+        ("/data/shared", "/opt/labcommons/shared", True),
+        ("/data/teams/bio", "/opt/labcommons/teams/bio", False),
+    )
+    mounts = create_body(replace(SPEC, folders=folders))["HostConfig"]["Mounts"]
+    assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in mounts[-2:]] == list(folders)

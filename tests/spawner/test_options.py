@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -155,3 +156,52 @@ def test_a_site_without_gpus_offers_none(site: Site) -> None:
 )
 def test_memory_reads_as_people_write_it(count: int, text: str) -> None:
     assert options.show_bytes(count) == text
+
+
+def test_a_withdrawn_version_is_not_offered_and_says_why(site: Site) -> None:
+    old = replace(
+        CATALOG["data"][1], withdrawn_at=datetime(2026, 11, 1), withdrawn_reason="a hole."
+    )
+    catalog = {**CATALOG, "data": [CATALOG["data"][0], old]}
+    shown = options.form_model(catalog, site, SOME, {}, "en", gettext_for("en"))
+    assert shown["environments"][0]["versions"] == ["2"]
+    with pytest.raises(BadRequest, match=r"was withdrawn: a hole\. Take version “2”"):
+        options.resolve(options.Request("data", "1"), catalog, site)
+    assert options.resolve(options.Request("data"), catalog, site).entry.version == "2"
+
+
+def test_an_environment_without_any_version_to_start_is_not_there(site: Site) -> None:
+    gone = [replace(entry, removed=True) for entry in CATALOG["data"]]
+    assert "data" not in options.usable({**CATALOG, "data": gone}, {})
+
+
+def test_a_deprecated_version_is_offered_with_its_date(site: Site) -> None:
+    old = replace(CATALOG["data"][1], deprecated_at=datetime(2026, 11, 1), tag="1.2.0")
+    catalog = {**CATALOG, "data": [CATALOG["data"][0], old]}
+    shown = options.form_model(catalog, site, SOME, {}, "en", gettext_for("en"))
+    assert shown["environments"][0]["deprecated"] == {"1": "2026-11-01"}
+    assert options.resolve(options.Request("data", "1.2.0"), catalog, site).entry.version == "1"
+
+
+@pytest.mark.parametrize(
+    ("auth_state", "sees"),
+    [
+        ({}, False),
+        ({"teams": {"vision": "member"}}, True),
+        ({"teams": {"other": "lead"}, "courses": {"ml101": "student"}}, True),
+        ({"courses": {"vision": "student"}}, False),
+    ],
+)
+def test_an_environment_is_only_for_those_that_it_names(
+    auth_state: dict[str, Any], sees: bool
+) -> None:
+    access = {"teams": ["vision"], "courses": ["ml101"]}
+    kept = [replace(entry, access=access) for entry in CATALOG["data"]]
+    assert ("data" in options.usable({**CATALOG, "data": kept}, auth_state)) is sees
+
+
+def test_an_environment_that_needs_a_gpu_is_refused_without_one(site: Site) -> None:
+    catalog = {"data": [replace(entry, gpu="required") for entry in CATALOG["data"]]}
+    with pytest.raises(BadRequest, match="only with a GPU"):
+        options.resolve(options.Request("data"), catalog, site)
+    assert options.resolve(options.Request("data", gpus=1), catalog, site).gpus == 1

@@ -1,0 +1,290 @@
+"""What goes wrong in the middle: a clear word, nothing half-made, and the next try heals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub_ext.site import Environments
+from rig.channel import TinyChannel
+from spawner.environments.errors import BuildError, ChannelError
+from spawner.environments.maker import Maker
+from spawner.environments.progress import Progress
+from spawner.environments.spec import EnvironmentSpec
+from spawner.environments.stamp import read_stamp
+
+WriteSpec = Callable[..., EnvironmentSpec]
+KERNEL = json.dumps({"argv": ["R", "--args", "{connection_file}"], "language": "R"}).encode()
+
+
+@pytest.fixture
+def r_channel(tmp_path: Path) -> TinyChannel:
+    """What an R environment is made of: no Python anywhere."""
+    tiny = TinyChannel(tmp_path / "r")
+    tiny.add(
+        "r-base", "4.4.1", files={"bin/R": b"#!/bin/sh\necho R\n", "lib/R/big": b"x" * 3_000_000}
+    )
+    files = {"share/jupyter/kernels/ir/kernel.json": KERNEL}
+    tiny.add("r-irkernel", "1.3.2", depends=("r-base",), files=files)
+    for number in range(20):
+        tiny.add(f"r-part{number}", files={f"lib/R/part{number}": os.urandom(100_000)})
+    return tiny.index()
+
+
+PARTS = tuple(f"r-part{number}" for number in range(20))
+
+
+def maker(tmp_path: Path, report: Any = lambda _: None, **settings: Any) -> Maker:
+    return Maker(Environments(**settings), tmp_path / "none", tmp_path / "cache", report)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def test_an_environment_without_python_is_as_good_as_any(
+    write_spec: WriteSpec, r_channel: TinyChannel, tmp_path: Path
+) -> None:
+    spec = write_spec("r-irkernel", channels=str(r_channel.folder), name="stats")
+    made_by = maker(tmp_path)
+    prefix = tmp_path / "envs" / "v1"
+    made = made_by.make_prefix(
+        spec, made_by.lock(spec, tmp_path / "pixi.lock"), prefix, source="shared"
+    )
+    assert made.staged.python is None
+    assert list(made.staged.kernelspecs) == ["ir"]
+    assert subprocess.run([prefix / "bin/R"], capture_output=True, check=True).stdout == b"R\n"
+    stamp = read_stamp(prefix)
+    assert stamp is not None
+    assert stamp.python is None
+
+
+def test_a_kernel_whose_program_is_not_there_is_refused(
+    write_spec: WriteSpec, tmp_path: Path
+) -> None:
+    tiny = TinyChannel(tmp_path / "broken")
+    tiny.add("r-irkernel", files={"share/jupyter/kernels/ir/kernel.json": KERNEL})
+    spec = write_spec("r-irkernel", channels=str(tiny.index().folder))
+    made_by = maker(tmp_path)
+    locked = made_by.lock(spec, tmp_path / "pixi.lock")
+    with pytest.raises(BuildError, match="the kernel ir starts 'R', which is not in"):
+        made_by.make_prefix(spec, locked, tmp_path / "envs/v1", source="shared")
+    assert files(tmp_path / "envs") == {".v1.lock"}
+
+
+# Killed --------------------------------------------------------------------------------------
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from hub_ext.site import Environments
+from spawner.environments.maker import Maker
+from spawner.environments.spec import load_spec
+folder, until, spec = Path(sys.argv[1]), int(sys.argv[2]), load_spec(Path(sys.argv[3]))
+def report(progress):
+    print(progress.step, progress.percent, flush=True)
+    if until and progress.step == until:
+        time.sleep(60)  # to be killed here
+maker = Maker(Environments(), folder / "none", folder / "cache", report)
+locked = maker.lock(spec, folder / "pixi.lock")
+maker.make_prefix(spec, locked, folder / "envs" / "v1", source="shared")
+"""
+
+
+def child(tmp_path: Path, spec: EnvironmentSpec, until: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path), str(until), str(spec.folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+def test_killed_at_any_step_nothing_is_offered_and_the_next_try_heals(
+    write_spec: WriteSpec, r_channel: TinyChannel, tmp_path: Path, step: int
+) -> None:
+    spec = write_spec("r-irkernel", *PARTS, channels=str(r_channel.folder), name="stats")
+    process = child(tmp_path, spec, step)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"{step} "):
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    prefix = tmp_path / "envs" / "v1"
+    assert not prefix.exists()
+    made_by = maker(tmp_path)
+    made_by.make_prefix(spec, made_by.lock(spec, tmp_path / "pixi.lock"), prefix, source="shared")
+    assert files(prefix.parent) == {".v1.lock", "v1"}
+    assert (prefix / "lib/R/part19").stat().st_size == 100_000
+
+
+def test_killed_in_the_middle_of_an_installation_the_next_try_heals(
+    write_spec: WriteSpec, r_channel: TinyChannel, tmp_path: Path
+) -> None:
+    spec = write_spec("r-irkernel", *PARTS, channels=str(r_channel.folder), name="stats")
+    prefix = tmp_path / "envs" / "v1"
+    process = child(tmp_path, spec, 0)
+    staging = prefix.with_name(".making-v1")
+    while not (staging / "conda-meta").is_dir() and process.poll() is None:
+        threading.Event().wait(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    made_by = maker(tmp_path)
+    made_by.make_prefix(spec, made_by.lock(spec, tmp_path / "pixi.lock"), prefix, source="shared")
+    assert len(list((prefix / "lib/R").glob("part*"))) == 20
+
+
+def test_two_makers_of_one_prefix_wait_for_each_other(
+    write_spec: WriteSpec, r_channel: TinyChannel, tmp_path: Path
+) -> None:
+    spec = write_spec("r-irkernel", *PARTS, channels=str(r_channel.folder), name="stats")
+    # One lock, as two requests for the same build have.
+    maker(tmp_path).lock(spec, tmp_path / "pixi.lock")
+    both = [child(tmp_path, spec, 0), child(tmp_path, spec, 0)]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    installed = [words for words in said if "\n3 " in words]
+    assert len(installed) == 1, "one makes it, the other finds it"
+    assert files(tmp_path / "envs") == {".v1.lock", "v1"}
+
+
+# The network and the disk ----------------------------------------------------------------------
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    fails_after = -1
+    login = ""
+
+    def do_GET(self) -> None:
+        if self.login and self.headers.get("Authorization") != self.login:
+            self.send_error(401)
+            return
+        if self.fails_after >= 0 and self.path.endswith(".conda"):
+            path = Path(self.directory + self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(path.stat().st_size))
+            self.end_headers()
+            self.wfile.write(path.read_bytes()[: self.fails_after])
+            self.close_connection = True
+            return
+        super().do_GET()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def web(folder: Path, **behaviour: Any) -> Iterator[str]:
+    handler = type("Handler", (_Handler,), behaviour)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_channel_that_goes_down_in_mid_download_leaves_nothing_and_heals(
+    write_spec: WriteSpec, r_channel: TinyChannel, tmp_path: Path
+) -> None:
+    spec = write_spec("r-irkernel", channels="lab", name="stats")
+    prefix = tmp_path / "envs" / "v1"
+    with web(r_channel.folder, fails_after=1000) as url:
+        made_by = maker(tmp_path, mirrors={"lab": [url]})
+        locked = made_by.lock(spec, tmp_path / "pixi.lock")
+        with pytest.raises(BuildError, match="the packages cannot be installed"):
+            made_by.make_prefix(spec, locked, prefix, source="shared")
+    assert files(prefix.parent) == {".v1.lock"}
+    with web(r_channel.folder) as url:
+        made_by = maker(tmp_path, mirrors={"lab": [url]})
+        locked = made_by.lock(spec, tmp_path / "pixi.lock")
+        assert locked.lock.channels == ("https://conda.anaconda.org/lab/",)
+        made_by.make_prefix(spec, locked, prefix, source="shared")
+    assert (prefix / "conda-meta/history").is_file()
+
+
+@pytest.mark.parametrize("kind", ["token", "password"])
+def test_a_private_channel_is_asked_with_its_login_and_nobody_else_learns_it(
+    write_spec: WriteSpec, r_channel: TinyChannel, tmp_path: Path, kind: str
+) -> None:
+    secret = "s3cret-of-the-channel"
+    (tmp_path / "secret").write_text(f"{secret}\n")
+    file = str(tmp_path / "secret")
+    credential = {"token_file": file}
+    login = f"Bearer {secret}"
+    if kind == "password":
+        credential = {"username": "lab", "password_file": file}
+        login = "Basic " + b64encode(f"lab:{secret}".encode()).decode()
+    spec = write_spec("r-irkernel", channels="lab", name="stats")
+    said: list[Progress] = []
+    with web(r_channel.folder, login=login) as url:
+        host = url.removeprefix("http://")
+        with pytest.raises(ChannelError, match="401; set environments.credentials"):
+            maker(tmp_path, mirrors={"lab": [url]}).lock(spec, tmp_path / "pixi.lock")
+        made_by = maker(
+            tmp_path, said.append, mirrors={"lab": [url]}, credentials={host: credential}
+        )
+        locked = made_by.lock(spec, tmp_path / "pixi.lock")
+        prefix = tmp_path / "envs" / "v1"
+        made_by.make_prefix(spec, locked, prefix, source="shared")
+    assert secret not in (tmp_path / "pixi.lock").read_text()
+    assert secret not in str(said)
+    assert secret not in repr(made_by.credentials)
+    kept = [path for path in prefix.rglob("*") if path.is_file() and path.stat().st_size < 10**6]
+    assert kept
+    assert not any(secret.encode() in path.read_bytes() for path in kept)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    write_spec: WriteSpec, r_channel: TinyChannel, tmp_path: Path, small_disk: Path
+) -> None:
+    spec = write_spec("r-irkernel", *PARTS, channels=str(r_channel.folder), name="stats")
+    made_by = maker(tmp_path)
+    locked = made_by.lock(spec, tmp_path / "pixi.lock")
+    prefix = small_disk / "envs" / "v1"
+    with pytest.raises(BuildError, match=r"(?i)no space|is full"):
+        made_by.make_prefix(spec, locked, prefix, source="shared")
+    assert files(prefix.parent) == {".v1.lock"}
+    made_by.make_prefix(spec, locked, tmp_path / "envs" / "v1", source="shared")
+
+
+def test_a_cache_on_a_full_disk_is_said(
+    write_spec: WriteSpec, r_channel: TinyChannel, tmp_path: Path, small_disk: Path
+) -> None:
+    spec = write_spec("r-irkernel", *PARTS, channels=str(r_channel.folder), name="stats")
+    made_by = Maker(Environments(), tmp_path / "none", small_disk / "cache", lambda _: None)
+    locked = made_by.lock(spec, tmp_path / "pixi.lock")
+    with pytest.raises(BuildError, match=r"(?i)no space|is full"):
+        made_by.make_prefix(spec, locked, tmp_path / "envs" / "v1", source="shared")
+    assert files(tmp_path / "envs") == {".v1.lock"}

@@ -1,0 +1,298 @@
+"""From a spec to a finished prefix, on a real channel, with real wheels and a real Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub_ext.site import Environments
+from spawner.environments import export, sbom
+from spawner.environments.errors import BuildError, LockError, PolicyError
+from spawner.environments.image import _archive
+from spawner.environments.lock import read_lock
+from spawner.environments.maker import Locked, Maker
+from spawner.environments.progress import Progress
+from spawner.environments.spec import EnvironmentSpec, parse_spec
+from spawner.environments.stamp import FOLDER, read_stamp
+
+# Kept between runs: the first one fetches some 30 MB.
+CACHE = Path(__file__).parents[2] / ".cache" / "tests" / "maker"
+pytestmark = pytest.mark.channel
+
+SPEC = """\
+name: mixed
+channels: [conda-forge]
+dependencies:
+  - python 3.11.*
+  - ipykernel
+  - six
+  - pip:
+      - tomli ==2.0.1
+      - "docutils >=0.20 ; python_version >= '3.9'"
+variables:
+  GREETING: "good day"
+"""
+WORDS = """\
+title: {en: Mixed, zh_CN: 混合}
+imports: [six, docutils.core]
+tag: 1.2.0
+"""
+
+
+class Workshop:
+    """A maker in a folder of its own, and what it said."""
+
+    def __init__(self, folder: Path, settings: Environments | None = None) -> None:
+        self.folder, self.said = folder, list[Progress]()
+        settings = settings or Environments(offline_channel="always")
+        self.maker = Maker(settings, CACHE / "channel", CACHE / "cache", self.said.append)
+
+    def spec(self, text: str = SPEC, words: str | None = WORDS) -> EnvironmentSpec:
+        return parse_spec(text, name=None, words=words)
+
+    def lock(self, spec: EnvironmentSpec) -> Locked:
+        return self.maker.lock(spec, self.folder / "pixi.lock")
+
+    def prefix(self, name: str = "v1") -> Path:
+        return self.folder / "envs" / ".versions" / "mixed" / name
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return Workshop(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workshop, EnvironmentSpec, Locked, Any]:
+    """One environment for all tests that only look at it: making it takes seconds."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    shop = Workshop(tmp_path_factory.mktemp("made"))
+    spec = shop.spec()
+    locked = shop.lock(spec)
+    return (
+        shop,
+        spec,
+        locked,
+        shop.maker.make_prefix(spec, locked, shop.prefix(), source="personal"),
+    )
+
+
+def run(prefix: Path, *command: str) -> str:
+    done = subprocess.run(
+        [prefix / "bin" / command[0], *command[1:]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    return done.stdout.strip()
+
+
+def test_conda_and_pip_packages_work_together_where_they_are(made: Any) -> None:
+    shop, _, _, result = made
+    prefix = shop.prefix()
+    assert run(prefix, "python", "-c", "import six, tomli, docutils; print(tomli.__file__)") == str(
+        prefix / "lib/python3.11/site-packages/tomli/__init__.py"
+    )
+    assert (prefix / "bin" / "docutils").read_text().startswith(f"#!{prefix}/bin/python\n")
+    assert "python3" in result.staged.kernelspecs
+    assert json.loads((prefix / "conda-meta/state").read_text())["env_vars"] == {
+        "GREETING": "good day"
+    }
+    assert (prefix / "conda-meta/history").is_file()
+    assert not list(prefix.parent.glob(".making-*"))
+
+
+def test_it_says_what_it_is_without_breaking_conda(made: Any) -> None:
+    shop, spec, locked, _ = made
+    stamp = read_stamp(shop.prefix())
+    assert stamp is not None
+    assert (stamp.name, stamp.tag, stamp.source) == ("mixed", "1.2.0", "personal")
+    assert stamp.version == shop.maker.version(spec, locked.lock)
+    assert stamp.lock_digest == locked.lock.digest
+    # Each of these is read as a package by conda, mamba and py-rattler.
+    for record in (shop.prefix() / "conda-meta").glob("*.json"):
+        assert {"name", "version", "build", "channel"} <= json.loads(record.read_bytes()).keys()
+
+
+def test_the_lock_has_hashes_of_wheels_that_others_can_read(made: Any) -> None:
+    _, _, locked, _ = made
+    lock = read_lock(locked.lock.path)
+    wheels = {item.name: item for item in lock.pip}
+    assert set(wheels) == {"docutils", "tomli"}
+    assert all(len(item.sha256) == 64 for item in lock.pip)
+    assert wheels["tomli"].version == "2.0.1"
+    assert wheels["tomli"].requires_python == ">=3.7"
+    text = lock.path.read_text()
+    assert "@" not in text.split("environments:")[1].split("packages:")[0], "no login in a URL"
+
+
+def test_locking_again_changes_nothing(made: Any) -> None:
+    shop, spec, locked, _ = made
+    text = locked.lock.path.read_text()
+    again = shop.maker.lock(spec, locked.lock.path, update=True)
+    assert again.lock.path.read_text() == text
+
+
+def test_making_it_again_takes_no_time_and_changes_nothing(made: Any) -> None:
+    shop, spec, locked, _ = made
+    before = shop.prefix().stat().st_ino
+    shop.said.clear()
+    shop.maker.make_prefix(spec, locked, shop.prefix(), source="personal")
+    assert shop.prefix().stat().st_ino == before
+    assert [progress.percent for progress in shop.said] == [100]
+
+
+def test_progress_counts_up_to_a_hundred(workshop: Workshop) -> None:
+    spec = workshop.spec(SPEC.split("  - pip:", maxsplit=1)[0], None)
+    meter = workshop.maker.meter(spec)
+    locked = workshop.maker.lock(spec, workshop.folder / "pixi.lock", meter=meter)
+    workshop.maker.make_prefix(spec, locked, workshop.prefix(), source="shared", meter=meter)
+    percents = [progress.percent for progress in workshop.said]
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
+    assert len(set(percents)) >= 6
+    assert {progress.step for progress in workshop.said} == {0, 1, 2, 3, 4, 5, 6}
+
+
+def layer(folder: Path) -> str:
+    digest = hashlib.sha256()
+    with _archive(folder, "/opt/conda/envs/mixed") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def test_the_same_lock_makes_the_same_layer(made: Any, tmp_path: Path) -> None:
+    shop, spec, locked, _ = made
+    layers = []
+    for name in ("one", "another/place"):
+        staging = tmp_path / name
+        stamp = shop.maker.stamp(spec, locked.lock, "image", "sha256:base")
+        meter = shop.maker.meter(spec)
+        shop.maker.install(spec, locked, "/opt/conda/envs/mixed", staging, stamp, meter)
+        layers.append(layer(staging))
+        assert str(tmp_path) not in (staging / "bin" / "docutils").read_text()
+    assert layers[0] == layers[1]
+
+
+def test_the_bill_of_materials_lists_conda_and_pip(made: Any) -> None:
+    shop, _, locked, _ = made
+    document = json.loads((shop.prefix() / FOLDER / "sbom.cdx.json").read_bytes())
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
+    parts = {item["purl"].split("?")[0]: item for item in document["components"]}
+    wheels = {item.name: item for item in locked.lock.pip}
+    assert parts["pkg:pypi/tomli@2.0.1"]["hashes"][0]["content"] == wheels["tomli"].sha256
+    assert "pkg:pypi/six@" in str(parts.keys()), "what scanners know of a conda package"
+    assert any(purl.startswith("pkg:conda/python@3.11") for purl in parts)
+    again = sbom.of_prefix(
+        shop.prefix(),
+        "mixed",
+        document["metadata"]["component"]["version"],
+        locked.lock.locked,
+        locked.lock.pip,
+    )
+    assert json.loads(again) == document
+
+
+def test_pip_may_not_replace_what_conda_brought(workshop: Workshop) -> None:
+    text = SPEC.replace("tomli ==2.0.1", "python-dateutil <2.9").replace(
+        "  - six\n", "  - six\n  - python-dateutil >=2.9\n"
+    )
+    with pytest.raises(BuildError, match="listed for conda and for pip"):
+        workshop.spec(text)
+    text = SPEC.replace("tomli ==2.0.1", "mock ==4.0.3\n      - tornado <6.5")
+    with pytest.raises(LockError, match=r"pip would replace tornado .* of conda by 6\.4"):
+        workshop.lock(workshop.spec(text, None))
+
+
+def test_a_package_that_pip_cannot_have_is_explained(workshop: Workshop) -> None:
+    text = SPEC.replace("tomli ==2.0.1", "tomli ==99.0")
+    with pytest.raises(LockError, match="pip cannot have these together") as caught:
+        workshop.lock(workshop.spec(text))
+    assert "tomli==99.0" in str(caught.value)
+
+
+def test_what_does_not_import_is_not_made(workshop: Workshop) -> None:
+    words = "imports: [six, no_such_module.at_all]\n"
+    spec = workshop.spec(SPEC.split("  - pip:", maxsplit=1)[0], words)
+    locked = workshop.lock(spec)
+    with pytest.raises(BuildError, match="no_such_module") as caught:
+        workshop.maker.make_prefix(spec, locked, workshop.prefix(), source="personal")
+    assert "  six:" not in str(caught.value)
+    assert {path.name for path in workshop.prefix().parent.iterdir()} == {".v1.lock"}
+
+
+def test_a_python_past_its_end_is_refused_before_it_is_installed(
+    made: Any, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import date
+
+    from spawner.environments import maker
+
+    shop, spec, locked, _ = made
+    monkeypatch.setattr(maker, "_today", lambda: date(2027, 12, 1))
+    with pytest.raises(PolicyError, match=r"Python 3\.11.* no security fixes any more since 2027"):
+        shop.maker.make_prefix(spec, locked, workshop.prefix(), source="personal")
+    assert not workshop.prefix().exists()
+
+
+@pytest.mark.parametrize("format", export.FORMATS)
+def test_every_export_is_read_by_who_it_is_for(made: Any, tmp_path: Path, format: str) -> None:
+    import rattler
+    from rattler.explicit_environment import ExplicitEnvironmentSpec
+
+    shop, spec, locked, _ = made
+    text = export.export_prefix(shop.prefix(), format)
+    assert text == export.export(spec, locked.lock, format)
+    urls = {item.url for item in locked.lock.packages}
+    path = tmp_path / export.FILE_NAMES[format]
+    path.write_text(text)
+    if format in ("pixi.lock", "conda-lock"):
+        found = rattler.LockFile.from_path(path).environment("default")
+        platform = found.platforms()[0]
+        records = found.conda_repodata_records_for_platform(platform)
+        assert {str(record.url) for record in records} == urls
+        assert all(record.sha256 for record in records)
+        wheels = found.pypi_packages_for_platform(platform)
+        assert {(w.name, w.hashes.sha256.hex()) for w in wheels} == {
+            (item.name, item.sha256) for item in locked.lock.pip
+        }
+    elif format == "explicit":
+        listed = ExplicitEnvironmentSpec.from_path(path)
+        assert {package.url.partition("#")[0] for package in listed.packages} == urls
+        assert str(listed.platform) == "linux-64"
+    elif format == "environment.yml":
+        again = parse_spec(text, name=None)
+        assert again.variables == {"GREETING": "good day"}
+        assert set(again.pip) == {"docutils==" + locked.lock.pip[0].version, "tomli==2.0.1"}
+        assert len(again.dependencies) == len(urls)
+    elif format == "requirements":
+        assert text.count("--hash=sha256:") == 2
+    else:
+        assert text.count("COPY <<'LABCOMMONS'") == 2
+        assert export.export(spec, locked.lock, "explicit") in text
+        assert 'ENV GREETING="good day"\n' in text
+
+
+def test_an_environment_that_conda_made_is_exported_too(made: Any, tmp_path: Path) -> None:
+    import shutil
+
+    shop, _, locked, _ = made
+    copy = tmp_path / "Plain Env"
+    shutil.copytree(shop.prefix(), copy, symlinks=True)
+    shutil.rmtree(copy / FOLDER)
+    assert export.export_prefix(copy, "explicit").count(".conda#sha256:") == len(
+        locked.lock.packages
+    )
+    assert "tomli==2.0.1" in export.export_prefix(copy, "requirements")
+    assert "name: plain-env" in export.export_prefix(copy, "environment.yml")
+    with pytest.raises(BuildError, match="not made from a lock"):
+        export.export_prefix(copy, "pixi.lock")

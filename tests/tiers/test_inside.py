@@ -1,0 +1,188 @@
+"""What a builder does in its container, tried as a process of its own on a real channel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub_ext.site import Environments
+from rig.channel import TinyChannel
+
+KERNEL = {"argv": ["sh-kernel", "{connection_file}"], "display_name": "sh", "language": "sh"}
+
+
+class Bench:
+    """A channel, a folder of environments, and jobs on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.envs = folder, folder / "team" / "envs"
+        self.envs.mkdir(parents=True)
+        self.tiny = TinyChannel(folder / "tiny")
+        files = {
+            "share/jupyter/kernels/sh/kernel.json": json.dumps(KERNEL).encode(),
+            "bin/sh-kernel": b"#!/bin/sh\n",
+        }
+        self.tiny.add("sh-kernel", "1.0", files=files)
+        self.tiny.add("alpha", "1.0")
+        self.tiny.index()
+
+    def spec(self, *packages: str) -> str:
+        listed = "".join(f"  - {item}\n" for item in ("sh-kernel", *packages))
+        return f"channels: [{self.tiny.folder}]\ndependencies:\n{listed}"
+
+    def run(self, work: str, **job: Any) -> tuple[int, list[dict[str, Any]]]:
+        settings = Environments.model_validate({"policy": {"unlocked": "allow"}})
+        whole = {
+            "work": work, "name": "py", "words": "", "umask": "027", "source": "team-vision",
+            "environments": str(self.envs), "settings": settings.model_dump(mode="json"),
+            "channel": str(self.folder / "offline"), "cache": str(self.folder / "cache"),
+            "lock": "", "sources": [], "in_use": [], "keep": 2, **job,
+        }  # fmt: skip
+        place = self.folder / "job"
+        place.mkdir(exist_ok=True)
+        (place / "job.json").write_text(json.dumps(whole))
+        done = subprocess.run(
+            [sys.executable, "-m", "spawner.tiers.inside", str(place)],
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert not done.stderr, done.stderr
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+    def build(self, *packages: str, **job: Any) -> dict[str, Any]:
+        spec = self.spec(*packages)
+        code, said = self.run("lock", spec=spec)
+        assert code == 0, said
+        locked = said[-1]["result"]
+        code, said = self.run("install", spec=spec, **locked, **job)
+        assert code == 0, said
+        result: dict[str, Any] = said[-1]["result"]
+        return result | {"locked": locked, "said": said}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_version_is_built_beside_and_the_link_moves_to_it(bench: Bench) -> None:
+    first = bench.build()
+    link = bench.envs / "py"
+    assert os.readlink(link) == f".versions/py/{first['version']}"
+    second = bench.build("alpha")
+    assert os.readlink(link) == f".versions/py/{second['version']}"
+    assert sorted(second["kept"]) == sorted([first["version"], second["version"]])
+    assert (link / "share/alpha").read_text() == "1.0"
+    assert second["kernels"]["sh"]["language"] == "sh"
+    assert {package["name"] for package in second["packages"]} == {"alpha", "sh-kernel"}
+    assert "environment.yml" in second["exports"]
+    percents = [line["progress"]["percent"] for line in second["said"] if "progress" in line]
+    assert percents == sorted(percents)
+
+
+def test_the_same_lock_is_the_same_version_and_takes_no_time(bench: Bench) -> None:
+    first = bench.build()
+    again = bench.build()
+    assert again["version"] == first["version"]
+    assert not any("installing" in str(line) for line in again["said"])
+
+
+def test_old_versions_go_but_not_what_is_in_use(bench: Bench) -> None:
+    built = []
+    for number in range(4):
+        bench.tiny.add("alpha", f"2.{number}")
+        bench.tiny.index()
+        used = built[:1]
+        built.append(bench.build(f"alpha =2.{number}", keep=1, in_use=used)["version"])
+        time.sleep(0.02)
+    versions = bench.envs / ".versions/py"
+    left = {path.name for path in versions.iterdir() if not path.name.startswith(".")}
+    assert left == {built[0], built[-1]}
+
+
+def test_in_a_teams_folder_versions_are_the_members_and_the_rest_the_leads(bench: Bench) -> None:
+    if os.geteuid():
+        pytest.skip("needs root, to give a folder to a group")
+    os.chown(bench.envs, -1, 21002)
+    bench.envs.chmod(0o2775)
+    built = bench.build()
+    versions = bench.envs / ".versions"
+    assert (versions.stat().st_gid, oct(versions.stat().st_mode & 0o7777)) == (21002, "0o2775")
+    one = versions / "py"
+    assert (one.stat().st_gid, oct(one.stat().st_mode & 0o7777)) == (21002, "0o775")
+    prefix = one / built["version"]
+    assert prefix.stat().st_gid == os.getegid()
+    assert oct(prefix.stat().st_mode & 0o7777) == "0o750"
+    for path in prefix.rglob("*"):
+        if not path.is_symlink():
+            # Packages' files are open to read; that nobody gets to them is the folders' part.
+            assert not path.stat().st_mode & 0o022, path
+
+
+def test_a_folder_that_conda_made_is_not_replaced(bench: Bench) -> None:
+    (bench.envs / "py").mkdir()
+    spec = bench.spec()
+    _, said = bench.run("lock", spec=spec)
+    code, said = bench.run("install", spec=spec, **said[-1]["result"])
+    assert code == 1
+    assert "was not built here" in said[-1]["error"]
+
+
+def test_a_spec_that_is_wrong_is_told_with_its_line(bench: Bench) -> None:
+    code, said = bench.run("lock", spec="channels: [x]\ndependencies:\n\t- numpy\n")
+    assert code == 1
+    assert "line 3" in said[-1]["error"]
+
+
+def test_a_copy_keeps_its_lock_whatever_the_channel_has_now(bench: Bench) -> None:
+    first = bench.build("alpha")
+    bench.tiny.add("alpha", "9.0")
+    bench.tiny.index()
+    code, said = bench.run("lock", spec=bench.spec("alpha"), lock=first["locked"]["lock"])
+    assert code == 0, said
+    assert said[-1]["result"]["lock"] == first["locked"]["lock"]
+    assert said[-1]["result"]["sources"] == first["locked"]["sources"]
+
+
+def test_killed_at_any_moment_an_install_offers_nothing_half_made(bench: Bench) -> None:
+    spec = bench.spec("alpha")
+    _, said = bench.run("lock", spec=spec)
+    bench.run("install", spec=bench.spec(), **bench.run("lock", spec=bench.spec())[1][-1]["result"])
+    before = os.readlink(bench.envs / "py")
+    job = json.loads((bench.folder / "job/job.json").read_text())
+    job |= {"spec": spec, **said[-1]["result"]}
+    (bench.folder / "job/job.json").write_text(json.dumps(job))
+    for delay in (0.3, 0.6, 0.9, 1.2):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "spawner.tiers.inside", str(bench.folder / "job")],
+            stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        time.sleep(delay)
+        child.kill()
+        child.wait()
+        target = os.readlink(bench.envs / "py")
+        assert target == before or (bench.envs / target / "conda-meta/history").is_file()
+    result = bench.build("alpha")
+    assert os.readlink(bench.envs / "py") == f".versions/py/{result['version']}"
+    left = {path.name for path in (bench.envs / ".versions/py").iterdir() if path.is_dir()}
+    assert not any(name.startswith(".making") for name in left)
+
+
+def test_deleting_takes_all_versions_and_follows_no_link(bench: Bench) -> None:
+    bench.build()
+    bench.build("alpha")
+    outside = bench.folder / "outside"
+    outside.mkdir()
+    (outside / "precious").touch()
+    (bench.envs / ".versions/py/evil").symlink_to(outside)
+    code, said = bench.run("delete", spec="")
+    assert code == 0, said
+    assert not (bench.envs / "py").exists()
+    assert (outside / "precious").exists()
+    assert bench.run("delete", spec="")[0] == 0
