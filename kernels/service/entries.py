@@ -94,6 +94,12 @@ class Entry:
         return self.source, self.environment, self.version
 
     @property
+    def audience(self) -> tuple[str, ...]:
+        """The sources of which one has to be a person's for this environment to be."""
+        access = self.facts.get("access")
+        return tuple(access) if isinstance(access, list) and access else (self.source,)
+
+    @property
     def shelf(self) -> Shelf:
         """The folder of the registry that has its kernels."""
         if self.source == IMAGE:

@@ -26,10 +26,10 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 @dataclass(frozen=True)
 class Event:
-    """One event; ``source`` decides who may see it, None is for everybody."""
+    """One event, for those who may see one of its sources; None is for everybody."""
 
     id: str
-    source: str | None
+    sources: tuple[str, ...] | None
     encoded: bytes
 
 
@@ -41,6 +41,11 @@ class Listener:
     may_see: Callable[[str], bool]
     queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(WAITING + 1))
     dropped: bool = False
+
+    def give(self, event: Event) -> None:
+        """Give an event, if it is this listener's business."""
+        if event.sources is None or any(self.may_see(source) for source in event.sources):
+            self.put(event.encoded)
 
     def put(self, data: bytes) -> None:
         """Give data, or drop a listener with too much waiting already."""
@@ -75,19 +80,18 @@ class EventLog:
         """The id of the newest event."""
         return f"{self._life}-{self._number}"
 
-    def publish(self, kind: str, data: dict[str, Any], source: str | None) -> None:
-        """Tell everybody who may see the source."""
+    def publish(self, kind: str, data: dict[str, Any], *sources: str) -> None:
+        """Tell everybody who may see one of the sources; without any, everybody."""
         self._number += 1
-        event = Event(self.last_id, source, encode(kind, data, self.last_id))
+        event = Event(self.last_id, sources or None, encode(kind, data, self.last_id))
         self._events.append(event)
         for listener in list(self.listeners):
-            if source is None or listener.may_see(source):
-                listener.put(event.encoded)
+            listener.give(event)
 
     def reset(self) -> None:
         """Tell everybody to look at the whole list again; for when very much changed."""
         self._events.clear()
-        self.publish(RESET, {}, None)
+        self.publish(RESET, {})
 
     def listen(self, who: str, may_see: Callable[[str], bool], last_id: str | None) -> Listener:
         """A new listener, who gets what came after ``last_id``, and all that comes.
@@ -102,8 +106,7 @@ class EventLog:
             listener.put(encode(HELLO, {}, self.last_id))
         else:
             for event in missed:
-                if event.source is None or may_see(event.source):
-                    listener.put(event.encoded)
+                listener.give(event)
         self.listeners.add(listener)
         return listener
 

@@ -415,11 +415,11 @@ class Registrar:
         for key in removed:
             entry = self.entries.pop(key)
             if len(changed) + len(removed) <= TOLD:
-                self.events.publish("removed", told(entry), entry.source)
+                self.events.publish("removed", told(entry), *entry.audience)
         for entry in changed:
             kind = "changed" if entry.key in self.entries else "added"
             if len(changed) + len(removed) <= TOLD:
-                self.events.publish(kind, told(entry), entry.source)
+                self.events.publish(kind, told(entry), *entry.audience)
             self.entries[entry.key] = entry
         if len(changed) + len(removed) > TOLD:
             self.events.reset()

@@ -27,16 +27,7 @@ class Reader:
     def visible(self, entries: Iterable[Entry]) -> list[Entry]:
         """Those of some environments that this person may see."""
         sources = {*_COMMON, *sources_of(self.groups)}
-        return [
-            entry
-            for entry in entries
-            if self.admin
-            or (entry.source in sources and _admits(entry.facts.get("access"), sources))
-        ]
-
-
-def _admits(access: object, sources: Collection[str]) -> bool:
-    return not isinstance(access, list) or any(source in sources for source in access)
+        return [entry for entry in entries if self.admin or not sources.isdisjoint(entry.audience)]
 
 
 def sources_of(groups: Collection[str]) -> set[str]:

@@ -49,7 +49,7 @@ async def test_a_listener_gets_what_he_may_see() -> None:
     alice = log.listen("alice", lambda source: source == "shared", None)
     log.publish("added", {"n": 1}, "shared")
     log.publish("added", {"n": 2}, "team-x")
-    log.publish("changed", {"n": 3}, None)
+    log.publish("changed", {"n": 3})
     got = texts(alice)
     assert ["event: hello" in got[0], '"n": 1' in got[1], '"n": 3' in got[2]] == [True] * 3
     assert len(got) == 3
@@ -158,6 +158,18 @@ async def test_changes_are_told_to_those_who_may_see_them(origin, registrar, mak
         assert first[2]["kernels"][0]["name"] == "conda-team-vision-torch-python3"
         _, kind, data = await student.event()
         assert (kind, data["environment"]) == ("added", "stats")
+
+
+async def test_an_image_for_one_team_is_told_to_that_team_alone(origin, registrar, store) -> None:
+    await registrar.refresh()
+    async with stream(origin, "alice-token") as alice, stream(origin, "s01-token") as student:
+        assert (await alice.event())[1] == (await student.event())[1] == "hello"
+        add(store, "secret", access={"teams": ["vision"], "courses": []})
+        await registrar.refresh()
+        add(store, "open")
+        await registrar.refresh()
+        assert (await alice.event())[2]["environment"] == "secret"
+        assert (await student.event())[2]["environment"] == "open"
 
 
 async def test_a_stream_is_taken_up_where_it_ended(origin, registrar, store) -> None:
