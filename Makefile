@@ -22,6 +22,7 @@ bench:
 	@$(PYTHON) -m deploy test-tools
 	@.venv/bin/python -m pip install --quiet --editable ".[bench]"
 	@.venv/bin/python tests/bench/ldap.py
+	@.venv/bin/python tests/bench/kernels_service.py
 	@.venv/bin/python tests/bench/kernels.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/environments.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py

@@ -6,9 +6,10 @@ Variables of the calling shell win over `.env`, as they do for docker compose.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ DEFAULTS: dict[str, tuple[str, str]] = {
     "LABCOMMONS_HTTP_PORT": ("8080", "Only redirects to HTTPS. A real site: 80"),
 }  # fmt: skip
 
+GROUPS_FILE = ".docker-compose.groups.json"
 FOUND = "# Found out by `make up`, and written anew each time."
 LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)$")
 
@@ -141,6 +143,24 @@ def load(root: Path = ROOT) -> Settings:
         https_port=_port("LABCOMMONS_HTTPS_PORT", values["LABCOMMONS_HTTPS_PORT"]),
         http_port=_port("LABCOMMONS_HTTP_PORT", values["LABCOMMONS_HTTP_PORT"]),
     )
+
+
+def write_groups(numbers: Iterable[int], root: Path = ROOT) -> None:
+    """Give the service of kernels the groups that may read teams' and courses' environments.
+
+    docker compose has no way to make a list of a variable: it reads these from a file (JSON is
+    YAML) beside docker-compose.yml.
+    """
+    groups = [str(number) for number in sorted(set(numbers))]
+    text = json.dumps({"services": {"kernels": {"group_add": groups}}}, indent=1) + "\n"
+    if read(root / GROUPS_FILE) != text:
+        write_atomically(root / GROUPS_FILE, text, 0o644)
+
+
+def compose_files(root: Path = ROOT) -> list[str]:
+    """What docker compose reads of this site, by name: ours, and a site's own additions."""
+    names = ("docker-compose.yml", GROUPS_FILE, "docker-compose.override.yml")
+    return [name for name in names if name == names[0] or (root / name).exists()]
 
 
 def read(path: Path) -> str:

@@ -78,10 +78,9 @@ class Compose:
 
     def __init__(self, docker: Engine, site: Settings) -> None:
         self.words = [*docker.compose, "--project-directory", str(ROOT), "--project-name"]
-        self.words += [site.project, "--file", str(ROOT / "docker-compose.yml")]
-        # A site's own additions, as docker compose itself would read them.
-        if (ROOT / "docker-compose.override.yml").exists():
-            self.words += ["--file", str(ROOT / "docker-compose.override.yml")]
+        self.words.append(site.project)
+        for name in settings.compose_files():
+            self.words += ["--file", str(ROOT / name)]
         self.env = docker.env
 
     def run(self, step: Step, *words: str, timeout: float) -> None:
@@ -163,6 +162,7 @@ def _site_file(docker: Engine, site: Settings, step: Step) -> tuple[str, bool]:
     command = _hub_once(docker, site, "site", "check", "--json")
     step.remedy = f"correct config/{site.site_file}"
     facts = json.loads(_answer(command, docker, step))
+    settings.write_groups(facts["kernels_groups"])
     url = urlsplit(facts["public_url"])
     if facts["demo"] and url.hostname == "localhost":
         port = "" if site.https_port == 443 else f":{site.https_port}"
@@ -183,6 +183,7 @@ def _record(docker: Engine, site: Settings, public_url: str) -> None:
     """What docker-compose.yml wants to know of this machine, into .env and our environment."""
     tls = site.data / "tls"
     found = {
+        "COMPOSE_FILE": ":".join(settings.compose_files()),
         "LABCOMMONS_HOST_DATA": str(site.data),
         "LABCOMMONS_DOCKER_SOCKET": str(docker.socket),
         "LABCOMMONS_DOCKER_GID": str(docker.group),

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from hub_ext.site import DEFAULT_SITE_FILE, load_site
 from hub_ext.store.database import Store, StoreError
+from spawner.tiers.groups import owners
 
 
 @click.group()
@@ -28,6 +29,8 @@ def check(file: Path | None, as_json: bool) -> None:
     """
     path = file or Path(os.environ.get("LABCOMMONS_SITE_FILE", DEFAULT_SITE_FILE))
     checked = load_site(path)
+    # Also where nobody asks for JSON: two teams with one gid are wrong.
+    groups = owners(checked)
     if as_json:
         summary = {
             "file": str(path),
@@ -36,6 +39,8 @@ def check(file: Path | None, as_json: bool) -> None:
             "demo": checked.site.demo,
             "sizes": list(checked.sizes),
             "gpus": {"source": checked.gpus.source, "listed": len(checked.gpus.devices)},
+            # What the service of kernels needs to read the environments of teams and courses.
+            "kernels_groups": sorted(pair.members for pair in groups.values()),
         }
         click.echo(json.dumps(summary, ensure_ascii=False))
     else:

@@ -14,7 +14,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Bool, Dict, Float, Int, TraitError, Unicode, validate
 
-from kernels import standin
+from kernels import standin, usage
 from kernels.activation import SCRIPT_TIMEOUT
 from kernels.preparation import KernelCannotStart, Start, prepare, why_it_died
 
@@ -143,6 +143,8 @@ class CondaProvisioner(LocalProvisioner):
             info = await super().launch_kernel(command, env=dict(start.env), **kwargs)
         self._launched, self._asked_to_end = time.monotonic(), False
         self._limit()
+        if not self.explanation:
+            usage.started(self.kernel_spec.name, self.kernel_spec.metadata.get("labcommons"))
         return info
 
     def _limit(self) -> None:

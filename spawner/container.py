@@ -80,7 +80,8 @@ class ContainerSpec:
     environment: str  # name:version
     environment_name: str
     home: str  # on the Engine's machine
-    registry: str | None  # on the Engine's machine
+    # Shelves of the kernel registry by source, on the Engine's machine.
+    registry: Mapping[str, str]
     network: str
     limits: Limits
     # Folders of environments: (on the Engine's machine, in the container, read-only).
@@ -116,6 +117,8 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         "LABCOMMONS_ENVIRONMENT": spec.environment,
         "LABCOMMONS_DEFAULT_KERNEL": f"conda-image-{spec.environment_name}-python3",
     }
+    if spec.registry:
+        env["JUPYTER_PATH"] = ":".join(f"{REGISTRY}/{source}" for source in spec.registry)
     labels = {
         LABEL_SITE: spec.site_id,
         LABEL_USER: spec.who.name,
@@ -145,8 +148,10 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
                 }
             )
     mounts = [bind(spec.home, home, read_only=False)]
-    if spec.registry:
-        mounts.append(bind(spec.registry, REGISTRY, read_only=True))
+    mounts += [
+        bind(shelf, f"{REGISTRY}/{source}", read_only=True)
+        for source, shelf in spec.registry.items()
+    ]
     mounts += [bind(*folder) for folder in spec.folders]
     return {
         "Image": spec.image,

@@ -59,6 +59,10 @@ from spawner.tiers.folders import Folders
 from spawner.tiers.groups import group_ids
 from spawner.tiers.people import identity_of, person_in
 from spawner.tiers.rights import Person
+from spawner.tiers.tier import Kind
+
+# Where users' servers reach the service of kernels: through the proxy, which is in their network.
+KERNELS_URL = os.environ.get("LABCOMMONS_SERVERS_KERNELS_URL", "http://chp:8000/services/kernels/")
 
 # Ends of a server that the stopping hub does not undo: there is nothing to start again.
 ENDINGS = ("container ended", "stopped")
@@ -369,7 +373,6 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         folders: list[tuple[str, str, bool]],
     ) -> ContainerSpec:
         shared, entry, servers = self.resources, choice.entry, self.resources.site.servers
-        registry = Path("kernels", "image", entry.name, entry.version)
         return ContainerSpec(
             site_id=shared.site_id,
             who=who,
@@ -379,9 +382,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             environment=f"{entry.name}:{entry.version}",
             environment_name=entry.name,
             home=home,
-            registry=str(shared.host_data / registry)
-            if (shared.data / registry).is_dir()
-            else None,
+            registry=self._registry(entry),
             network=self.network_name,
             limits=Limits(
                 choice.size.cpu,
@@ -395,10 +396,26 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             env=self.get_env()
             | {
                 "JUPYTER_IMAGE_SPEC": entry.image,
+                "LABCOMMONS_KERNELS_URL": KERNELS_URL,
                 "LABCOMMONS_CONDARC": condarc(shared.site.environments, self._person().tiers),
             },
             args=self.get_args(),
         )
+
+    def _registry(self, entry: catalog.CatalogEntry) -> dict[str, str]:
+        """The shelves of the kernel registry that are this person's: host paths by source."""
+        shelves = {
+            tier.source: Path("kernels", tier.source)
+            for tier in self._person().tiers
+            if tier.kind is not Kind.PERSONAL
+        }
+        # Of the images, only the one that the server has.
+        shelves["image"] /= f"{entry.name}/{entry.version}"
+        return {
+            source: str(self.resources.host_data / shelf)
+            for source, shelf in shelves.items()
+            if (self.resources.data / shelf).is_dir()
+        }
 
     async def _answering(self) -> str:
         """Wait for the server's first answer, or say why its container ended."""

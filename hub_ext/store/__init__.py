@@ -17,10 +17,12 @@ from hub_ext.store.models import (
     GpuUsage,
     GpuUsageSum,
     GpuWatch,
-    Kernel,
+    KernelUsage,
     Lease,
     LeaseDevice,
     LeaseState,
+    RegisteredEnvironment,
+    RegistrySource,
 )
 
 __all__ = [
@@ -40,10 +42,12 @@ __all__ = [
     "GpuUsage",
     "GpuUsageSum",
     "GpuWatch",
-    "Kernel",
+    "KernelUsage",
     "Lease",
     "LeaseDevice",
     "LeaseState",
+    "RegisteredEnvironment",
+    "RegistrySource",
     "Store",
     "StoreError",
     "TierEnvironment",

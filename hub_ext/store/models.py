@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    Date,
     DateTime,
     Enum,
     Float,
@@ -341,22 +342,78 @@ class EnvironmentVersion(Base):
     __table_args__ = (Index("uq_environment_versions", "name", "version", unique=True),)
 
 
-class Kernel(Base):
-    """One kernel that the registry has written for an environment version."""
+class RegisteredEnvironment(Base):
+    """One environment as the kernel registry last saw it, with the kernels it has written.
 
-    __tablename__ = "kernels"
+    ``version`` is an image environment's, or that of a tier's when it was built here, else
+    ``live``. ``last_seen`` is kept up to date within minutes.
+    """
+
+    __tablename__ = "registered_environments"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    name: Mapped[str] = mapped_column(String(128))  # conda-<source>-<env>-<kernel>
-    source: Mapped[str] = mapped_column(String(64))
-    environment: Mapped[str] = mapped_column(String(64))
+    source: Mapped[str] = mapped_column(String(96))  # image, shared, team-<t>, course-<c>
+    environment: Mapped[str] = mapped_column(String(255))
     version: Mapped[str] = mapped_column(String(64))
-    display_name: Mapped[str] = mapped_column(String(255))
-    language: Mapped[str] = mapped_column(String(64))
-    prefix: Mapped[str] = mapped_column(String(255))
-    registered_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    label: Mapped[str] = mapped_column(String(128))  # the source, for people
+    prefix: Mapped[str] = mapped_column(String(1024))
+    python: Mapped[str | None] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(1000))
+    # title (a text, or texts by language), deprecated (a date), access (sources; none: everybody).
+    facts: Mapped[dict[str, Any]] = mapped_column(JSON)
+    kernels: Mapped[list[dict[str, str]]] = mapped_column(JSON)  # name, display_name, language
+    first_seen: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    last_seen: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
 
-    __table_args__ = (Index("uq_kernels", "name", "environment", "version", unique=True),)
+    __table_args__ = (
+        Index("uq_registered_environments", "source", "environment", "version", unique=True),
+    )
+
+
+class RegistrySource(Base):
+    """A folder of environments as the registry last saw it.
+
+    ``device`` tells an emptied folder from a file system that is not mounted.
+    """
+
+    __tablename__ = "registry_sources"
+
+    source: Mapped[str] = mapped_column(String(96), primary_key=True)
+    device: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(1000))
+    # Since when it is in this state.
+    since: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+
+
+class KernelUsage(Base):
+    """How often one person started one kernel on one day (UTC)."""
+
+    __tablename__ = "kernel_usage"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    day: Mapped[date] = mapped_column(Date, index=True)
+    username: Mapped[str] = mapped_column(String(255))
+    kernel: Mapped[str] = mapped_column(String(128))
+    source: Mapped[str] = mapped_column(String(96))
+    environment: Mapped[str] = mapped_column(String(255))
+    version: Mapped[str] = mapped_column(String(64))
+    starts: Mapped[int] = mapped_column(Integer)
+    last_start: Mapped[datetime] = mapped_column(DateTime)
+
+    __table_args__ = (
+        Index(
+            "uq_kernel_usage",
+            "day",
+            "username",
+            "kernel",
+            "source",
+            "environment",
+            "version",
+            unique=True,
+        ),
+    )
 
 
 class DirectoryPerson(Base):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,17 @@ def test_an_env_file_that_is_no_text_is_refused_in_words(checkout: Path) -> None
     (checkout / ".env").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(Failure, match="cannot be read"):
         settings.load(checkout)
+
+
+def test_the_groups_that_the_service_of_kernels_needs_are_in_a_file_for_compose(tmp_path) -> None:
+    assert settings.compose_files(tmp_path) == ["docker-compose.yml"]
+    settings.write_groups([21002, 21001, 21001], tmp_path)
+    (tmp_path / "docker-compose.override.yml").touch()
+    # A site's own additions come last and win.
+    assert settings.compose_files(tmp_path) == [
+        "docker-compose.yml",
+        settings.GROUPS_FILE,
+        "docker-compose.override.yml",
+    ]
+    written = json.loads((tmp_path / settings.GROUPS_FILE).read_text())
+    assert written["services"]["kernels"]["group_add"] == ["21001", "21002"]

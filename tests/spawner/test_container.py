@@ -27,7 +27,10 @@ SPEC = ContainerSpec(
     environment="py313-data:1",
     environment_name="py313-data",
     home="/data/homes/alice",
-    registry="/data/kernels/image/py313-data/1",
+    registry={
+        "image": "/data/kernels/image/py313-data/1",
+        "team-vision": "/data/kernels/team-vision",
+    },
     network="lab-users",
     limits=Limits(cpu=1.5, memory=2**30, pids=512, shared_memory=2**28, tmp=2**29),
     env={"JUPYTERHUB_API_TOKEN": "t"},
@@ -43,6 +46,7 @@ def test_the_whole_body() -> None:
         "Env": [
             "HOME=/home/alice",
             "JUPYTERHUB_API_TOKEN=t",
+            "JUPYTER_PATH=/opt/labcommons/registry/image:/opt/labcommons/registry/team-vision",
             "LABCOMMONS_DEFAULT_KERNEL=conda-image-py313-data-python3",
             "LABCOMMONS_ENVIRONMENT=py313-data:1",
             "LOGNAME=alice",
@@ -73,7 +77,14 @@ def test_the_whole_body() -> None:
                 {
                     "Type": "bind",
                     "Source": "/data/kernels/image/py313-data/1",
-                    "Target": "/opt/labcommons/registry",
+                    "Target": "/opt/labcommons/registry/image",
+                    "ReadOnly": True,
+                    "BindOptions": {"Propagation": "rprivate"},
+                },
+                {
+                    "Type": "bind",
+                    "Source": "/data/kernels/team-vision",
+                    "Target": "/opt/labcommons/registry/team-vision",
                     "ReadOnly": True,
                     "BindOptions": {"Propagation": "rprivate"},
                 },

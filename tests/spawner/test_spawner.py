@@ -394,3 +394,30 @@ async def test_progress_tells_the_steps_in_order(new_spawner: NewSpawner) -> Non
     watcher.cancel()
     assert [event["progress"] for event in seen] == [5, 15, 20, 30, 60, 90]
     assert seen[1]["message"] == "Got T4 (simulated)"
+
+
+async def test_a_server_has_the_kernels_of_its_owners_sources_and_sees_new_ones(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    shelves = ("image/data/1", "image/data/2", "shared", "team-vision", "team-other")
+    for shelf in shelves:
+        (resources.data / "kernels" / shelf / "kernels" / "first").mkdir(parents=True)
+    spawner = new_spawner("alice", environment="data:1")
+    spawner._auth_state["teams"] = {"vision": "member"}
+    await start(spawner)
+    container = docker.from_env().containers.get(spawner.container_ref)
+
+    def inside(*command: str) -> str:
+        return container.exec_run(list(command)).output.decode()
+
+    registry = "/opt/labcommons/registry"
+    sources = ("image", "shared", "team-vision")
+    assert inside("ls", registry).split() == list(sources)
+    path = inside("printenv", "JUPYTER_PATH").strip()
+    assert path == ":".join(f"{registry}/{source}" for source in sources)
+    assert "chp:8000/services/kernels/" in inside("printenv", "LABCOMMONS_KERNELS_URL")
+    # What is put on a shelf later is there at once, and nobody in the server can change it.
+    (resources.data / "kernels/team-vision/kernels/second").mkdir()
+    assert inside("ls", f"{registry}/team-vision/kernels").split() == ["first", "second"]
+    assert "Read-only" in inside("touch", f"{registry}/team-vision/kernels/mine")
+    await spawner.stop()

@@ -1,0 +1,193 @@
+"""``labcommons kernels``: the service that registers every environment as kernels."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+from jinja2 import Environment, FileSystemLoader
+from jupyterhub.services.auth import HubOAuth
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+
+from hub_ext import pages
+from hub_ext.site import Site, load_site
+from hub_ext.store import Store
+from kernels.service import handlers
+from kernels.service.counting import Counter
+from kernels.service.handlers import KEEP_ALIVE
+from kernels.service.registrar import Registrar
+from kernels.service.tiers import TIERS
+
+NAME = "kernels"
+PORT = 8082
+# Bytes; the largest body is a report of started kernels.
+MAX_BODY = 32 * 1024
+
+_HERE = Path(__file__).parent
+_HUB = Path(pages.__file__).parent
+
+_log = logging.getLogger("labcommons.kernels")
+
+
+def make_app(
+    site: Site, registrar: Registrar, auth: HubOAuth, cookie_secret: str, **settings: Any
+) -> Application:
+    """The web application under the prefix of ``auth``."""
+    templates = Environment(
+        loader=FileSystemLoader(
+            [_HERE / "templates", _HUB / "console" / "templates", *pages.template_paths]
+        ),
+        autoescape=True,
+        **pages.jinja_environment_options,
+    )
+    templates.globals.update(pages.template_vars(site))
+    shared = {
+        "registrar": registrar,
+        "counter": Counter(registrar.store),
+        "hub_auth": auth,
+        "templates": templates,
+    }
+    prefix = auth.base_url
+    api = prefix + "api/v1/"
+    static = r"([a-z]+\.(?:css|js|svg))"
+    return Application(
+        [
+            (prefix, handlers.Overview, shared),
+            (prefix + "oauth_callback", handlers.Callback, shared),
+            (prefix + "health", handlers.Health, shared),
+            (prefix + "openapi.json", handlers.OpenApi, shared),
+            (api + "environments", handlers.Environments, shared),
+            (api + "environments/([^/]+)/([^/]+)", handlers.OneEnvironment, shared),
+            (api + "kernels", handlers.Kernels, shared),
+            (api + "kernels/([^/]+)", handlers.OneKernel, shared),
+            (api + "refresh", handlers.Refresh, shared),
+            (api + "events", handlers.Events, shared),
+            (api + "usage", handlers.Usage, shared),
+            (api + "health", handlers.Health, shared),
+            (prefix + "api/.*", handlers.ApiNotFound, shared),
+            (
+                prefix + "static/" + static,
+                handlers.Static,
+                {"path": str(_HUB / "static")},
+            ),
+            (prefix + "assets/" + static, handlers.Static, {"path": str(_HERE / "static")}),
+        ],
+        default_handler_class=handlers.NotFound,
+        default_handler_args=shared,
+        cookie_secret=cookie_secret,
+        xsrf_cookie_kwargs={"secure": True, "samesite": "Lax"},
+        **settings,
+    )
+
+
+async def serve(
+    site: Site, registrar: Registrar, auth: HubOAuth, host: str, port: int, interval: float
+) -> None:
+    """Run until SIGTERM or SIGINT."""
+    # Logins survive a restart of the service, as its token does.
+    secret = hmac.new(auth.api_token.encode(), b"labcommons kernels cookie", hashlib.sha256)
+    app = make_app(site, registrar, auth, secret.hexdigest())
+    server = HTTPServer(app, xheaders=True, max_body_size=MAX_BODY, idle_connection_timeout=75)
+    server.listen(port, host)
+    _log.info("listening on %s:%d%s", host, port, auth.base_url)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    tasks = [
+        asyncio.create_task(registrar.keep_in_step(interval)),
+        asyncio.create_task(_keep_alive(registrar)),
+    ]
+    await stopped.wait()
+    server.stop()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait_for(server.close_all_connections(), 10)
+
+
+async def _keep_alive(registrar: Registrar) -> None:
+    while True:
+        await asyncio.sleep(KEEP_ALIVE)
+        registrar.events.keep_alive()
+
+
+def hub_auth() -> HubOAuth:
+    """The hub as this service's variables name it, with the token from variable or file."""
+    token = os.environ.get("JUPYTERHUB_API_TOKEN", "")
+    if not token:
+        file = os.environ.get("JUPYTERHUB_API_TOKEN_FILE", f"/run/labcommons/{NAME}-token")
+        try:
+            token = Path(file).read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.ClickException(
+                f"no token for the hub: {file}: {error}; write the file or set JUPYTERHUB_API_TOKEN"
+            ) from error
+    options = json.loads(os.environ.get("JUPYTERHUB_COOKIE_OPTIONS") or "{}")
+    return HubOAuth(
+        api_token=token,
+        api_url=os.environ.get("JUPYTERHUB_API_URL", "http://hub:8081/hub/api"),
+        base_url=os.environ.get("JUPYTERHUB_SERVICE_PREFIX", f"/services/{NAME}/"),
+        oauth_client_id=os.environ.get("JUPYTERHUB_CLIENT_ID", f"service-{NAME}"),
+        access_scopes={f"access:services!service={NAME}"},
+        cookie_options={"samesite": "Lax", "secure": True, **options},
+        # Who left a team sees no more of it within a minute.
+        cache_max_age=60,
+    )
+
+
+@click.command()
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address.")  # noqa: S104
+@click.option("--port", default=PORT, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--interval",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 3600),
+    help="Seconds between two looks at the catalog; folders tell by themselves.",
+)
+@click.option(
+    "--registry",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the registry.  [default: $LABCOMMONS_DATA/kernels]",
+)
+@click.option(
+    "--tiers",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=TIERS,
+    show_default=True,
+    help="Folder with shared/, teams/ and courses/, at the path it has in people's servers.",
+)
+def kernels(host: str, port: int, interval: float, registry: Path | None, tiers: Path) -> None:
+    """Run the service that registers every environment as kernels.
+
+    \b
+    Example, beside a hub on the same machine:
+      JUPYTERHUB_API_URL=http://127.0.0.1:8081/hub/api labcommons kernels --host 127.0.0.1
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("tornado.access").setLevel(logging.WARNING)
+    site = load_site()
+    auth = hub_auth()
+    if urlsplit(auth.api_url).scheme not in ("http", "https"):
+        raise click.ClickException(f"JUPYTERHUB_API_URL {auth.api_url!r} is not a web address")
+    data = Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
+    directory = site.directory
+    store = Store()
+    registrar = Registrar(
+        store, registry or data / "kernels", tiers, directory.teams, directory.courses
+    )
+    try:
+        asyncio.run(serve(site, registrar, auth, host, port, interval))
+    finally:
+        store.close()

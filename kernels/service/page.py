@@ -1,0 +1,129 @@
+"""What the page shows, as plain data: sources, their environments, versions and kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hub_ext.i18n import N_, Gettext
+from hub_ext.site import words_in
+from kernels.service.entries import Entry, Key, State
+from kernels.service.registry import IMAGE
+
+# Environments on one page; a search finds the others.
+SHOWN = 200
+
+STATES = {
+    State.HEALTHY: N_("ready"),
+    State.NO_KERNEL: N_("no kernel"),
+    State.INCOMPLETE: N_("not finished"),
+    State.BROKEN: N_("broken"),
+    State.UNREADABLE: N_("not readable"),
+    State.UNAVAILABLE: N_("unavailable"),
+    State.WITHDRAWN: N_("withdrawn"),
+    State.UNWRITTEN: N_("not registered"),
+}
+# The heading of each kind of source; a team's or a course's name takes the place of %s.
+_HEADINGS = {
+    "image": N_("For everybody, in the servers’ images"),
+    "shared": N_("For everybody, on this site’s disk"),
+    "team": N_("Team %s"),
+    "course": N_("Course %s"),
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What somebody looks for."""
+
+    text: str = ""
+    problems: bool = False
+
+    def finds(self, entry: Entry, title: str) -> bool:
+        """Whether every word of the text is somewhere in an environment."""
+        if self.problems and entry.state is State.HEALTHY and not entry.reason:
+            return False
+        python = f"python {entry.python}" if entry.python else ""
+        everything = [entry.environment, entry.version, entry.label, title, python]
+        for kernel in entry.kernels:
+            everything += [kernel.name, kernel.display_name, kernel.language]
+        heap = "\n".join(everything).casefold()
+        return all(word in heap for word in self.text.casefold().split())
+
+
+def sections(
+    entries: Iterable[Entry],
+    sources: Mapping[str, Any],
+    last_used: Mapping[Key, datetime],
+    search: Search,
+    lang: str,
+    translate: Gettext,
+) -> dict[str, Any]:
+    """The page's contents: ``sections``, how many environments fit, and how many are shown."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for entry in entries:
+        title = words_in(entry.facts.get("title") or "", lang)
+        if search.finds(entry, title):
+            versions = found.setdefault(entry.source, {}).setdefault(entry.environment, [])
+            versions.append(_version(entry, title, last_used.get(entry.key), translate))
+    if not search.text:
+        for source, known in sources.items():
+            if known.state is not State.HEALTHY or not search.problems:
+                found.setdefault(source, {})
+    total = sum(len(environments) for environments in found.values())
+    left, shown = SHOWN, []
+    for source in sorted(found, key=_order):
+        names = sorted(found[source])[:left]
+        left -= len(names)
+        known = sources.get(source)
+        out_of_sight = known is not None and known.state is not State.HEALTHY
+        if names or not found[source]:
+            shown.append(
+                {
+                    "source": source,
+                    "heading": _heading(source, translate),
+                    "reason": known.reason if known and out_of_sight else "",
+                    "state": translate(STATES[known.state]) if known and out_of_sight else "",
+                    "environments": [
+                        {"name": name, "versions": _newest_first(found[source][name])}
+                        for name in names
+                    ],
+                }
+            )
+    return {"sections": shown, "total": total, "shown": SHOWN - left}
+
+
+def _version(
+    entry: Entry, title: str, last_used: datetime | None, translate: Gettext
+) -> dict[str, Any]:
+    deprecated = entry.facts.get("deprecated")
+    return {
+        "version": entry.version,
+        "title": title if title != entry.environment else "",
+        "python": entry.python or "",
+        "state": entry.state.value,
+        "state_words": translate(STATES[entry.state]),
+        "reason": entry.reason,
+        "deprecated": deprecated if isinstance(deprecated, str) else "",
+        "kernels": entry.kernels,
+        "last_used": last_used,
+    }
+
+
+def _newest_first(versions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    # Versions begin with the day they were made.
+    return sorted(versions, key=lambda version: str(version["version"]), reverse=True)
+
+
+def _order(source: str) -> tuple[int, str]:
+    kind = source.partition("-")[0]
+    return (list(_HEADINGS).index(kind) if kind in _HEADINGS else len(_HEADINGS), source)
+
+
+def _heading(source: str, translate: Gettext) -> str:
+    kind, _, name = source.partition("-")
+    if source == IMAGE or not name:
+        return translate(_HEADINGS.get(source, source))
+    return translate(_HEADINGS[kind]).replace("%s", name) if kind in _HEADINGS else source

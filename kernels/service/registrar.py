@@ -1,0 +1,536 @@
+"""Passes of the registry: look, write to disk, then to the store, then tell.
+
+In this order, so that whoever is told finds it. A pass that is killed at any point leaves
+whole kernelspecs and a store that is behind; the next one, which compares everything,
+finishes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from hub_ext.store import Store, StoreError, usage
+from hub_ext.store.models import utcnow
+from kernels.service import rows
+from kernels.service.entries import (
+    UNSETTLED,
+    Entry,
+    Key,
+    Look,
+    Memory,
+    State,
+    from_catalog,
+    from_disk,
+    is_lost,
+    kept,
+)
+from kernels.service.events import EventLog
+from kernels.service.registry import IMAGE, Changes, Shelf, write_registry, write_shelves
+from kernels.service.tiers import TIERS, Root, Tier, find_roots
+from kernels.service.watch import Watcher
+
+# Seconds that one look at a source may take; a file server that hangs must not stop the rest.
+LOOK_TIMEOUT = 20.0
+# Seconds between looks: at all sources; at one that changed just now or is not settled.
+SLOW, FAST = 30.0, 1.0
+# Looking takes at most this part of the time, however large a source is.
+SHARE = 0.04
+# For how many seconds a source that changed is looked at often.
+EAGER = 60.0
+# For how many seconds an unfinished environment is.
+PATIENCE = 1800.0
+# Seconds between passes that read every file of the registry again.
+FULL = 300.0
+# How many changes are told one by one; more are told as one "look again".
+TOLD = 50
+_SEEN = timedelta(minutes=5)
+_DAY = 86400.0
+
+_log = logging.getLogger("labcommons.kernels")
+
+
+@dataclass
+class _Source:
+    """What the registrar remembers of one source on disk between its looks."""
+
+    tier: Tier
+    due: float = 0.0
+    eager_until: float = 0.0
+    hanging: asyncio.Future[Look] | None = None
+    # Since when an environment is not finished, by its prefix.
+    _unsettled: dict[str, float] | None = None
+
+    def unsettled_at(self, now: float, look: Look) -> bool:
+        """Whether an environment is being made, as far as one can tell.
+
+        What was unfinished at the first look may be so for ever.
+        """
+        first, before = self._unsettled is None, self._unsettled or {}
+        self._unsettled = {
+            found.environment.place.prefix: before.get(
+                found.environment.place.prefix, now - PATIENCE if first else now
+            )
+            for found in look.found
+            if str(found.environment.state) in UNSETTLED
+        }
+        return any(now - since < PATIENCE for since in self._unsettled.values())
+
+
+@dataclass
+class _Plan:
+    """What a pass found: the entries of each source that it looked at."""
+
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    looks: dict[str, Look] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Registrar:
+    """Runs the passes, one at a time, and knows what the last one found."""
+
+    def __init__(
+        self,
+        store: Store,
+        root: Path,
+        tiers: Path = TIERS,
+        teams: Collection[str] = (),
+        courses: Collection[str] = (),
+    ) -> None:
+        self.store = store
+        self.root = root
+        self.tiers = tiers
+        self.events = EventLog()
+        self.entries: dict[Key, Entry] = {}
+        self.sources: dict[str, rows.KnownSource] = {}
+        self.last_pass: datetime | None = None
+        self.error: str | None = "no pass has ended yet"
+        self._named = (teams, courses)
+        self._tiers: dict[str, _Source] = {}
+        self._problems: dict[str, list[str]] = {}
+        self._written: dict[Shelf, Mapping[str, bytes]] = {}
+        self._memory: dict[str, Memory] = {}
+        self._seen: dict[str, datetime] = {}
+        self._touched: datetime | None = None
+        self._catalog: tuple[Any, ...] | None = None
+        self._loaded = False
+        self._full_due = 0.0
+        self._forget_due = 0.0
+        self._wake = asyncio.Event()
+        self._watcher = Watcher(self._changed)
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="tiers")
+        self._lock = asyncio.Lock()
+
+    @property
+    def problems(self) -> list[str]:
+        """What cannot be listed or was left out, a sentence each."""
+        return [problem for problems in self._problems.values() for problem in problems]
+
+    async def refresh(self) -> Changes | None:
+        """A pass that looks at everything. None if it failed, and ``error`` says why."""
+        return await self._run(full=True)
+
+    async def _run(self, full: bool) -> Changes | None:
+        async with self._lock:
+            try:
+                changes = await self._pass(full)
+            except (StoreError, OSError) as error:
+                # The store is behind by an unknown part: the next pass compares with it.
+                self._loaded = False
+                self._conclude(str(error))
+                return None
+            self._conclude("; ".join(sorted(changes.failed.values())) or None)
+            return changes
+
+    async def _pass(self, full: bool) -> Changes:
+        now = utcnow()
+        if not self._loaded:
+            await self._load()
+            full = True
+        plan = _Plan()
+        await self._look_at_catalog(plan, full)
+        await self._look_at_tiers(plan, full, now)
+        changes = await self._to_disk(plan, full)
+        self._without_failed(plan, changes)
+        changed, removed = self._difference(plan)
+        sources = self._sources_of(plan, now)
+        await self._to_store(plan, changed, removed, sources, now)
+        self._conclude_sources(plan, sources, now)
+        self._tell(changed, removed)
+        return changes
+
+    async def _load(self) -> None:
+        """Take up what an earlier pass, perhaps of an earlier process, has left in the store."""
+
+        def work(session: Session) -> Any:
+            return rows.read_entries(session), rows.read_sources(session)
+
+        entries, self.sources = await self.store.read(work)
+        self.entries = {entry.key: entry for entry, _ in entries}
+        self._seen = {}
+        for entry, seen in entries:
+            self._seen[entry.source] = max(seen, self._seen.get(entry.source, seen))
+        self._loaded = True
+
+    # -- looking ----------------------------------------------------------------------------
+
+    async def _look_at_catalog(self, plan: _Plan, full: bool) -> None:
+        stamp = await self.store.read(rows.catalog_stamp)
+        if stamp == self._catalog and not full:
+            return
+        entries: list[Entry] = []
+        problems: list[str] = []
+        for row in await self.store.read(rows.read_catalog):
+            entry, wrong = from_catalog(row)
+            entries += [entry] if entry else []
+            problems += wrong
+        self._catalog = stamp
+        plan.entries[IMAGE] = entries
+        plan.problems[IMAGE] = problems
+
+    async def _look_at_tiers(self, plan: _Plan, full: bool, now: datetime) -> None:
+        begin = time.monotonic()
+        due = [s for s in self._tiers.values() if full or s.due <= begin]
+        if full or due:
+            await self._find_tiers()
+            due = [s for s in self._tiers.values() if full or s.due <= begin]
+        looks = list(await asyncio.gather(*(self._look(source) for source in due)))
+        gone = {entry.source: entry.label for entry in self.entries.values()}
+        looks += [
+            # Neither in the site file nor on disk any more.
+            Look(source, label, State.HEALTHY)
+            for source, label in gone.items()
+            if full and source != IMAGE and source not in self._tiers
+        ]
+        for look in looks:
+            known = [entry for entry in self.entries.values() if entry.source == look.source]
+            before = self.sources.get(look.source)
+            plan.looks[look.source] = look
+            if is_lost(look, known, before.device if before else look.device):
+                plan.lost.add(look.source)
+                last_seen = self._seen.get(look.source, now)
+                plan.entries[look.source] = kept(known, look, last_seen, now)
+            else:
+                plan.entries[look.source], problems = from_disk(
+                    look.found, self._memory.setdefault(look.source, {})
+                )
+                plan.problems[look.source] = problems
+
+    async def _find_tiers(self) -> None:
+        try:
+            found = await self._in_time(find_roots, self.tiers, *self._named)
+        except TimeoutError:
+            return  # those that are known are asked all the same, and say why
+        roots = {root.source: root for root in found}
+        self._tiers = {
+            source: self._tiers.get(source) or _Source(Tier(root)) for source, root in roots.items()
+        }
+
+    async def _look(self, source: _Source) -> Look:
+        root = source.tier.root
+        begin = time.monotonic()
+        try:
+            if source.hanging is None or source.hanging.done():
+                source.hanging = asyncio.ensure_future(
+                    asyncio.get_running_loop().run_in_executor(
+                        self._pool, self._watch_and_look, source.tier
+                    )
+                )
+            look = await asyncio.wait_for(asyncio.shield(source.hanging), LOOK_TIMEOUT)
+        except TimeoutError:
+            reason = f"{root.folder} did not answer within {LOOK_TIMEOUT:g} s; is its server up?"
+            look = Look(root.source, root.label, State.UNAVAILABLE, reason)
+        else:
+            source.hanging = None
+        end = time.monotonic()
+        fast = end < source.eager_until or source.unsettled_at(end, look)
+        source.due = end + (max(FAST, (end - begin) / SHARE) if fast else SLOW)
+        return look
+
+    def _watch_and_look(self, tier: Tier) -> Look:
+        # Watched first, so that what happens after the look is told.
+        for folder in (tier.root.base, tier.root.folder):
+            self._watcher.add(folder, tier.root.source)
+        return tier.look()
+
+    async def _in_time(self, work: Any, *arguments: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        return await asyncio.wait_for(
+            loop.run_in_executor(self._pool, work, *arguments), LOOK_TIMEOUT
+        )
+
+    # -- writing ----------------------------------------------------------------------------
+
+    async def _to_disk(self, plan: _Plan, full: bool) -> Changes:
+        # What is lost keeps its kernelspecs, until nothing of it is kept.
+        untouched = {source for source in plan.lost if plan.entries[source]}
+        wanted = _shelves(plan, untouched)
+        if full:
+            changes = await asyncio.to_thread(write_registry, self.root, wanted, untouched)
+            self._written = {s: n for s, n in self._written.items() if s[0] in untouched}
+        else:
+            looked_at = plan.entries.keys() - untouched
+            gone = [s for s in self._written if s not in wanted and s[0] in looked_at]
+            different = {s: n for s, n in wanted.items() if self._written.get(s) != n}
+            changes = Changes()
+            if different or gone:
+                changes = await asyncio.to_thread(
+                    write_shelves,
+                    self.root,
+                    different | {shelf: {} for shelf in gone},
+                    self._written,
+                )
+            for shelf in gone:
+                del self._written[shelf]
+        self._written |= wanted
+        for shelf, _ in changes.failed:
+            self._again(shelf)
+        return changes
+
+    def _again(self, shelf: Shelf) -> None:
+        """Try a shelf again soon."""
+        self._written.pop(shelf, None)
+        if tier := self._tiers.get(shelf[0]):
+            tier.due = min(tier.due, time.monotonic() + 5 * FAST)
+        else:
+            self._catalog = None
+
+    def _without_failed(self, plan: _Plan, changes: Changes) -> None:
+        """Lists tell what people's servers find on disk, and nothing else."""
+        if not changes.failed:
+            return
+        for source, entries in plan.entries.items():
+            for index, entry in enumerate(entries):
+                if source in plan.lost or not entry.kernels:
+                    continue
+                whole = changes.failed.get((entry.shelf, ""))
+                wrong = {
+                    kernel.name: whole or changes.failed.get((entry.shelf, kernel.name))
+                    for kernel in entry.kernels
+                }
+                written = tuple(kernel for kernel in entry.kernels if not wrong[kernel.name])
+                if len(written) < len(entry.kernels):
+                    reasons = sorted({reason for reason in wrong.values() if reason})
+                    entries[index] = replace(
+                        entry,
+                        kernels=written,
+                        state=entry.state if written else State.UNWRITTEN,
+                        reason="; ".join(reasons)[:1000],
+                    )
+
+    def _difference(self, plan: _Plan) -> tuple[list[Entry], list[Key]]:
+        wanted = {entry.key: entry for entries in plan.entries.values() for entry in entries}
+        changed = [
+            entry
+            for key, entry in wanted.items()
+            if (before := self.entries.get(key)) is not entry and before != entry
+        ]
+        removed = [key for key in self.entries if key[0] in plan.entries and key not in wanted]
+        return changed, removed
+
+    def _sources_of(self, plan: _Plan, now: datetime) -> dict[str, rows.KnownSource]:
+        """The sources whose state changed with this pass."""
+        changed = {}
+        for name, look in plan.looks.items():
+            before = self.sources.get(name)
+            lost = name in plan.lost and bool(plan.entries[name])
+            state, reason = look.state, look.reason
+            if lost and state is State.HEALTHY:
+                state, reason = State.UNAVAILABLE, plan.entries[name][0].reason
+            # The device on which it last was, for as long as it is lost.
+            device = before.device if before and lost else look.device
+            if before is None or (before.device, before.state, before.reason) != (
+                device, state, reason
+            ):  # fmt: skip
+                same = before is not None and before.state is state
+                since = before.since if before and same else now
+                changed[name] = rows.KnownSource(device, state, reason, since)
+        return changed
+
+    async def _to_store(
+        self,
+        plan: _Plan,
+        changed: list[Entry],
+        removed: list[Key],
+        sources: dict[str, rows.KnownSource],
+        now: datetime,
+    ) -> None:
+        forgetting = time.monotonic() >= self._forget_due
+        touching = self._touched is None or abs(now - self._touched) >= _SEEN
+        seen = [*self.sources, *sources, IMAGE]
+
+        def work(session: Session) -> None:
+            rows.write_entries(session, changed, removed, now)
+            rows.write_sources(session, sources)
+            if touching:
+                rows.touch(session, [name for name in seen if name not in plan.lost], now)
+            if forgetting:
+                usage.forget(session, now)
+
+        # Most passes change nothing, and then take no write lock.
+        if changed or removed or sources or touching or forgetting:
+            await self.store.run(work)
+        if touching:
+            self._touched = now
+        if forgetting:
+            self._forget_due = time.monotonic() + _DAY
+
+    # -- concluding -------------------------------------------------------------------------
+
+    def _conclude_sources(
+        self, plan: _Plan, sources: dict[str, rows.KnownSource], now: datetime
+    ) -> None:
+        for name, source in sources.items():
+            known = self.sources.get(name)
+            if known and (known.state, known.reason) == (source.state, source.reason):
+                continue
+            if source.reason:
+                _log.warning("%s: %s", name, source.reason)
+            self.events.publish(
+                "source",
+                {"source": name, "state": source.state.value, "reason": source.reason},
+                name,
+            )
+        self.sources = self.sources | sources
+        for name in plan.looks:
+            if name not in plan.lost:
+                self._seen[name] = now
+        for name, problems in plan.problems.items():
+            for problem in problems:
+                if problem not in self._problems.get(name, ()):
+                    _log.warning("%s", problem)
+            self._problems[name] = problems
+
+    def _tell(self, changed: list[Entry], removed: list[Key]) -> None:
+        for key in removed:
+            entry = self.entries.pop(key)
+            if len(changed) + len(removed) <= TOLD:
+                self.events.publish("removed", told(entry), *entry.audience)
+        for entry in changed:
+            kind = "changed" if entry.key in self.entries else "added"
+            if len(changed) + len(removed) <= TOLD:
+                self.events.publish(kind, told(entry), *entry.audience)
+            self.entries[entry.key] = entry
+        if len(changed) + len(removed) > TOLD:
+            self.events.reset()
+
+    def _conclude(self, error: str | None) -> None:
+        if error and error != self.error:
+            _log.error("the registry is not up to date: %s", error)
+        elif self.error and not error:
+            _log.info("the registry is up to date: %d environments", len(self.entries))
+        self.error = error
+        self.last_pass = datetime.now(UTC)
+
+    # -- for ever -----------------------------------------------------------------------------
+
+    def _changed(self, source: str | None) -> None:
+        """A folder changed: look at its source soon, and often for a while."""
+        now = time.monotonic()
+        named = [self._tiers[source]] if source in self._tiers else list(self._tiers.values())
+        for item in named:
+            item.eager_until = now + EAGER
+            item.due = min(item.due, now + 0.05)
+        self._wake.set()
+
+    async def keep_in_step(self, interval: float = 2.0) -> None:
+        """Passes for ever: at once where a folder changes, else ``interval`` seconds apart."""
+        self._watcher.start()
+        for folder in ("", "teams", "courses"):
+            await asyncio.to_thread(self._watcher.add, self.tiers / folder, "")
+        if self._watcher.trouble:
+            _log.warning("%s; looking every %g s instead", self._watcher.trouble, SLOW)
+        try:
+            while True:
+                await self._step()
+                sources = self._tiers.values()
+                pause = min([interval, *(s.due - time.monotonic() for s in sources)])
+                try:
+                    await asyncio.wait_for(self._wake.wait(), max(0.05, pause))
+                    # Let what belongs together happen together.
+                    await asyncio.sleep(0.05)
+                except TimeoutError:
+                    pass
+                self._wake.clear()
+        finally:
+            self.close()
+
+    async def _step(self) -> None:
+        full = time.monotonic() >= self._full_due
+        try:
+            await self._run(full)
+        except Exception:
+            # A defect must not end the passes silently; health tells of it.
+            _log.exception("a pass failed")
+            self._conclude("a pass failed; the log of the service says why")
+            self._loaded = False
+        if full:
+            self._full_due = time.monotonic() + FULL
+
+    def close(self) -> None:
+        """End all streams, watches and threads."""
+        self._watcher.close()
+        self.events.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def health(self) -> dict[str, Any]:
+        """What ``health`` answers; no names."""
+        states = [source.state for source in self.sources.values()]
+        return {
+            "status": "error" if self.error else "ok",
+            "registered": sum(len(entry.kernels) for entry in self.entries.values()),
+            "environments": len(self.entries),
+            "sources": len(states),
+            "sources_out_of_sight": sum(state is not State.HEALTHY for state in states),
+            "problems": len(self.problems),
+            "listeners": len(self.events.listeners),
+            "last_pass": self.last_pass.isoformat(timespec="seconds") if self.last_pass else None,
+            **({"error": self.error} if self.error else {}),
+        }
+
+    def roots(self) -> Iterable[Root]:
+        """The folders that are looked at."""
+        return [source.tier.root for source in self._tiers.values()]
+
+
+def _shelves(plan: _Plan, untouched: set[str]) -> dict[Shelf, dict[str, bytes]]:
+    """What the shelves of a plan should have. Those of the tiers are there even when empty, as
+    servers mount them when they start."""
+    wanted: dict[Shelf, dict[str, bytes]] = {
+        (source,): {} for source in plan.entries if source not in {IMAGE, *untouched}
+    }
+    for source, entries in plan.entries.items():
+        for entry in entries:
+            if entry.kernels and source not in untouched:
+                wanted.setdefault(entry.shelf, {}).update(
+                    {kernel.name: kernel.content for kernel in entry.kernels}
+                )
+    return wanted
+
+
+def told(entry: Entry) -> dict[str, Any]:
+    """An environment as lists and events show it."""
+    return {
+        "source": entry.source,
+        "environment": entry.environment,
+        "version": entry.version,
+        "label": entry.label,
+        "prefix": entry.prefix,
+        "python": entry.python,
+        "state": entry.state.value,
+        "reason": entry.reason,
+        "kernels": [
+            {"name": kernel.name, "display_name": kernel.display_name, "language": kernel.language}
+            for kernel in entry.kernels
+        ],
+    }
