@@ -227,8 +227,11 @@ class CondaKernelSpecManager(KernelSpecManager):
         """The kernel for new notebooks of who chose an environment; None where it has none."""
         return default_name(self._menu if self._is_fresh() else self.menu(), environment)
 
-    def nearest(self, wanted: Wanted) -> Nearest | None:
-        """The kernel nearest to one that is not there. Reads folders of some environments."""
+    def nearest(self, wanted: Wanted, besides: str = "") -> Nearest | None:
+        """The kernel, besides one, nearest to one that is not there or cannot start.
+
+        Reads folders of some environments.
+        """
         return nearest(
             wanted,
             [
@@ -241,7 +244,7 @@ class CondaKernelSpecManager(KernelSpecManager):
                     entry.environment.place.prefix,
                 )
                 for entry in self._menu.entries.values()
-                if entry.is_healthy
+                if entry.is_healthy and entry.name != besides
             ],
         )
 

@@ -322,12 +322,14 @@ async def test_a_withdrawn_environment_is_marked_and_explains(live_prefix, roots
     manager = manager_of(f"{roots}/envs/*")
     kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=NAME)
     assert kernel.kernel_spec.argv
+    shutil.copytree(live_prefix, roots / "envs/lab-env2", symlinks=True)
     notes = {"schema": 1, "version": "7", "withdrawn": "CVE-2026-1"}
     write_notes(prefix, json.dumps(notes))
     assert "(withdrawn)" in manager.get_all_specs()[NAME]["spec"]["display_name"]
     async with started(kernel) as client:
         said = (await client.execute_interactive("1"))["content"]["evalue"]
     assert "version 7 of it was withdrawn (CVE-2026-1)" in said
+    assert "or use lab-env2 - Python 3." in said
 
 
 async def test_a_kernel_keeps_to_the_version_it_began_with(live_prefix, roots) -> None:
