@@ -55,6 +55,7 @@ def make_app(
         "registrar": registrar,
         "counter": Counter(registrar.store),
         "hub_auth": auth,
+        "site": site,
         "templates": templates,
     }
     prefix = auth.base_url

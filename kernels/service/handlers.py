@@ -10,7 +10,6 @@ import random
 from datetime import timedelta
 from typing import Any
 
-from jinja2 import Environment
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, StaticFileHandler
 
@@ -63,10 +62,10 @@ class _Shared(console.Base):
     _refused: Refused | None = None
 
     def initialize(  # type: ignore[override]
-        self, registrar: Registrar, counter: Counter, hub_auth: Any, templates: Environment
+        self, registrar: Registrar, counter: Counter, **shared: Any
     ) -> None:
         """Called by tornado with what ``make_app`` gives."""
-        super().initialize(hub_auth, registrar.store, templates)
+        super().initialize(store=registrar.store, **shared)
         self.registrar, self.counter = registrar, counter
 
     @property

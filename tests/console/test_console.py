@@ -175,8 +175,10 @@ async def test_every_address_of_the_description_exists(filled: Console) -> None:
                 continue
             here = path.removeprefix("/").replace("{id}", lease)
             here = here.replace("{subject}", "default").replace("{user}", "alice")
+            here = here.replace("{source}", "image").replace("{name}", "none")
             answer = await filled.send(method.upper(), here, "carol-token")
-            if method == "get" and "reservations/" not in path:
+            named = ("reservations/", "builds/", "{name}")  # of these there is none here
+            if method == "get" and not any(part in path for part in named):
                 assert answer.code == 200, path
                 content = operation["responses"]["200"]["content"]["application/json"]
                 assert set(json.loads(answer.body)) == set(content["schema"]["required"]), path
