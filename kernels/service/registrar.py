@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +22,6 @@ from hub_ext.store import Store, StoreError, usage
 from hub_ext.store.models import utcnow
 from kernels.service import rows
 from kernels.service.entries import (
-    UNSETTLED,
     Entry,
     Key,
     Look,
@@ -35,20 +33,10 @@ from kernels.service.entries import (
     kept,
 )
 from kernels.service.events import EventLog
+from kernels.service.lookout import Lookout
 from kernels.service.registry import IMAGE, Changes, Shelf, write_registry, write_shelves
-from kernels.service.tiers import TIERS, Root, Tier, find_roots
-from kernels.service.watch import Watcher
+from kernels.service.tiers import TIERS
 
-# Seconds that one look at a source may take; a file server that hangs must not stop the rest.
-LOOK_TIMEOUT = 20.0
-# Seconds between looks: at all sources; at one that changed just now or is not settled.
-SLOW, FAST = 30.0, 1.0
-# Looking takes at most this part of the time, however large a source is.
-SHARE = 0.04
-# For how many seconds a source that changed is looked at often.
-EAGER = 60.0
-# For how many seconds an unfinished environment is.
-PATIENCE = 1800.0
 # Seconds between passes that read every file of the registry again.
 FULL = 300.0
 # How many changes are told one by one; more are told as one "look again".
@@ -57,33 +45,6 @@ _SEEN = timedelta(minutes=5)
 _DAY = 86400.0
 
 _log = logging.getLogger("labcommons.kernels")
-
-
-@dataclass
-class _Source:
-    """What the registrar remembers of one source on disk between its looks."""
-
-    tier: Tier
-    due: float = 0.0
-    eager_until: float = 0.0
-    hanging: asyncio.Future[Look] | None = None
-    # Since when an environment is not finished, by its prefix.
-    _unsettled: dict[str, float] | None = None
-
-    def unsettled_at(self, now: float, look: Look) -> bool:
-        """Whether an environment is being made, as far as one can tell.
-
-        What was unfinished at the first look may be so for ever.
-        """
-        first, before = self._unsettled is None, self._unsettled or {}
-        self._unsettled = {
-            found.environment.place.prefix: before.get(
-                found.environment.place.prefix, now - PATIENCE if first else now
-            )
-            for found in look.found
-            if str(found.environment.state) in UNSETTLED
-        }
-        return any(now - since < PATIENCE for since in self._unsettled.values())
 
 
 @dataclass
@@ -109,14 +70,11 @@ class Registrar:
     ) -> None:
         self.store = store
         self.root = root
-        self.tiers = tiers
         self.events = EventLog()
         self.entries: dict[Key, Entry] = {}
         self.sources: dict[str, rows.KnownSource] = {}
         self.last_pass: datetime | None = None
         self.error: str | None = "no pass has ended yet"
-        self._named = (teams, courses)
-        self._tiers: dict[str, _Source] = {}
         self._problems: dict[str, list[str]] = {}
         self._written: dict[Shelf, Mapping[str, bytes]] = {}
         self._memory: dict[str, Memory] = {}
@@ -127,8 +85,7 @@ class Registrar:
         self._full_due = 0.0
         self._forget_due = 0.0
         self._wake = asyncio.Event()
-        self._watcher = Watcher(self._changed)
-        self._pool = ThreadPoolExecutor(8, thread_name_prefix="tiers")
+        self._lookout = Lookout(tiers, teams, courses, self._wake.set)
         self._lock = asyncio.Lock()
 
     @property
@@ -199,18 +156,13 @@ class Registrar:
         plan.problems[IMAGE] = problems
 
     async def _look_at_tiers(self, plan: _Plan, full: bool, now: datetime) -> None:
-        begin = time.monotonic()
-        due = [s for s in self._tiers.values() if full or s.due <= begin]
-        if full or due:
-            await self._find_tiers()
-            due = [s for s in self._tiers.values() if full or s.due <= begin]
-        looks = list(await asyncio.gather(*(self._look(source) for source in due)))
+        looks = await self._lookout.looks(full)
         gone = {entry.source: entry.label for entry in self.entries.values()}
         looks += [
             # Neither in the site file nor on disk any more.
             Look(source, label, State.HEALTHY)
             for source, label in gone.items()
-            if full and source != IMAGE and source not in self._tiers
+            if full and source != IMAGE and source not in self._lookout
         ]
         for look in looks:
             known = [entry for entry in self.entries.values() if entry.source == look.source]
@@ -225,49 +177,6 @@ class Registrar:
                     look.found, self._memory.setdefault(look.source, {})
                 )
                 plan.problems[look.source] = problems
-
-    async def _find_tiers(self) -> None:
-        try:
-            found = await self._in_time(find_roots, self.tiers, *self._named)
-        except TimeoutError:
-            return  # those that are known are asked all the same, and say why
-        roots = {root.source: root for root in found}
-        self._tiers = {
-            source: self._tiers.get(source) or _Source(Tier(root)) for source, root in roots.items()
-        }
-
-    async def _look(self, source: _Source) -> Look:
-        root = source.tier.root
-        begin = time.monotonic()
-        try:
-            if source.hanging is None or source.hanging.done():
-                source.hanging = asyncio.ensure_future(
-                    asyncio.get_running_loop().run_in_executor(
-                        self._pool, self._watch_and_look, source.tier
-                    )
-                )
-            look = await asyncio.wait_for(asyncio.shield(source.hanging), LOOK_TIMEOUT)
-        except TimeoutError:
-            reason = f"{root.folder} did not answer within {LOOK_TIMEOUT:g} s; is its server up?"
-            look = Look(root.source, root.label, State.UNAVAILABLE, reason)
-        else:
-            source.hanging = None
-        end = time.monotonic()
-        fast = end < source.eager_until or source.unsettled_at(end, look)
-        source.due = end + (max(FAST, (end - begin) / SHARE) if fast else SLOW)
-        return look
-
-    def _watch_and_look(self, tier: Tier) -> Look:
-        # Watched first, so that what happens after the look is told.
-        for folder in (tier.root.base, tier.root.folder):
-            self._watcher.add(folder, tier.root.source)
-        return tier.look()
-
-    async def _in_time(self, work: Any, *arguments: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        return await asyncio.wait_for(
-            loop.run_in_executor(self._pool, work, *arguments), LOOK_TIMEOUT
-        )
 
     # -- writing ----------------------------------------------------------------------------
 
@@ -300,10 +209,10 @@ class Registrar:
     def _again(self, shelf: Shelf) -> None:
         """Try a shelf again soon."""
         self._written.pop(shelf, None)
-        if tier := self._tiers.get(shelf[0]):
-            tier.due = min(tier.due, time.monotonic() + 5 * FAST)
-        else:
+        if shelf[0] == IMAGE:
             self._catalog = None
+        else:
+            self._lookout.again(shelf[0])
 
     def _without_failed(self, plan: _Plan, changes: Changes) -> None:
         """Lists tell what people's servers find on disk, and nothing else."""
@@ -434,29 +343,16 @@ class Registrar:
 
     # -- for ever -----------------------------------------------------------------------------
 
-    def _changed(self, source: str | None) -> None:
-        """A folder changed: look at its source soon, and often for a while."""
-        now = time.monotonic()
-        named = [self._tiers[source]] if source in self._tiers else list(self._tiers.values())
-        for item in named:
-            item.eager_until = now + EAGER
-            item.due = min(item.due, now + 0.05)
-        self._wake.set()
-
     async def keep_in_step(self, interval: float = 2.0) -> None:
         """Passes for ever: at once where a folder changes, else ``interval`` seconds apart."""
-        self._watcher.start()
-        for folder in ("", "teams", "courses"):
-            await asyncio.to_thread(self._watcher.add, self.tiers / folder, "")
-        if self._watcher.trouble:
-            _log.warning("%s; looking every %g s instead", self._watcher.trouble, SLOW)
+        if trouble := await self._lookout.start():
+            _log.warning("%s; what changes there is found a little later", trouble)
         try:
             while True:
                 await self._step()
-                sources = self._tiers.values()
-                pause = min([interval, *(s.due - time.monotonic() for s in sources)])
+                pause = max(0.05, min(interval, self._lookout.pause()))
                 try:
-                    await asyncio.wait_for(self._wake.wait(), max(0.05, pause))
+                    await asyncio.wait_for(self._wake.wait(), pause)
                     # Let what belongs together happen together.
                     await asyncio.sleep(0.05)
                 except TimeoutError:
@@ -479,9 +375,8 @@ class Registrar:
 
     def close(self) -> None:
         """End all streams, watches and threads."""
-        self._watcher.close()
+        self._lookout.close()
         self.events.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def health(self) -> dict[str, Any]:
         """What ``health`` answers; no names."""
@@ -497,10 +392,6 @@ class Registrar:
             "last_pass": self.last_pass.isoformat(timespec="seconds") if self.last_pass else None,
             **({"error": self.error} if self.error else {}),
         }
-
-    def roots(self) -> Iterable[Root]:
-        """The folders that are looked at."""
-        return [source.tier.root for source in self._tiers.values()]
 
 
 def _shelves(plan: _Plan, untouched: set[str]) -> dict[Shelf, dict[str, bytes]]:

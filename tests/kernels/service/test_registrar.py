@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from hub_ext.store import EnvironmentVersion, RegisteredEnvironment, Store
 from hub_ext.store.models import utcnow
-from kernels.service import entries
+from kernels.service import entries, lookout
 from kernels.service import registrar as registrar_module
 from kernels.service.entries import Look, State
 from kernels.service.registrar import Registrar
@@ -377,15 +377,15 @@ async def test_a_file_server_that_hangs_stops_nothing_else(
     make_prefix("stats", root="shared/envs")
     await registrar.refresh()
     released = threading.Event()
-    look = registrar_module.Tier.look
+    look = Tier.look
 
     def hanging(tier: Any) -> Any:
         if tier.root.source == "team-vision":
             released.wait(20)
         return look(tier)
 
-    monkeypatch.setattr(registrar_module.Tier, "look", hanging)
-    monkeypatch.setattr(registrar_module, "LOOK_TIMEOUT", 0.2)
+    monkeypatch.setattr(Tier, "look", hanging)
+    monkeypatch.setattr(lookout, "LOOK_TIMEOUT", 0.2)
     make_prefix("more", root="shared/envs")
     await registrar.refresh()
     assert [(row[1], row[3]) for row in listed(store)] == [
@@ -501,7 +501,7 @@ async def test_what_appears_in_a_folder_is_noticed_without_being_asked(
     registrar, make_prefix, make_version, roots, monkeypatch
 ) -> None:
     # Only inotify can be in time.
-    monkeypatch.setattr(registrar_module, "SLOW", 3600.0)
+    monkeypatch.setattr(lookout, "SLOW", 3600.0)
     (roots / "shared/envs").mkdir(parents=True)
     (roots / "teams").mkdir()
     running = asyncio.create_task(registrar.keep_in_step(3600))
@@ -528,8 +528,8 @@ async def test_what_appears_in_a_folder_is_noticed_without_being_asked(
 async def test_an_environment_made_by_hand_is_noticed_when_it_is_finished(
     registrar, roots, monkeypatch
 ) -> None:
-    monkeypatch.setattr(registrar_module, "SLOW", 3600.0)
-    monkeypatch.setattr(registrar_module, "FAST", 0.1)
+    monkeypatch.setattr(lookout, "SLOW", 3600.0)
+    monkeypatch.setattr(lookout, "FAST", 0.1)
     prefix = roots / "shared/envs/by-hand"
     prefix.parent.mkdir(parents=True)
     running = asyncio.create_task(registrar.keep_in_step(3600))
@@ -551,7 +551,7 @@ async def test_without_inotify_it_looks_now_and_then(registrar, make_prefix, mon
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr("kernels.service.watch.INotify", refused)
-    monkeypatch.setattr(registrar_module, "SLOW", 0.2)
+    monkeypatch.setattr(lookout, "SLOW", 0.2)
     running = asyncio.create_task(registrar.keep_in_step(0.1))
     try:
         await until(lambda: registrar.last_pass)
