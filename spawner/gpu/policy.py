@@ -54,7 +54,7 @@ __all__ = ["at_the_door", "decide"]
 
 # How many requests get a planned start (Slurm bf_max_job_test). Those behind start as soon as
 # they fit beside the plan; their start is not told before.
-DEPTH = 500
+DEPTH = 200
 # What a lease without an end is charged for fair share when it is admitted.
 UNLIMITED = 24 * HOUR
 
@@ -132,7 +132,7 @@ class _Round:
         plan, blocked, strict = self.plan, False, strategy == "StrictFIFO"
         blocked_accounts: set[str] = set()
         for index, request in enumerate(self._queue()):
-            found = plan.place(request)
+            found = plan.place(request) if index < DEPTH else plan.glance(request)
             if blocked or request.claim.account in blocked_accounts:
                 self.waiting.append(_Waiting(request, found, blocked=True))
             elif found.start <= now:
@@ -169,7 +169,7 @@ class _Round:
             reasons = self.plan.reasons(waiting.request, waiting.found, position)
             if waiting.blocked and not any(reason.code == "behind" for reason in reasons):
                 reasons = (*reasons, Reason("behind", {"count": position - 1}))
-            if waiting.start == math.inf:
+            if waiting.found.never:
                 reasons = at_the_door(waiting.request.claim, self.snapshot) or reasons
             start = None if waiting.start == math.inf else waiting.start
             verdicts.append(Verdict(waiting.request.claim.id, position, reasons, start))

@@ -285,12 +285,14 @@ class Slots:
             places[device.id] = place
             kind = names[device.model, device.weight]
             pools.setdefault((kind, device.node), []).append(place)
-        _reserve(places, windows, inside or {})
         self.kinds: dict[Kind, list[Pool]] = {}
         for (kind, node), members in sorted(
             pools.items(), key=lambda item: (item[0][0].size, item[0][1])
         ):
             self.kinds.setdefault(kind, []).append(Pool(kind, node, members, now))
+        if windows:
+            by_size = [p for pools_ in self.kinds.values() for pool in pools_ for p in pool.places]
+            _reserve(places, by_size, windows, inside or {})
 
     def earliest(
         self, kind: Kind, count: int, duration: float, audience: Audience, after: float
@@ -369,21 +371,13 @@ class Slots:
 
 def _reserve(
     places: Mapping[str, _Place],
+    by_size: Sequence[_Place],
     windows: Sequence[Window],
     inside: Mapping[str, frozenset[str]],
 ) -> None:
     """Tell the devices of each window; where it names none, the smallest that are free then."""
     if not windows:
         return
-    by_size = sorted(
-        places.values(),
-        key=lambda p: (
-            p.device.memory * p.device.weight,
-            p.device.model,
-            p.device.node,
-            p.device.id,
-        ),
-    )
     for window in windows:
         for name in window.devices:
             if name in places:

@@ -22,7 +22,6 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
-from hub_ext.store.models import LeaseState
 from rig.lab import Lab, machine, request
 from spawner.gpu.devices import Device
 from spawner.gpu.policy import decide
@@ -50,7 +49,11 @@ def quotas() -> dict[str, Quota]:
         quota = Quota(grp_gpus=60, shares=float(1 + number % 3))
         if number % 3 == 1:
             quota = replace(
-                quota, nominal=26, cohort=f"cohort{number % 2}", borrowing_limit=20, lending_limit=20
+                quota,
+                nominal=26,
+                cohort=f"cohort{number % 2}",
+                borrowing_limit=20,
+                lending_limit=20,
             )
         elif number % 3 == 2:
             quota = replace(quota, grp_budget=Budget(6000.0, window="week"))
@@ -156,17 +159,20 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
     cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-         if line.startswith("model name")),
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
         platform.machine(),
     )
     load = os.getloadavg()[0]
     RESULTS.write_text(
         f"""# One decision of the policy
 
-1,000 leases that run on some 1,200 GPUs (whole ones, three models, about 150 machines), 500 that wait,
-100 quotas (limits of people and groups, two cohorts with nominal quotas, budgets in windows and
-decaying), everything generated from a seed and filled by the policy itself. Milliseconds of
+1,000 leases that run on some 1,100 GPUs (whole ones, three models, about 150 machines), 500 that
+wait, 100 quotas (limits of people and groups, two cohorts with nominal quotas, budgets in windows
+and decaying), everything generated from a seed and filled by the policy itself. Milliseconds of
 processor time of `decide`, {ROUNDS} times each, in one process; nothing is kept between them.
 
 {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores of {cpu}, Python {platform.python_version()},
