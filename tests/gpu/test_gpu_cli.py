@@ -119,23 +119,23 @@ LAB = [
 
 def test_a_reservation_from_creation_to_its_end(terminal: Terminal) -> None:
     assert "Nothing is reserved." in terminal("reservation", "list").output
-    weekly = ["--starts", "2036-11-25T10:00", "--repeat", "weekly", "--weekday", "tue"]
+    weekly = ["--starts", "2034-11-28T10:00", "--repeat", "weekly", "--weekday", "tue"]
     made = json.loads(terminal("reservation", "create", *LAB, *weekly, "--json").output)
     assert "ML lab" in terminal("reservation", "list").output
     assert "timezone: Europe/Berlin" in terminal("reservation", "show", "ML lab").output
-    terminal("reservation", "skip", "ML lab", "2036-12-02")
-    assert "is not on" in terminal("reservation", "skip", "ML lab", "2036-12-03", code=1).output
+    terminal("reservation", "skip", "ML lab", "2034-12-05")
+    assert "is not on" in terminal("reservation", "skip", "ML lab", "2034-12-06", code=1).output
     terminal("reservation", "cancel", made["id"], typed="n\n", code=1)
     terminal("reservation", "cancel", made["id"], "--yes")
     assert json.loads(terminal("reservation", "list", "--json").output) == []
     row = terminal.store.transact(lambda s: s.get_one(GpuReservation, made["id"]))
     assert row.cancelled_at is not None
-    assert row.skipped == ["2036-12-02"]
+    assert row.skipped == ["2034-12-05"]
 
 
 def test_a_reservation_in_the_way_is_named(terminal: Terminal) -> None:
-    once = ["--starts", "2036-11-25T10:00"]
+    once = ["--starts", "2034-11-28T10:00"]
     terminal("reservation", "create", *LAB, *once)
-    other = ["Demo", "group:vision", "--gpus", "2", *LAB[4:], "--starts", "2036-11-25T11:00"]
+    other = ["Demo", "group:vision", "--gpus", "2", *LAB[4:], "--starts", "2034-11-28T11:00"]
     refused = terminal("reservation", "create", *other, code=1).output
-    assert "“ML lab” (course:ml101) is in the way: from 2036-11-25 09:00" in refused
+    assert "“ML lab” (course:ml101) is in the way: from 2034-11-28 09:00" in refused
