@@ -3,6 +3,7 @@
 Everything an ordinary site decides is in site.yaml; `labcommons site check` checks it.
 """
 
+import hmac
 import os
 from pathlib import Path
 
@@ -62,9 +63,21 @@ c.JupyterHub.spawner_class = "labcommons-docker"
 c.Spawner.disable_user_config = True
 c.Spawner.http_timeout = 30
 c.Spawner.poll_interval = 20
+# Who waits for a GPU is pending, too: JupyterHub's limit would turn away a class while others
+# queue. How many containers start at once is servers.concurrent_starts in the site file.
+c.JupyterHub.concurrent_spawn_limit = 0
 c.Spawner.consecutive_failure_limit = 0  # one broken environment must not end the hub
 c.Spawner.ip = "0.0.0.0"
 c.Spawner.default_url = "/lab"
+# What a server's own token may do: say that it is used, and ask the console for its owner's
+# notices.
+c.Spawner.server_token_scopes = [
+    "users:activity!user",
+    "access:servers!server",
+    "access:services!service=labcommons",
+]
+# The console, as users' servers reach it.
+c.Spawner.environment = {"LABCOMMONS_CONSOLE_URL": "http://chp:8000/services/labcommons/"}
 
 # -- services -----------------------------------------------------------------------------
 SERVICES = {
@@ -81,7 +94,18 @@ c.JupyterHub.services = [
     }
     for name, (url, token) in SERVICES.items()
 ]
+# An administrator who opens the console is one there, too; a server's own token never is.
+c.JupyterHub.services[0]["oauth_client_allowed_scopes"] = ["admin-ui"]
+# The hub itself, which asks servers with idle GPUs whether a kernel works.
+c.JupyterHub.services.append(
+    {
+        "name": "labcommons-hub",
+        "api_token": hmac.digest(c.JupyterHub.cookie_secret, b"labcommons-hub", "sha256").hex(),
+        "display": False,
+    }
+)
 c.JupyterHub.load_roles = [
+    {"name": "labcommons-hub", "services": ["labcommons-hub"], "scopes": ["access:servers"]},
     {
         "name": "user",
         "scopes": ["self", *(f"access:services!service={name}" for name in SERVICES)],

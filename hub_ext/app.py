@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
 from jupyterhub.app import JupyterHub
-from sqlalchemy.orm import Session
 
+from hub_ext.mail import Addressee, Postman
+from hub_ext.servers import HubServers
 from hub_ext.store import StoreError
 from spawner.errors import SpawnerError
-from spawner.gpu import ledger
-from spawner.gpu.inventory import InventoryError, read_inventory
-from spawner.reconcile import Reconciler, Server
+from spawner.gpu import monitor
+from spawner.gpu.inventory import InventoryError
+from spawner.gpu.jupyter import Asker, Jupyter, Server
+from spawner.gpu.keeper import Keeper
+from spawner.reconcile import Reconciler
 from spawner.resources import Resources
 from spawner.spawner import LabSpawner
 
@@ -23,6 +27,8 @@ CONFIG_FILE = "/etc/labcommons/jupyterhub_config.py"
 RECONCILE_INTERVAL = 30  # seconds
 PROXY_INTERVAL = 5  # seconds
 PATIENCE = 2  # seconds between two tries for Docker
+# Whose token the hub asks users' servers with (jupyterhub_config.py).
+HUB_SERVICE = "labcommons-hub"
 
 
 class LabCommonsHub(JupyterHub):  # type: ignore[misc]
@@ -38,6 +44,30 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
         await self._wait_for_docker()
         await self._read_gpus()
         await super().initialize(*args, **kwargs)
+        self._servers = HubServers(self)
+        self._stops: set[asyncio.Task[None]] = set()
+        shared = self.resources
+        self._reconciler = Reconciler(
+            shared.engine,
+            shared.store,
+            shared.site_id,
+            self._servers.known,
+            self.log,
+            self._stop_server,
+        )
+        # Before the first request: a ledger that lost leases gives their GPUs to nobody else.
+        await self._reconcile()
+
+    async def _reconcile(self) -> None:
+        try:
+            await self._reconciler.once()
+        except (SpawnerError, StoreError) as error:
+            self.log.error("reconcile: %s", error)
+
+    def _stop_server(self, server: Server) -> None:
+        task = asyncio.create_task(self._servers.stop(*server))
+        self._stops.add(task)
+        task.add_done_callback(self._stops.discard)
 
     async def _wait_for_docker(self) -> None:
         while True:
@@ -50,29 +80,52 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
     async def _read_gpus(self) -> None:
         """Bring the inventory up to date; where it cannot be read, keep what was known."""
         try:
-            devices = await asyncio.to_thread(read_inventory, self.resources.site.gpus)
+            await monitor.refresh(self.resources.store, self.resources.site.gpus)
         except InventoryError as error:
             click.echo(f"GPUs: {error}", err=True)
-            return
-
-        def work(session: Session) -> None:
-            ledger.sync_inventory(session, devices)
-
-        await self.resources.store.run(work)
 
     async def start(self) -> None:
         """Start JupyterHub, then reconcile, and go on doing so."""
         await super().start()
         shared = self.resources
-        reconciler = Reconciler(shared.engine, shared.store, shared.site_id, self._known, self.log)
-        try:
-            await reconciler.once()
-        except (SpawnerError, StoreError) as error:
-            self.log.error("reconcile: %s", error)
-        for work in (reconciler.forever(RECONCILE_INTERVAL), self._keep_routes()):
+        await self._reconcile()
+        self._keeper = Keeper(shared.admission, self._servers, self.log)
+        watch = monitor.Monitor(
+            shared.store, shared.engine, shared.site.gpus, self._goes_on, self.log
+        )
+        postman = Postman(shared.store, shared.site, self._addressee, self.log)
+        for work in (
+            self._reconciler.forever(RECONCILE_INTERVAL),
+            shared.admission.run(),
+            self._keeper.run(),
+            self._keep_routes(),
+            watch.run(),
+            postman.run(),
+        ):
             task = asyncio.create_task(work)
             self._background.add(task)
             task.add_done_callback(self._background_ended)
+
+    @cached_property
+    def _asker(self) -> Asker:
+        token = self._service_map[HUB_SERVICE].api_token if HUB_SERVICE in self._service_map else ""
+        return Asker(token)
+
+    async def _goes_on(self, server: Server) -> Jupyter:
+        """What goes on in a person's server; unknown where it is not up."""
+        user = self.users.get(server[0])
+        spawner = user.spawners.get(server[1]) if user else None
+        if spawner is None or not spawner.ready or not spawner.server:
+            return Jupyter()
+        return await self._asker(spawner.server.url)
+
+    async def _addressee(self, username: str) -> Addressee | None:
+        """Where a person's mail goes, as the directory said at their last login."""
+        user = self.users.get(username)
+        known = await user.get_auth_state() if user else None
+        if not known or not known.get("mail"):
+            return None
+        return Addressee(str(known["mail"]), str(known.get("language") or ""))
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
         """A defect in a guard must be seen: without it the hub would go on unguarded."""
@@ -81,14 +134,10 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
             self.log.critical("background task ended", exc_info=task.exception())
             self.exit(1)
 
-    def _known(self) -> set[Server]:
-        """Servers that run or are on their way up or down, as the hub sees it now."""
-        return {
-            (user.name, name)
-            for user in self.users.values()
-            for name, spawner in user.spawners.items()
-            if spawner.active or spawner.pending or spawner._start_pending
-        }
+    async def shutdown_cancel_tasks(self, sig: Any = None) -> None:
+        """The hub goes down: who waits for GPUs keeps the place for the next one."""
+        self.resources.admission.stopping = True
+        await super().shutdown_cancel_tasks(sig)
 
     async def _keep_routes(self) -> None:
         """A proxy that was restarted has no routes: give them back within seconds.
@@ -102,8 +151,18 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
                 if self.hub.routespec not in routes:
                     self.log.warning("the proxy has lost its routes: restoring them")
                     await self.proxy.check_routes(self.users, self._service_map, routes)
+                await self._keeper.note_activity(_last_use(routes))
             except Exception as error:
                 self.log.warning("proxy not checked: %s", error)
+
+
+def _last_use(routes: dict[str, Any]) -> dict[Server, str]:
+    """When the proxy last passed something to each person's server."""
+    return {
+        (data["user"], data.get("server_name", "")): str(data.get("last_activity"))
+        for data in (route["data"] for route in routes.values())
+        if "user" in data
+    }
 
 
 @click.command()

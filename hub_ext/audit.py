@@ -32,6 +32,10 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "access-refused": ("authentication", "end"),
     "role-change": ("iam", "change"),
     "server-stopped": ("process", "end"),
+    "quota-change": ("configuration", "change"),
+    "reservation-change": ("configuration", "change"),
+    "gpu-drain": ("configuration", "change"),
+    "lease-change": ("configuration", "change"),
 }
 _MAX_TEXT = 256
 _log = logging.getLogger("labcommons.audit")
@@ -47,6 +51,7 @@ def make_event(
     reason: str = "",
     details: Mapping[str, Any] | None = None,
     at: datetime | None = None,
+    service: str = "hub",
 ) -> dict[str, Any]:
     """One event. ``action`` is one of ACTIONS; ``details`` go under ``labcommons``.
 
@@ -64,7 +69,7 @@ def make_event(
             "action": action,
             "outcome": outcome,
         },
-        "service": {"name": "hub", "type": "labcommons"},
+        "service": {"name": service, "type": "labcommons"},
         "user": {"name": user[:_MAX_TEXT]},
     }
     if reason:

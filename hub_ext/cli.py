@@ -16,6 +16,8 @@ COMMANDS = {
     "console": "hub_ext.console.app:console",
     "kernels": "kernels.service:kernels",
     "ldap": "hub_ext.directory.cli:ldap",
+    "quota": "spawner.gpu.quota_cli:quota",
+    "reservation": "spawner.gpu.reservation_cli:reservation",
     "site": "hub_ext.admin_cli:site",
     "store": "hub_ext.admin_cli:store",
     "tls": "hub_ext.tls:tls",

@@ -12,9 +12,10 @@ The console renders its pages with the same extension (``handler`` in the contex
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jinja2 import Environment, pass_context
 from jinja2.ext import InternationalizationExtension
@@ -33,6 +34,9 @@ from hub_ext.store.models import utcnow
 
 _HERE = Path(__file__).parent
 template_paths = [str(_HERE / "templates"), str(_HERE / "static")]
+
+# The reader's IANA time zone, written by page.js.
+TIMEZONE_COOKIE = "labcommons-tz"
 
 # Sentences that JupyterHub itself says on our pages, for the catalogue.
 HUB_SENTENCES = (
@@ -59,6 +63,14 @@ def language_of(handler: RequestHandler) -> str:
     return choose_language(
         handler.get_cookie(LANGUAGE_COOKIE), handler.request.headers.get("Accept-Language")
     )
+
+
+def timezone_of(handler: RequestHandler) -> tzinfo:
+    """The time zone of one request's reader, as their browser has said it; else UTC."""
+    try:
+        return ZoneInfo(handler.get_cookie(TIMEZONE_COOKIE) or "UTC")
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return UTC
 
 
 def _handler(context: Context) -> RequestHandler | None:

@@ -202,6 +202,36 @@ class GpuDeviceSpec(_Section):
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,95}$")
     model: str = Field(min_length=1, max_length=80)
     memory: Memory
+    node: Name = "local"
+
+
+class GpuSharing(_Section):
+    """GPUs of a model, or certain ones, that several servers use at once, without isolation.
+
+    The first rule that fits a GPU counts; MIG devices, which are parts already, are shared only
+    by their id.
+    """
+
+    model: str = Field("", max_length=80, description="as the driver or the list below names it")
+    devices: list[str] = []
+    method: Literal["time-slicing", "mps"]
+    slots: int = Field(ge=2, le=48)
+
+    @model_validator(mode="after")
+    def _of_something(self) -> GpuSharing:
+        if bool(self.model) == bool(self.devices):
+            raise ValueError("model, devices: name a model or list devices, one of the two")
+        return self
+
+
+class GpuWatching(_Section):
+    """How often GPUs are looked at, and what happens to servers whose GPU is lost."""
+
+    interval: int = Field(30, ge=5, le=600, description="seconds between two looks at the GPUs")
+    probe_interval: int = Field(
+        600, ge=30, le=86400, description="seconds between two checks of a server's own access"
+    )
+    stop_lost: bool = False
 
 
 class Gpus(_Section):
@@ -209,6 +239,8 @@ class Gpus(_Section):
 
     source: Literal["none", "nvml", "site", "simulated"] = "none"
     devices: list[GpuDeviceSpec] = []
+    sharing: list[GpuSharing] = []
+    watch: GpuWatching = GpuWatching()
     max_per_server: int = Field(1, ge=0, le=64)
 
     @model_validator(mode="after")
@@ -222,6 +254,47 @@ class Gpus(_Section):
         ids = [device.id for device in self.devices]
         if len(set(ids)) != len(ids):
             raise ValueError("devices: each id may be listed once")
+        if listed:
+            self._sharing_fits(ids, {device.model for device in self.devices})
+        return self
+
+    def _sharing_fits(self, ids: list[str], models: set[str]) -> None:
+        """A rule for what is not there is a mistake, where the site file lists what is there."""
+        for rule in self.sharing:
+            for wanted, known in (
+                (rule.devices, set(ids)),
+                ([rule.model] * bool(rule.model), models),
+            ):
+                if missing := [name for name in wanted if name not in known]:
+                    raise ValueError(
+                        f"sharing: {', '.join(missing)} is not listed under devices; "
+                        f"listed: {', '.join(sorted(known))}"
+                    )
+
+
+class Mail(_Section):
+    """Mail to people about their GPUs; off without a host.
+
+    The password, where the server asks for one, is in a file of its own.
+    """
+
+    host: str = ""
+    port: int = Field(0, ge=0, le=65535, description="0: 465 with tls, else 587, or 25 without")
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    ca_file: Path | None = None
+    sender: str = ""
+    user: str = ""
+    password_file: Path | None = None
+    timeout: int = Field(20, ge=1, le=120, description="seconds for one step of a delivery")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Mail:
+        if self.host and not re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", self.sender):
+            raise ValueError("sender: the address mails come from, for example lab@example.org")
+        if bool(self.user) != bool(self.password_file):
+            raise ValueError("user and password_file go together: set both or neither")
+        if self.user and self.security == "none":
+            raise ValueError("security: a password is only sent over starttls or tls")
         return self
 
 
@@ -246,6 +319,7 @@ class Servers(_Section):
     shared_memory: Memory = "256M"
     tmp: Memory = "1G"
     start_timeout: int = Field(120, ge=10, le=3600, description="seconds")
+    concurrent_starts: int = Field(20, ge=1, le=1000, description="the others wait their turn")
     stop_timeout: int = Field(10, ge=1, le=300, description="seconds between SIGTERM and SIGKILL")
     engine_timeout: int = Field(30, ge=1, le=600, description="seconds for one Docker call")
     engine_threads: int = Field(8, ge=1, le=64)
@@ -261,6 +335,7 @@ class Site(_Section):
     gpus: Gpus = Gpus()
     environments: Environments = Environments()
     servers: Servers = Servers()
+    mail: Mail = Mail()
 
     @model_validator(mode="after")
     def _one_default_size(self) -> Site:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from spawner.gpu.state import Slot
+
 SERVER_PORT = 8888
 CPU_PERIOD = 100_000  # microseconds, the kernel's default
 START_COMMAND = "/opt/labcommons/bin/start"
@@ -21,6 +23,10 @@ LABEL_USER = "labcommons.user"
 LABEL_SERVER = "labcommons.server"
 LABEL_ENVIRONMENT = "labcommons.environment"
 LABEL_LEASE = "labcommons.lease"
+# From these a lease is written again when the store has lost it.
+LABEL_GPUS = "labcommons.gpus"  # ids, each with "#SLOT" where the device is shared
+LABEL_ACCOUNT = "labcommons.account"
+LABEL_TIME_LIMIT = "labcommons.time-limit"  # seconds
 
 # Variables that decide what a container may see; never taken from anybody but the lease.
 RESERVED_PREFIXES = ("NVIDIA_", "DOCKER_RESOURCE_")
@@ -38,11 +44,18 @@ class Identity:
 
 @dataclass(frozen=True)
 class GpuGrant:
-    """The devices of a lease."""
+    """The slots of a lease, and what is written on its container."""
 
     lease_id: str
-    device_ids: tuple[str, ...]
+    slots: tuple[Slot, ...]
     simulated: bool
+    account: str = ""
+    time_limit: float | None = None
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """Each device once, as Docker takes them."""
+        return tuple(dict.fromkeys(slot.device for slot in self.slots))
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,10 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         env["NVIDIA_VISIBLE_DEVICES"] = "void"
     else:
         labels[LABEL_LEASE] = spec.gpus.lease_id
+        labels[LABEL_GPUS] = show_slots(spec.gpus.slots)
+        labels[LABEL_ACCOUNT] = spec.gpus.account
+        if spec.gpus.time_limit is not None:
+            labels[LABEL_TIME_LIMIT] = f"{spec.gpus.time_limit:.0f}"
         if spec.gpus.simulated:
             env["NVIDIA_VISIBLE_DEVICES"] = ",".join(spec.gpus.device_ids)
         else:
@@ -165,6 +182,17 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
             "DeviceRequests": requests,
         },
     }
+
+
+def show_slots(slots: Sequence[Slot]) -> str:
+    """Slots as their label says them: ``GPU-a GPU-b#2``."""
+    return " ".join(f"{s.device}#{s.index}" if s.index else s.device for s in slots)
+
+
+def read_slots(label: str) -> tuple[Slot, ...]:
+    """The other way round."""
+    parts = (part.partition("#") for part in label.split())
+    return tuple(Slot(device, int(index) if index.isdigit() else 0) for device, _, index in parts)
 
 
 def _bind(source: str, target: str, read_only: bool) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class ContainerState:
         status: Docker's word: created, running, exited, dead, …
         exit_code: of an exited container; 0 otherwise.
         addresses: IP address by network name.
+        created: seconds since 1970.
+        devices: GPU ids it was given; only ``inspect`` knows them.
     """
 
     id: str
@@ -49,6 +52,8 @@ class ContainerState:
     oom_killed: bool
     labels: dict[str, str]
     addresses: dict[str, str]
+    created: float = 0.0
+    devices: tuple[str, ...] = ()
 
     @property
     def running(self) -> bool:
@@ -137,6 +142,7 @@ class Engine:
                     oom_killed=False,
                     labels=dict(item.get("Labels") or {}),
                     addresses={},
+                    created=float(item.get("Created") or 0),
                 )
                 for item in api.containers(all=True, filters={"label": label})
             ]
@@ -189,6 +195,33 @@ class Engine:
 
         return await self._call(work)
 
+    async def processes(self, name: str) -> frozenset[int]:
+        """The host's numbers of the processes in a running container."""
+
+        def work(api: Any) -> frozenset[int]:
+            found = api.top(name)
+            column = found["Titles"].index("PID")
+            return frozenset(int(row[column]) for row in found["Processes"] or ())
+
+        return await self._call(work)
+
+    async def execute(self, name: str, command: Sequence[str]) -> int:
+        """Run a short command in a running container; its exit code. What it prints is dropped."""
+
+        def work(api: Any) -> int:
+            run = api.exec_create(name, list(command), stdout=False, stderr=False)
+            api.exec_start(run, detach=True)
+            deadline = time.monotonic() + self.timeout
+            while True:
+                found = api.exec_inspect(run)
+                if not found["Running"]:
+                    return int(found["ExitCode"] if found["ExitCode"] is not None else -1)
+                if time.monotonic() > deadline:
+                    raise EngineUnavailable("engine_silent", SILENT, {"reason": "time-out"})
+                time.sleep(0.1)
+
+        return await self._call(work)
+
     def close(self) -> None:
         """Give back threads and connections."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -217,7 +250,19 @@ def _state(found: dict[str, Any]) -> ContainerState:
         oom_killed=bool(state.get("OOMKilled")),
         labels=dict(found["Config"].get("Labels") or {}),
         addresses={name: net.get("IPAddress") or "" for name, net in networks.items()},
+        devices=_devices(found),
     )
+
+
+def _devices(found: dict[str, Any]) -> tuple[str, ...]:
+    """What was asked of the NVIDIA runtime: by request, or (simulated) by variable."""
+    requests = found.get("HostConfig", {}).get("DeviceRequests") or []
+    ids = [id_ for request in requests for id_ in request.get("DeviceIDs") or []]
+    for variable in found["Config"].get("Env") or []:
+        name, _, value = variable.partition("=")
+        if name == "NVIDIA_VISIBLE_DEVICES" and value != "void":
+            ids += value.split(",")
+    return tuple(dict.fromkeys(ids))
 
 
 def _brief(error: BaseException) -> str:

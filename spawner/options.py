@@ -1,27 +1,30 @@
 """What may be asked of a server: parsing, checking and showing ``user_options``.
 
 The contract: ``environment`` ("name" or "name:version"), ``gpus`` (int), ``gpu_type``,
-``size``, ``course``. Form and REST end in the same check; nothing else passes, least of
-all an image name.
+``size``, ``course``, ``account`` (who is charged), ``time_limit`` (whole minutes; Slurm's
+``--time``), ``wait`` (in the queue, or be refused where nothing is free). Form and REST end in
+the same check; nothing else passes, least of all an image name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hub_ext.i18n import N_, Gettext
 from hub_ext.site import Site, Size, words_in
 from spawner.environments.catalog import CatalogEntry
-from spawner.errors import BadRequest
+from spawner.errors import BadRequest, NotAllowed
 from spawner.gpu.devices import Availability
 
-KEYS = ("environment", "gpus", "gpu_type", "size", "course")
+KEYS = ("environment", "gpus", "gpu_type", "size", "course", "account", "time_limit", "wait")
+NOT_TEXTS = ("gpus", "time_limit", "wait")
 # Written by us for the hub's admin page, so it comes back when a server is started again.
 OWN_KEYS = ("profile",)
 MAX_TEXT = 200
+MOST_MINUTES = 366 * 24 * 60
 
 Catalog = Mapping[str, Sequence[CatalogEntry]]
 
@@ -35,17 +38,55 @@ class Request:
     gpus: int = 0
     gpu_type: str = ""
     size: str = ""
+    course: str = ""
+    account: str = ""
+    minutes: int | None = None
+    wait: bool = True
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who asks, and what they are in, as the directory says."""
+
+    name: str
+    teams: Sequence[str] = ()
+    courses: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, name: str, auth_state: Mapping[str, Any]) -> Person:
+        """From the hub's ``auth_state``."""
+        return cls(
+            name, tuple(auth_state.get("teams") or ()), tuple(auth_state.get("courses") or ())
+        )
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The subjects whom this person may charge; the first one is meant without a word."""
+        teams = [f"group:{team}" for team in sorted(self.teams)]
+        courses = [f"course:{course}" for course in sorted(self.courses)]
+        own = f"user:{self.name}"
+        return (*teams, own, *courses) if len(teams) == 1 else (own, *teams, *courses)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A request with every name resolved."""
+    """A request with every name resolved.
+
+    Attributes:
+        account: the subject charged.
+        time_limit: seconds, where one was asked.
+        asked: those of the options that come back as they were given.
+    """
 
     entry: CatalogEntry
     size_name: str
     size: Size
     gpus: int
     gpu_type: str
+    account: str
+    time_limit: float | None = None
+    wait: bool = True
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     def user_options(self) -> dict[str, Any]:
         """What the hub keeps; ``profile`` is what its admin page shows."""
@@ -58,6 +99,7 @@ class Choice:
             "gpu_type": self.gpu_type,
             "size": self.size_name,
             "profile": profile,
+            **self.asked,
         }
 
 
@@ -95,7 +137,19 @@ def parse(options: Mapping[str, Any]) -> Request:
             "gpus_not_a_number",
             N_("“gpus” must be a whole number, 0 or more."),
         )
-    texts = {key: options.get(key) or "" for key in KEYS if key != "gpus"}
+    minutes, wait = options.get("time_limit"), options.get("wait", True)
+    if minutes is not None and (
+        isinstance(minutes, bool)
+        or not isinstance(minutes, int)
+        or not 1 <= minutes <= MOST_MINUTES
+    ):
+        raise BadRequest(
+            "time_limit_not_minutes",
+            N_("“time_limit” must be a whole number of minutes, 1 or more."),
+        )
+    if not isinstance(wait, bool):
+        raise BadRequest("wait_not_boolean", N_("“wait” must be true or false."))
+    texts = {key: options.get(key) or "" for key in KEYS if key not in NOT_TEXTS}
     for key, value in texts.items():
         if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
             raise BadRequest(
@@ -103,21 +157,26 @@ def parse(options: Mapping[str, Any]) -> Request:
                 N_("“{option}” must be a short text without control characters."),
                 {"option": key},
             )
-    if texts["course"]:
-        raise BadRequest(
-            "course_unknown",
-            N_("There is no course “{course}” here."),
-            {"course": texts["course"]},
-        )
     name, _, version = texts["environment"].partition(":")
-    return Request(name, version, gpus, texts["gpu_type"], texts["size"])
+    return Request(
+        name,
+        version,
+        gpus,
+        texts["gpu_type"],
+        texts["size"],
+        texts["course"],
+        texts["account"],
+        minutes,
+        wait,
+    )
 
 
-def resolve(request: Request, catalog: Catalog, site: Site) -> Choice:
+def resolve(request: Request, catalog: Catalog, site: Site, person: Person) -> Choice:
     """Turn names into what they stand for; what is left out gets the site's default.
 
     Raises BadRequest for a name that does not exist and for more GPUs than one server
-    may have. Whether GPUs are free is for the ledger to say.
+    may have, NotAllowed for an account that is not the person's. Whether GPUs are free is
+    for the policy to say.
     """
     known = ", ".join(catalog)
     if not catalog:
@@ -155,7 +214,50 @@ def resolve(request: Request, catalog: Catalog, site: Site) -> Choice:
             N_("{count} GPUs were asked for; one server may have at most {most} here."),
             {"count": request.gpus, "most": site.gpus.max_per_server},
         )
-    return Choice(entry, size_name, size, request.gpus, request.gpu_type)
+    asked = {
+        "course": request.course,
+        "account": request.account,
+        "time_limit": request.minutes,
+        "wait": None if request.wait else False,
+    }
+    return Choice(
+        entry,
+        size_name,
+        size,
+        request.gpus,
+        request.gpu_type,
+        account_of(request, person, site),
+        None if request.minutes is None else request.minutes * 60.0,
+        request.wait,
+        {key: value for key, value in asked.items() if value not in ("", None)},
+    )
+
+
+def account_of(request: Request, person: Person, site: Site) -> str:
+    """Who is charged: what is asked, else the course, else the only team, else the person."""
+    if request.course and request.course not in person.courses:
+        if request.course not in site.directory.courses:
+            raise BadRequest(
+                "course_unknown",
+                N_("There is no course “{course}” here."),
+                {"course": request.course},
+            )
+        raise NotAllowed(
+            "course_not_yours",
+            N_("You are not in the course “{course}”."),
+            {"course": request.course},
+        )
+    wanted = request.account
+    if not wanted:
+        return f"course:{request.course}" if request.course else person.accounts[0]
+    for account in (wanted, f"group:{wanted}", f"course:{wanted}", f"user:{wanted}"):
+        if account in person.accounts:
+            return account
+    raise NotAllowed(
+        "account_not_yours",
+        N_("You cannot charge “{account}”. You may charge: {known}."),
+        {"account": wanted, "known": ", ".join(person.accounts)},
+    )
 
 
 NO_ENVIRONMENTS = N_(

@@ -37,9 +37,14 @@ from spawner.container import (
 from spawner.engine import ContainerState
 from spawner.environments import catalog
 from spawner.errors import NotAllowed, NotAvailable, SpawnerError
-from spawner.gpu import ledger
+from spawner.gpu import ledger, waiting
+from spawner.gpu.admission import Ask
+from spawner.gpu.snapshot import read_devices
 from spawner.homes import Homes
 from spawner.resources import Resources
+
+# Ends of a server that the stopping hub does not undo: there is nothing to start again.
+ENDINGS = ("container ended", "stopped")
 
 
 class Refusal(web.HTTPError):
@@ -90,6 +95,8 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         self._steps: list[dict[str, Any]] = []
         self._step = asyncio.Event()
         self._choice: options.Choice | None = None
+        self._grant: GpuGrant | None = None
+        self._has_turn = False
         self.port = SERVER_PORT
         self.start_timeout = self.resources.site.servers.start_timeout
 
@@ -117,7 +124,8 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             return choose_language(None, str(self._auth_state.get("language") or ""))
         return choose_language(
             self.handler.get_cookie(LANGUAGE_COOKIE),
-            self.handler.request.headers.get("Accept-Language"),
+            self.handler.request.headers.get("Accept-Language")
+            or str(self._auth_state.get("language") or ""),
         )
 
     @property
@@ -154,19 +162,78 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         await super().run_auth_state_hook(auth_state)
 
     async def run_pre_spawn_hook(self) -> None:
-        """Refuse at the door what cannot be filled, before anything is made."""
+        """Refuse at the door what cannot be filled; wait for GPUs and for the turn to start.
+
+        All of this is before ``start`` and its time-out.
+        """
         await maybe_future(super().run_pre_spawn_hook())
+        self._steps.clear()
         try:
             request = options.parse(self.user_options or {})
             entries = await self.resources.store.read(catalog.newest)
-            self._choice = options.resolve(request, entries, self.resources.site)
+            person = options.Person.of(self.user.name, self._auth_state)
+            self._choice = options.resolve(request, entries, self.resources.site, person)
+            self._identity()
+            kept: dict[str, Any] = self._choice.user_options()
+            if request.version:
+                kept["environment"] += f":{request.version}"
+            self.user_options = kept
+            self.orm_spawner.user_options = kept
+            if self._choice.gpus:
+                await self._obtain_gpus(self._choice)
+            await self._wait_for_turn()
         except SpawnerError as error:
+            await self._clean_up(f"refused: {error.code}")
             self._refuse(error)
-        kept: dict[str, Any] = self._choice.user_options()
-        if request.version:
-            kept["environment"] += f":{request.version}"
-        self.user_options = kept
-        self.orm_spawner.user_options = kept
+        except StoreError as error:
+            await self._clean_up("start failed")
+            self._refuse_without_store(error)
+        except BaseException:
+            await asyncio.shield(self._clean_up("cancelled"))
+            raise
+
+    async def _obtain_gpus(self, choice: options.Choice) -> None:
+        """Wait in the queue until the GPUs are this server's own."""
+        shared = self.resources
+        # A container of this server that an earlier life left must go before its lease does.
+        await shared.engine.remove(self._container_name)
+        self._say(5, N_("Asking for {count} GPU"), count=choice.gpus)
+        ask = Ask(
+            self.user.name,
+            self.name,
+            choice.account,
+            choice.gpus,
+            choice.gpu_type,
+            choice.time_limit,
+            self.user_options,
+            choice.wait,
+        )
+        standing = await waiting.obtain(shared.admission, ask, self._tell, self._)
+        self.lease_id = standing.lease
+        ids = {slot.device for slot in standing.slots}
+        known = await shared.store.read(read_devices)
+        devices = [device for device in known if device.id in ids]
+        simulated = any(device.simulated for device in devices)
+        self._grant = GpuGrant(
+            standing.lease, standing.slots, simulated, choice.account, choice.time_limit
+        )
+        self._say(
+            15,
+            N_("Got {devices} (simulated)") if simulated else N_("Got {devices}"),
+            devices=", ".join(device.model for device in devices),
+        )
+
+    async def _wait_for_turn(self) -> None:
+        turns = self.resources.turns
+        if turns.locked():
+            self._say(16, N_("Waiting until other servers have started"))
+        await turns.acquire()
+        self._has_turn = True
+
+    def _give_turn_back(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self.resources.turns.release()
 
     def _identity(self) -> Identity:
         if self.identity_hook is not None:
@@ -190,32 +257,42 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
     # -- life -----------------------------------------------------------------------------
 
     async def start(self) -> str:
-        """Lease, create, start, wait until it answers. Leaves nothing behind when it fails."""
+        """Create, start, wait until it answers. Leaves nothing behind when it fails."""
         try:
             return await self._start()
         except SpawnerError as error:
             await self._clean_up(f"start refused: {error.code}")
             self._refuse(error)
         except StoreError as error:
-            self.log.error("%s", error)
             await self._clean_up("start failed")
-            self._refuse(
-                NotAvailable("store_silent", N_("The database does not answer. Try again soon."))
-            )
+            self._refuse_without_store(error)
         except BaseException as error:
             # Cancelled (by the person, or by start_timeout) as well as unforeseen.
             await asyncio.shield(self._clean_up(f"start broken off: {type(error).__name__}"))
             raise
+        finally:
+            self._give_turn_back()
+
+    def _refuse_without_store(self, error: StoreError) -> NoReturn:
+        self.log.error("%s", error)
+        self._refuse(
+            NotAvailable("store_silent", N_("The database does not answer. Try again soon."))
+        )
 
     async def _start(self) -> str:
-        choice = self._choice
+        choice, grant = self._choice, self._grant
         if choice is None:
             raise RuntimeError("start without run_pre_spawn_hook")
         shared, name = self.resources, self._container_name
         who = self._identity()
-        # A container of this server that an earlier life left must go before its lease does.
-        await shared.engine.remove(name)
-        grant = await self._lease(choice)
+        if grant is None:
+            # Whatever an earlier life of this server held ends with its container.
+            await shared.engine.remove(name)
+            username, server = self.user.name, self.name
+            if await shared.store.read(lambda s: ledger.of_server(s, username, server)):
+                await shared.admission.change(
+                    lambda s: ledger.end_of_server(s, username, server, "replaced")
+                )
         self._say(20, N_("Preparing your home"))
         homes = Homes(
             shared.engine,
@@ -234,33 +311,20 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         self.container_ref = await shared.engine.create(name, body)
         await shared.engine.start(self.container_ref)
         if grant:
-            container = self.container_ref
-            await shared.store.run(lambda s: ledger.activate(s, grant.lease_id, container))
+            await self._activate(grant.lease_id, self.container_ref)
         self._say(60, N_("Waiting for JupyterLab to answer"))
         url = await self._answering()
         self._say(90, N_("JupyterLab answers"))
         return url
 
-    async def _lease(self, choice: options.Choice) -> GpuGrant | None:
-        username, server = self.user.name, self.name
-        if not choice.gpus:
-            # Whatever an earlier life of this server held ends with its container.
-            await self.resources.store.run(
-                lambda s: ledger.end_of_server(s, username, server, "replaced")
-            )
-            return None
-        self._say(5, N_("Asking for {count} GPU"), count=choice.gpus)
-        lease, devices = await self.resources.store.run(
-            lambda s: ledger.hold(s, username, server, choice.gpus, choice.gpu_type)
-        )
-        self.lease_id = lease.id
-        simulated = any(device.simulated for device in devices)
-        self._say(
-            15,
-            N_("Got {devices} (simulated)") if simulated else N_("Got {devices}"),
-            devices=", ".join(device.model for device in devices),
-        )
-        return GpuGrant(lease.id, tuple(device.id for device in devices), simulated)
+    async def _activate(self, lease_id: str, container: str) -> None:
+        try:
+            await self.resources.store.run(lambda s: ledger.activate(s, lease_id, container))
+        except ledger.LeaseMoveError as error:
+            raise NotAvailable(
+                "lease_over",
+                N_("The GPUs of this server were taken back while it was starting. Try again."),
+            ) from error
 
     def _spec(
         self, choice: options.Choice, who: Identity, home: str, grant: GpuGrant | None
@@ -378,16 +442,29 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
 
     async def _clean_up(self, reason: str) -> None:
         """Remove the container, then end the lease: in this order, so that no device is free
-        while something may still use it. Where it fails, the reconciler does it later.
+        while something may still use it. Where it fails, the reconciler does it later. A hub
+        that is stopping keeps the lease: the next one starts this server again.
         """
-        lease_id = self.lease_id
+        lease_id, admission = self.lease_id, self.resources.admission
+        self._grant = None
+        self._give_turn_back()
         try:
-            await self.resources.engine.remove(self.container_ref or self._container_name)
-            if lease_id:
-                await self.resources.store.run(lambda s: ledger.end(s, lease_id, reason))
-        except (SpawnerError, StoreError) as error:
+            if lease_id or self.container_ref:
+                await self.resources.engine.remove(self.container_ref or self._container_name)
+            if lease_id and not (admission.stopping and reason not in ENDINGS):
+                await admission.end(lease_id, reason)
+        except SpawnerError as error:
             self.log.error("%s: left to the reconciler (%s): %s", self._log_name, reason, error)
+        except StoreError as error:
+            self.log.error("%s: lease to be ended later (%s): %s", self._log_name, reason, error)
+            admission.end_soon(lease_id, reason)
         self.container_ref = self.lease_id = ""
+
+    async def run_post_stop_hook(self) -> None:
+        """The hub is through with this server: nothing of it may be left, whatever happened."""
+        if self.lease_id:
+            await self._clean_up("stopped")
+        await maybe_future(super().run_post_stop_hook())
 
     @property
     def _container_name(self) -> str:
@@ -408,20 +485,28 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
 
     def clear_state(self) -> None:
         """Forget; the next start begins anew."""
+        self._give_turn_back()
         self.container_ref = self.lease_id = ""
 
     def _say(self, progress: int, message: str, **params: object) -> None:
         sentence = self._(message).format_map({k: str(v) for k, v in params.items()})
-        self._steps.append({"progress": progress, "message": sentence})
+        self._tell({"progress": progress, "message": sentence})
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        # Of the news from the queue, the last one is enough for those who come later.
+        if "queue" in event and self._steps and "queue" in self._steps[-1]:
+            self._steps.pop()
+        self._steps.append(event)
         self._step.set()
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """The steps of ``start`` as they happen; the hub ends the iteration."""
-        shown = 0
+        """The steps of the start as they happen; the hub ends the iteration."""
+        shown: list[dict[str, Any]] = []
         while True:
-            steps = self._steps
-            while shown < len(steps):
-                yield steps[shown]
-                shown += 1
             self._step.clear()
-            await self._step.wait()
+            new = [step for step in self._steps if not any(step is old for old in shown)]
+            shown = list(self._steps)
+            for step in new:
+                yield step
+            if not new:
+                await self._step.wait()

@@ -15,14 +15,25 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from hub_ext import pages
-from hub_ext.console import handlers
+from hub_ext.audit import AuditTrail
+from hub_ext.console import (
+    gpu_api,
+    gpu_pages,
+    handlers,
+    metrics,
+    notice_api,
+    quota_api,
+    quota_pages,
+    reservation_api,
+    reservation_pages,
+)
 from hub_ext.site import Site, load_site
 from hub_ext.store import Store
 
 PORT = 8083
 PREFIX = "/services/labcommons/"
 SERVICE = "labcommons"
-MAX_BODY = 64 * 1024  # bytes; nothing is sent here
+MAX_BODY = 640 * 1024  # bytes: a quotas document, at most
 _PACKAGE = Path(__file__).parent
 _STATIC = _PACKAGE.parent / "static"
 
@@ -61,22 +72,52 @@ def make_app(site: Site, store: Store, hub_auth: HubOAuth) -> Application:
         **pages.jinja_environment_options,
     )
     templates.globals.update(pages.template_vars(site))
-    shared = {"hub_auth": hub_auth, "store": store, "templates": templates}
+    shared = {"hub_auth": hub_auth, "store": store, "templates": templates, "site": site}
     prefix = hub_auth.base_url
+    api, one = f"{prefix}api/v1/", "([^/]{1,255})"
+    routes: list[tuple[str, type[handlers.Base]]] = [
+        (prefix, gpu_pages.Overview),
+        (f"{prefix}quotas", quota_pages.Quotas),
+        (f"{prefix}quotas/edit", quota_pages.Edit),
+        (f"{prefix}quotas\\.yaml", quota_pages.Export),
+        (f"{prefix}reservations", reservation_pages.Reservations),
+        (f"{prefix}oauth_callback", handlers.Callback),
+        (f"{api}gpus", gpu_api.GpusApi),
+        (f"{api}gpus/devices", gpu_api.DevicesApi),
+        (f"{api}gpus/(drain|undrain)", gpu_api.DrainApi),
+        (f"{api}leases", gpu_api.LeasesApi),
+        (f"{api}leases/{one}", gpu_api.LeaseApi),
+        (f"{api}leases/{one}/(cancel|extend|keep)", gpu_api.LeaseActionApi),
+        (f"{api}queue", gpu_api.QueueApi),
+        (f"{api}usage", gpu_api.UsageApi),
+        (f"{api}me", gpu_api.MeApi),
+        (f"{api}explain/{one}", gpu_api.ExplainApi),
+        (f"{api}quotas", quota_api.QuotasApi),
+        (f"{api}quotas/apply", quota_api.ApplyApi),
+        (f"{api}quotas/history", quota_api.QuotaHistoryApi),
+        (f"{api}quotas/{one}", quota_api.QuotaApi),
+        (f"{api}reservations", reservation_api.ReservationsApi),
+        (f"{api}reservations/{one}", reservation_api.ReservationApi),
+        (f"{api}reservations/{one}/skip", reservation_api.SkipApi),
+        (f"{api}notices", notice_api.NoticesApi),
+        (f"{api}notices/seen", notice_api.SeenApi),
+        (f"{api}environments", handlers.EnvironmentsApi),
+        (f"{api}notices", notice_api.NoticesApi),
+        (f"{api}notices/seen", notice_api.SeenApi),
+        (f"{prefix}metrics", metrics.Metrics),
+        (f"{prefix}openapi.json", handlers.OpenApi),
+        (f"{prefix}health", handlers.Health),
+    ]
     return Application(
         [
-            (prefix, handlers.Overview, shared),
-            (f"{prefix}oauth_callback", handlers.Callback, shared),
-            (f"{prefix}api/v1/gpus", handlers.GpusApi, shared),
-            (f"{prefix}api/v1/leases", handlers.LeasesApi, shared),
-            (f"{prefix}api/v1/environments", handlers.EnvironmentsApi, shared),
-            (f"{prefix}openapi.json", handlers.OpenApi, shared),
-            (f"{prefix}health", handlers.Health, shared),
+            *((address, handler, shared) for address, handler in routes),
             (f"{prefix}static/([a-z]+\\.(?:css|js|svg))", handlers.Static, {"path": str(_STATIC)}),
             (f"{prefix}api/.*", handlers.ApiNotFound, shared),
         ],
         default_handler_class=handlers.NotFound,
         default_handler_args=shared,
+        # To the log: a trail for the console's changes beside that in the store.
+        audit=AuditTrail(),
         # For the cookie of a login under way only; a restart asks to log in once more.
         cookie_secret=secrets.token_bytes(32),
     )

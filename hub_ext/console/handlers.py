@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from http.client import responses
 from typing import Any, TypeVar
 
@@ -15,11 +16,16 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 from tornado.web import Finish, HTTPError, RequestHandler, StaticFileHandler
 
-from hub_ext.console import openapi, views
-from hub_ext.console.views import Viewer
+from hub_ext.audit import make_event
+from hub_ext.console import openapi, page_words, views
+from hub_ext.console.viewer import Viewer
 from hub_ext.i18n import N_, Gettext, gettext_for
-from hub_ext.pages import language_of
+from hub_ext.pages import language_of, timezone_of
+from hub_ext.site import Site
 from hub_ext.store import Store, StoreError
+from spawner.errors import SpawnerError
+from spawner.gpu import board
+from spawner.gpu.problems import ProblemsError
 
 T = TypeVar("T")
 
@@ -49,7 +55,11 @@ REFUSALS = {
     ),
     403: ("not_allowed", N_("This account may not use the console. Ask an administrator.")),
     404: ("not_found", N_("There is nothing at this address. openapi.json lists what there is.")),
-    405: ("method_not_allowed", N_("This address can only be read (GET).")),
+    405: (
+        "method_not_allowed",
+        N_("This address does not take that method. openapi.json lists what there is."),
+    ),
+    413: ("too_large", N_("The request is too large.")),
     502: ("hub_unavailable", N_("The hub does not answer. Try again in a minute.")),
     503: ("store_unavailable", N_("The database does not answer. Try again in a minute.")),
 }
@@ -59,14 +69,25 @@ UNFORESEEN = (
 )
 
 
+class Refused(HTTPError):
+    """A refusal with a code and a sentence of its own, and what a program can read of it.
+
+    ``details`` go into the error beside code and message: ``reasons``, ``problems``.
+    """
+
+    def __init__(self, status: int, code: str, sentence: str, **details: Any) -> None:
+        super().__init__(status, code)
+        self.code, self.sentence, self.details = code, sentence, details
+
+
 class Base(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
     """What every answer has: safe headers, the store, a language."""
 
     viewer: Viewer
 
-    def initialize(self, hub_auth: Any, store: Store, templates: Environment) -> None:
+    def initialize(self, hub_auth: Any, store: Store, templates: Environment, site: Site) -> None:
         """Called by tornado with what ``make_app`` gives."""
-        self.hub_auth, self.store, self.templates = hub_auth, store, templates
+        self.hub_auth, self.store, self.templates, self.site = hub_auth, store, templates, site
 
     def set_default_headers(self) -> None:
         """Also of error pages, which tornado clears first."""
@@ -95,15 +116,55 @@ class Base(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         self._hub_auth_user_cache = model
         if model is None:
             return None
-        return Viewer(str(model["name"]), bool(model.get("admin")))
+        return Viewer.from_model(model)
+
+    @property
+    def say(self) -> board.Say:
+        """Reasons as sentences, in the language and the time zone of the request."""
+        return board.speaker(self._, timezone_of(self), time.time())
 
     async def read(self, work: Callable[[Session], T]) -> T:
-        """Read from the store. Raises HTTPError 503 where that fails."""
+        """Read from the store. Raises HTTPError: 503 where that fails, else as refused."""
+        return await self._in_store(self.store.read(work))
+
+    async def change(self, work: Callable[[Session], T]) -> T:
+        """Change the store, in one transaction. Raises as ``read`` does."""
+        return await self._in_store(self.store.run(work))
+
+    async def _in_store(self, work: Awaitable[T]) -> T:
         try:
-            return await self.store.read(work)
+            return await work
         except StoreError as error:
             log.error("%s", error)
             raise HTTPError(503) from error
+        except SpawnerError as error:
+            raise Refused(error.status, error.code, error.sentence(self._)) from error
+        except ProblemsError as error:
+            problems = [
+                {"path": one.path, "line": one.line, "message": one.sentence(self._)}
+                for one in error.problems
+            ]
+            said = "; ".join(f"{one['path']}: {one['message']}" for one in problems)
+            raise Refused(400, error.code, said, problems=problems) from error
+
+    def need_admin(self) -> None:
+        """Raises Refused for everybody else."""
+        if not self.viewer.admin:
+            sentence = self._(N_("Only an administrator may do this."))
+            raise Refused(403, "admins_only", sentence)
+
+    def record(self, action: str, **details: Any) -> None:
+        """Leave a line about a change in the audit trail."""
+        self.settings["audit"].record(
+            make_event(
+                action,
+                "success",
+                user=self.viewer.name,
+                address=self.request.remote_ip,
+                details=details,
+                service="console",
+            )
+        )
 
     def refusal(self, status: int) -> tuple[str, str]:
         """Code and sentence of a status, in the language of the request."""
@@ -138,32 +199,16 @@ class Page(Base):
                 logout_href=f"{hub}logout",
                 prefix=hub.removesuffix("hub/"),
                 console_url=self.hub_auth.base_url,
+                **page_words.for_page(self._, timezone_of(self)),
                 **values,
             )
         )
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """A page with the cause and the remedy; nothing of what was sent."""
-        _, sentence = self.refusal(status_code)
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        sentence = error.sentence if isinstance(error, Refused) else self.refusal(status_code)[1]
         self.render_page("console_error.html", status=status_code, sentence=sentence)
-
-
-class Overview(Page):
-    """The page: GPUs, leases, environments."""
-
-    async def get(self) -> None:
-        """Render what the viewer may see."""
-        lang = language_of(self)
-        viewer = self.viewer
-
-        def work(session: Session) -> dict[str, Any]:
-            return {
-                "gpus": views.gpus(session),
-                **views.leases(session, viewer),
-                **views.environments(session, lang),
-            }
-
-        self.render_page("console.html", **await self.read(work))
 
 
 class NotFound(Page):
@@ -206,35 +251,43 @@ class Api(Base):
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(json.dumps(document, ensure_ascii=False))
 
+    def body(self, **kinds: type) -> dict[str, Any]:
+        """The JSON object that was sent, with these keys at most, each None or of its type.
+
+        Raises Refused for anything else.
+        """
+        try:
+            document = json.loads(self.request.body or b"{}")
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            sentence = self._(N_("The body must be a JSON object."))
+            raise Refused(400, "not_json", sentence)
+        for key, value in document.items():
+            kind = kinds.get(key)
+            wrong = value is not None and (
+                kind is None
+                or not isinstance(value, kind)
+                or (kind is int and isinstance(value, bool))
+            )
+            if wrong:
+                sentence = self._(
+                    N_("“{key}” is not among the keys that are taken here, or of another type.")
+                ).format(key=str(key)[:40])
+                raise Refused(400, "key_wrong", sentence, keys=sorted(kinds))
+        return {key: document.get(key) for key in kinds}
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """``{"error": {"code": …, "message": …}}``."""
-        code, sentence = self.refusal(status_code)
+        """``{"error": {"code": …, "message": …, "reasons": […]}}``."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, Refused):
+            document = {"code": error.code, "message": error.sentence, **error.details}
+        else:
+            code, sentence = self.refusal(status_code)
+            document = {"code": code, "message": sentence}
         if status_code == 401:
             self.set_header("WWW-Authenticate", "token")
-        self.reply({"error": {"code": code, "message": sentence}})
-
-
-class GpusApi(Api):
-    """``GET api/v1/gpus``."""
-
-    def check_xsrf_cookie(self) -> None:
-        """Not needed: every account sees the same counts, so a page that somebody else's
-        server shows learns nothing by them. The spawn page, which is the hub's and cannot
-        know this service's XSRF token, keeps its counts fresh from here.
-        """
-
-    async def get(self) -> None:
-        """Counts of GPUs."""
-        self.reply(await self.read(views.gpus))
-
-
-class LeasesApi(Api):
-    """``GET api/v1/leases``."""
-
-    async def get(self) -> None:
-        """Leases that the viewer may see."""
-        viewer = self.viewer
-        self.reply(await self.read(lambda session: views.leases(session, viewer)))
+        self.reply({"error": {"reasons": [], **document}})
 
 
 class EnvironmentsApi(Api):

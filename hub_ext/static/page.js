@@ -12,6 +12,13 @@ document.addEventListener("click", (event) => {
   else location.reload();
 });
 
+// Times in sentences are the reader's own.
+{
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC";
+  const secure = location.protocol === "https:" ? "; Secure" : "";
+  document.cookie = `labcommons-tz=${zone}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
+}
+
 // A form is sent once; coming back with the browser's back button allows it again.
 document.addEventListener("submit", (event) => {
   const button = event.target.querySelector("button[type=submit][data-busy]");

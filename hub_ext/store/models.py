@@ -191,6 +191,23 @@ class GpuUsage(Base):
     closed: Mapped[bool] = mapped_column(Boolean, default=False)
 
 
+class GpuUsageSum(Base):
+    """Closed leases' use, summed up by account, person and period, so that nobody has to scan
+    the past: ``day``, ``week``, ``month``, ``total``, or ``decay:SECONDS`` with that half-life.
+
+    A row without account and person says that the period is kept.
+    """
+
+    __tablename__ = "gpu_usage_sums"
+
+    account: Mapped[str] = mapped_column(String(255), primary_key=True)
+    username: Mapped[str] = mapped_column(String(255), primary_key=True)
+    period: Mapped[str] = mapped_column(String(32), primary_key=True)
+    # A window's beginning; of a decaying sum, the moment of its value. Seconds since 1970.
+    start: Mapped[float] = mapped_column(Float(53))
+    gpu_seconds: Mapped[float] = mapped_column(Float(53))  # weighted
+
+
 class GpuQuota(Base):
     """What the quotas document says of one subject (``settings`` for what concerns all)."""
 
@@ -254,6 +271,22 @@ class GpuNotice(Base):
     key: Mapped[str] = mapped_column(String(160), unique=True)
     seen_at: Mapped[datetime | None] = mapped_column(DateTime)
     mailed_at: Mapped[datetime | None] = mapped_column(DateTime)
+
+
+class GpuWatch(Base):
+    """How a running lease uses its GPUs, as last looked at: one row a lease (spawner.gpu.idle)."""
+
+    __tablename__ = "gpu_watch"
+
+    lease_id: Mapped[str] = mapped_column(ForeignKey("gpu_leases.id"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime)
+    use: Mapped[str] = mapped_column(String(16))  # active, idle, unknown
+    gpu_percent: Mapped[float | None] = mapped_column(Float(53))
+    idle_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)
+    warned_at: Mapped[datetime | None] = mapped_column(DateTime)
+    stop_at: Mapped[datetime | None] = mapped_column(DateTime)
+    warnings: Mapped[int] = mapped_column(Integer, default=0)
+    kept_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)  # of its keep-alive
 
 
 class GpuState(Base):

@@ -1,142 +1,455 @@
-"""Who holds which GPU: every change is one transaction on the store.
+"""Who holds which GPU: the moves of a lease, each one transaction on the store.
 
-A lease is written before its container exists and ended after the container is gone.
-The unique indexes of the store make a double lease impossible whatever happens here.
+A lease is written before its container exists and ended after the container is gone. Every
+move is harmless to repeat, and all of them take ``lock`` first, so that decisions and moves of
+all processes happen one after the other. The unique indexes of the store make a double lease
+impossible whatever happens here.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from hub_ext.store.models import (
     LEASE_MOVES,
     GpuDevice,
+    GpuState,
+    GpuUsage,
     Lease,
     LeaseDevice,
     LeaseState,
     utcnow,
 )
-from spawner.gpu.devices import Availability, Device, choose_devices, count_types
+from spawner.gpu import usage
+from spawner.gpu.devices import Availability, count_types
+from spawner.gpu.extension import reasons_against
+from spawner.gpu.snapshot import LIVE, read_devices, read_snapshot
+from spawner.gpu.state import Grant, Reason, Slot, Verdict
+from spawner.gpu.usage import moment, seconds
+
+WAITING = (LeaseState.REQUESTED, LeaseState.QUEUED)
+_NOW = "labcommons.gpu.now"
+_LATEST = select(GpuState.latest).where(GpuState.id == 1).with_for_update()
+_SEEN = (
+    update(GpuState)
+    .where(GpuState.id == 1)
+    .values(version=GpuState.version + 1, latest=bindparam("now"))
+    .execution_options(synchronize_session=False)
+)
 
 
 class LeaseMoveError(Exception):
     """A lease was asked to make a move that the table of moves does not have."""
 
 
-def sync_inventory(session: Session, devices: Iterable[Device]) -> None:
-    """Make the devices of the store those that the inventory sees now.
+def lock(session: Session, wall: datetime | None = None) -> datetime:
+    """Be the one writer until the transaction ends, and count the change; returns now.
 
-    A device that is gone stays in its row, not present, for the leases that name it.
+    Time never runs backwards here: a clock behind the latest time that anybody saw stands
+    still until it has caught up (``shift`` puts a jump right).
     """
-    seen = {device.id: device for device in devices}
-    rows = {row.id: row for row in session.scalars(select(GpuDevice))}
-    for row in rows.values():
-        row.present = row.id in seen
-    for device in seen.values():
-        row = rows.get(device.id) or GpuDevice(id=device.id)
-        row.model, row.memory = device.model, device.memory
-        row.simulated, row.present, row.seen_at = device.simulated, True, utcnow()
-        session.add(row)
+    known = session.info.get(_NOW)
+    if known is None:
+        # The row's lock on PostgreSQL; on SQLite the transaction itself is the lock.
+        known = max(wall or utcnow(), session.scalar(_LATEST) or datetime.min)
+        session.execute(_SEEN, {"now": known})
+        session.info[_NOW] = known
+    assert isinstance(known, datetime)
+    return known
+
+
+def version(session: Session) -> int:
+    """The number of the last change by any process."""
+    return int(session.scalar(select(GpuState.version).where(GpuState.id == 1)) or 0)
+
+
+# -- reading ----------------------------------------------------------------------------------
 
 
 def availability(session: Session) -> Availability:
     """How many GPUs of each model there are and how many are free."""
-    return count_types(_devices(session), _leased(session))
+    leased = session.scalars(select(LeaseDevice.device_id).where(LeaseDevice.released_at.is_(None)))
+    return count_types([d for d in read_devices(session) if d.offered], set(leased))
 
 
 def live_leases(session: Session) -> list[Lease]:
     """Leases that have not ended, oldest first."""
-    query = select(Lease).where(Lease.state != LeaseState.ENDED).order_by(Lease.held_at, Lease.id)
+    query = select(Lease).where(Lease.state.in_(LIVE)).order_by(Lease.requested_at, Lease.id)
     return list(session.scalars(query))
 
 
-def hold(
-    session: Session, username: str, server_name: str, count: int, model: str = ""
-) -> tuple[Lease, list[Device]]:
-    """Lease ``count`` devices to a server that is about to start.
+def of_server(session: Session, username: str, server_name: str) -> Lease | None:
+    """The lease of a server that has not ended."""
+    return session.scalars(
+        select(Lease).where(
+            Lease.username == username,
+            Lease.server_name == server_name,
+            Lease.state.in_(LIVE),
+        )
+    ).one_or_none()
 
-    The caller has made sure that no container of this server is left; a lease that it
-    may have had is over and ended here. Raises BadRequest and NotAvailable as
-    ``choose_devices`` does, and then leases nothing.
-    """
-    end_of_server(session, username, server_name, "replaced")
-    # Locking the devices' rows makes concurrent writers of PostgreSQL choose one after
-    # the other; on SQLite the transaction itself is the lock.
-    devices = _devices(session, lock=True)
-    chosen = choose_devices(devices, _leased(session), count, model)
+
+# -- the moves --------------------------------------------------------------------------------
+
+
+def request(
+    session: Session,
+    *,
+    username: str,
+    server_name: str,
+    account: str,
+    gpus: int,
+    gpu_type: str = "",
+    time_limit: float | None = None,
+    user_options: Mapping[str, Any] | None = None,
+    now: datetime | None = None,
+) -> Lease:
+    """Write a request, to be decided on. The server must have no lease that has not ended."""
+    now = lock(session, now)
     lease = Lease(
         id=uuid.uuid4().hex,
         username=username,
         server_name=server_name,
-        state=LeaseState.HELD,
-        account=f"user:{username}",
-        gpus=count,
-        gpu_type=model,
-        weight=float(count),
-        held_at=utcnow(),
-        devices=[LeaseDevice(device_id=device.id) for device in chosen],
+        state=LeaseState.REQUESTED,
+        account=account,
+        gpus=gpus,
+        gpu_type=gpu_type,
+        time_limit=None if time_limit is None else int(time_limit),
+        user_options=dict(user_options or {}),
+        requested_at=now,
     )
     session.add(lease)
     session.flush()
-    return lease, chosen
+    return lease
 
 
-def activate(session: Session, lease_id: str, container_id: str) -> None:
-    """The lease's container runs. Raises LeaseMoveError when the lease has ended meanwhile."""
-    lease = session.get_one(Lease, lease_id, with_for_update=True)
-    _move(lease, LeaseState.ACTIVE)
-    lease.active_at, lease.container_id = utcnow(), container_id
+def queue(session: Session, verdicts: Iterable[Verdict]) -> None:
+    """Requests wait: write down where they stand and why."""
+    lock(session)
+    rows = [
+        {"id": verdict.lease, "state": LeaseState.QUEUED, "verdict": as_json(verdict)}
+        for verdict in verdicts
+    ]
+    if rows:
+        session.execute(update(Lease), rows)
 
 
-def end(session: Session, lease_id: str, reason: str) -> bool:
-    """The lease's container is gone: its devices are free. True when this ended it."""
-    lease = session.get(Lease, lease_id, with_for_update=True)
-    if lease is None or lease.state is LeaseState.ENDED:
-        return False
-    _end(lease, reason)
-    return True
-
-
-def end_of_server(session: Session, username: str, server_name: str, reason: str) -> None:
-    """End whatever lease a server still has; its container must be gone."""
-    for lease in session.scalars(
-        select(Lease).where(
-            Lease.username == username,
-            Lease.server_name == server_name,
-            Lease.state != LeaseState.ENDED,
+def hold(session: Session, grants: Sequence[Grant], now: datetime | None = None) -> None:
+    """Requests get their slots; from now on they are charged, and their time runs."""
+    now = lock(session, now)
+    if not grants:
+        return
+    found = session.execute(
+        select(Lease.id, Lease.username, Lease.account, Lease.state, Lease.time_limit).where(
+            Lease.id.in_([grant.lease for grant in grants])
         )
-    ):
-        _end(lease, reason)
+    )
+    leases = {row.id: row for row in found}
+    updates, slots, charged = [], [], []
+    for grant in grants:
+        lease = leases[grant.lease]
+        _check_move(lease.id, lease.state, LeaseState.HELD)
+        limit = lease.time_limit
+        updates.append(
+            {
+                "id": lease.id,
+                "state": LeaseState.HELD,
+                "held_at": now,
+                "ends_at": None if limit is None else now + timedelta(seconds=limit),
+                "borrowed": grant.borrowed,
+                "exempt_until": moment(grant.exempt_until) if grant.exempt_until else None,
+                "weight": grant.weight,
+                "reservation_id": grant.reservation,
+                "verdict": None,
+            }
+        )
+        slots += [
+            {"lease_id": lease.id, "device_id": slot.device, "slot": slot.index}
+            for slot in grant.slots
+        ]
+        charged.append(
+            {
+                "id": lease.id,
+                "username": lease.username,
+                "account": lease.account,
+                "weight": grant.weight,
+            }
+        )
+    session.execute(insert(LeaseDevice), slots)
+    session.execute(update(Lease), updates)
+    usage.open_rows(session, charged, now)
+
+
+def activate(
+    session: Session, lease_id: str, container_id: str, now: datetime | None = None
+) -> None:
+    """The lease's container runs. Raises LeaseMoveError when the lease has ended meanwhile."""
+    now = lock(session, now)
+    lease = session.get_one(Lease, lease_id, populate_existing=True)
+    if lease.state is LeaseState.ACTIVE and lease.container_id == container_id:
+        return
+    _check_move(lease_id, lease.state, LeaseState.ACTIVE)
+    lease.state, lease.active_at, lease.container_id = LeaseState.ACTIVE, now, container_id
     session.flush()
 
 
-def _end(lease: Lease, reason: str, now: datetime | None = None) -> None:
-    now = now or utcnow()
-    _move(lease, LeaseState.ENDED)
-    lease.ended_at, lease.ended_reason = now, reason[:64]
-    for device in lease.devices:
-        device.released_at = device.released_at or now
+def opened(session: Session, lease_id: str, now: datetime | None = None) -> bool:
+    """Somebody has used the server. True when this was the first time."""
+    now = lock(session, now)
+    lease = session.get(Lease, lease_id, populate_existing=True)
+    if lease is None or lease.state is not LeaseState.ACTIVE or lease.opened_at is not None:
+        return False
+    lease.opened_at = now
+    session.flush()
+    return True
 
 
-def _move(lease: Lease, state: LeaseState) -> None:
-    if state not in LEASE_MOVES[lease.state]:
-        raise LeaseMoveError(f"lease {lease.id} cannot go from {lease.state} to {state}")
-    lease.state = state
+def plan_stop(session: Session, lease_id: str, reason: str, at: datetime) -> bool:
+    """The lease's server is to be stopped at ``at``. True unless that was planned already."""
+    lock(session)
+    lease = session.get(Lease, lease_id, populate_existing=True)
+    if lease is None or lease.state not in (LeaseState.HELD, LeaseState.ACTIVE):
+        return False
+    if lease.stop_at is not None and lease.stop_at <= at:
+        return False
+    lease.stop_reason, lease.stop_at = reason[:64], at
+    session.flush()
+    return True
 
 
-def _devices(session: Session, lock: bool = False) -> list[Device]:
-    query = select(GpuDevice).where(GpuDevice.present).order_by(GpuDevice.id)
-    if lock:
-        query = query.with_for_update()
-    return [Device(row.id, row.model, row.memory, row.simulated) for row in session.scalars(query)]
+def extend(
+    session: Session, lease_id: str, by: float, now: datetime | None = None
+) -> tuple[Reason, ...]:
+    """Let a lease run ``by`` seconds longer. The reasons against it; none: it was extended."""
+    now = lock(session, now)
+    reasons = reasons_against(lease_id, by, read_snapshot(session, seconds(now)))
+    if not reasons:
+        lease = session.get_one(Lease, lease_id, populate_existing=True)
+        assert lease.ends_at is not None
+        assert lease.held_at is not None
+        lease.ends_at = max(lease.ends_at, now) + timedelta(seconds=by)
+        lease.time_limit = int((lease.ends_at - lease.held_at).total_seconds())
+        lease.warned_at = None
+        session.flush()
+    return reasons
 
 
-def _leased(session: Session) -> set[str]:
-    return set(
-        session.scalars(select(LeaseDevice.device_id).where(LeaseDevice.released_at.is_(None)))
+def cancel(session: Session, lease_id: str, now: datetime | None = None) -> bool:
+    """Give up: what waits leaves the queue, what runs is stopped at once. False: was over."""
+    now = lock(session, now)
+    lease = session.get(Lease, lease_id, populate_existing=True)
+    if lease is not None and lease.state in WAITING:
+        return end(session, lease_id, "cancelled", now)
+    return plan_stop(session, lease_id, "cancelled", now)
+
+
+def end(session: Session, lease_id: str, reason: str, now: datetime | None = None) -> bool:
+    """The lease's container is gone: its slots are free. True when this ended it."""
+    return bool(end_all(session, {lease_id: reason}, now))
+
+
+def end_all(
+    session: Session, reasons: Mapping[str, str], now: datetime | None = None
+) -> Collection[str]:
+    """End leases (id: reason), close their accounts, free their slots; those that it ended."""
+    now = lock(session, now)
+    rows = session.execute(
+        select(Lease.id, Lease.stop_reason, Lease.stop_at).where(
+            Lease.id.in_(list(reasons)), Lease.state.in_(LIVE)
+        )
+    ).all()
+    ids = [row.id for row in rows]
+    if ids:
+        session.execute(
+            update(Lease),
+            [
+                {
+                    "id": lease,
+                    "state": LeaseState.ENDED,
+                    "ended_at": now,
+                    # Stopped as it was planned: then that is why.
+                    "ended_reason": planned
+                    if at and at <= now and planned
+                    else reasons[lease][:64],
+                    "verdict": None,
+                }
+                for lease, planned, at in rows
+            ],
+        )
+        session.execute(
+            update(LeaseDevice)
+            .where(LeaseDevice.lease_id.in_(ids), LeaseDevice.released_at.is_(None))
+            .values(released_at=now)
+            .execution_options(synchronize_session=False)
+        )
+        usage.close(session, ids, now)
+    return ids
+
+
+def end_of_server(
+    session: Session, username: str, server_name: str, reason: str, now: datetime | None = None
+) -> None:
+    """End whatever lease a server still has; its container must be gone."""
+    lease = of_server(session, username, server_name)
+    if lease is not None:
+        end(session, lease.id, reason, now)
+
+
+def again(session: Session, lease_id: str, reason: str, now: datetime | None = None) -> Lease:
+    """End a lease whose server has to be made anew, and ask again with its age."""
+    now = lock(session, now)
+    old = session.get_one(Lease, lease_id, populate_existing=True)
+    end(session, lease_id, reason, now)
+    new = request(
+        session,
+        username=old.username,
+        server_name=old.server_name,
+        account=old.account,
+        gpus=old.gpus,
+        gpu_type=old.gpu_type,
+        time_limit=old.time_limit,
+        user_options=old.user_options,
+        now=now,
     )
+    new.requested_at = old.requested_at
+    session.flush()
+    return new
+
+
+def restore(
+    session: Session,
+    lease_id: str,
+    *,
+    username: str,
+    server_name: str,
+    account: str,
+    slots: Sequence[Slot],
+    container_id: str,
+    held_at: datetime,
+    time_limit: float | None,
+    now: datetime | None = None,
+) -> bool:
+    """Write the row of a lease again that the store has lost, from what its container says.
+
+    Charged from ``held_at``. False where its slots or its server have another lease by now.
+    """
+    now = lock(session, now)
+    held_at = min(held_at, now)
+    taken = session.execute(
+        select(LeaseDevice.device_id, LeaseDevice.slot).where(
+            LeaseDevice.released_at.is_(None),
+            LeaseDevice.device_id.in_([slot.device for slot in slots]),
+        )
+    )
+    if {Slot(*row) for row in taken} & set(slots) or of_server(session, username, server_name):
+        return False
+    if session.get(Lease, lease_id) is not None:
+        return False
+    weight, model = 0.0, ""
+    for slot in slots:
+        device = session.get(GpuDevice, slot.device)
+        if device is None:  # it left while nobody remembered its lease
+            device = GpuDevice(id=slot.device, model="", memory=0, present=False)
+            session.add(device)
+            session.flush()
+        weight, model = weight + device.weight, device.model
+    session.add(
+        Lease(
+            id=lease_id,
+            username=username,
+            server_name=server_name,
+            state=LeaseState.ACTIVE,
+            account=account,
+            gpus=len(slots),
+            gpu_type=model,
+            weight=weight,
+            requested_at=held_at,
+            held_at=held_at,
+            active_at=now,
+            opened_at=now,
+            time_limit=None if time_limit is None else int(time_limit),
+            ends_at=None if time_limit is None else held_at + timedelta(seconds=time_limit),
+            container_id=container_id,
+        )
+    )
+    session.flush()
+    session.execute(
+        insert(LeaseDevice),
+        [{"lease_id": lease_id, "device_id": s.device, "slot": s.index} for s in slots],
+    )
+    row = {"id": lease_id, "username": username, "account": account, "weight": weight}
+    usage.open_rows(session, [row], held_at)
+    return True
+
+
+# -- the clock --------------------------------------------------------------------------------
+
+_SHIFTED = (
+    *("requested_at", "held_at", "active_at", "opened_at", "ends_at", "exempt_until"),
+    *("stop_at", "warned_at", "keep_until", "ended_at"),
+)
+
+
+def shift(session: Session, by: float) -> None:
+    """The clock was set ``by`` seconds forwards (or, negative, backwards): so are all leases.
+
+    What runs has then as much time left as before and is charged for no more than that; what
+    waits keeps its age. So is what ended in a time that is yet to come again. Reservations are
+    wall time and stay.
+    """
+    delta = timedelta(seconds=by)
+    state = session.get_one(GpuState, 1, with_for_update=True)
+    state.latest += delta
+    state.version += 1
+    session.info[_NOW] = state.latest
+    ahead = session.scalars(select(Lease).where(Lease.ended_at > state.latest))
+    for lease in [*live_leases(session), *ahead]:
+        for name in _SHIFTED:
+            at = getattr(lease, name)
+            if at is not None:
+                setattr(lease, name, at + delta)
+        row = session.get(GpuUsage, lease.id)
+        if row is not None:
+            row.started_at += delta
+            row.charged_to += delta
+    session.flush()
+    if by < 0:
+        usage.rebuild_all(session, seconds(state.latest))
+
+
+def latest(session: Session) -> datetime:
+    """The latest time that anybody has seen."""
+    return session.scalars(select(func.max(GpuState.latest))).one() or datetime.min
+
+
+# -- small parts ------------------------------------------------------------------------------
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as the lease's row keeps it."""
+    return {
+        "position": verdict.position,
+        "expected_start": verdict.expected_start,
+        "reasons": [{"code": r.code, "data": dict(r.data)} for r in verdict.reasons],
+    }
+
+
+def verdict_of(lease: str, stored: Mapping[str, Any]) -> Verdict:
+    """The other way round."""
+    return Verdict(
+        lease,
+        int(stored["position"]),
+        tuple(Reason(reason["code"], reason["data"]) for reason in stored["reasons"]),
+        stored["expected_start"],
+    )
+
+
+def _check_move(lease: str, old: LeaseState, new: LeaseState) -> None:
+    if new not in LEASE_MOVES[old]:
+        raise LeaseMoveError(f"lease {lease} cannot go from {old} to {new}")

@@ -145,6 +145,14 @@ SENTENCES: Mapping[str, tuple[str, str | None]] = {
         None,
     ),
     "behind": (N_("{count} requests come first."), None),
+    # A running lease is not extended.
+    "extend_over": (N_("This lease does not run: there is nothing to extend."), None),
+    "extend_endless": (N_("This lease has no end: there is nothing to extend."), None),
+    "extend_stopping": (
+        N_("The server is going to be stopped."),
+        N_("The server is going to be stopped at {until}."),
+    ),
+    "extend_delays": (N_("{count} of those who wait would start later."), None),
 }
 
 _WEEKDAYS = (

@@ -22,15 +22,30 @@ from hub_ext.site import Site
 from hub_ext.store import Store
 from spawner.environments.catalog import CatalogEntry, record
 from spawner.gpu import ledger
+from spawner.gpu.admission import run_pass
 from spawner.gpu.devices import Device
+from spawner.gpu.health import sync_inventory
 
 ACCESS = "access:services!service=labcommons"
 HOSTILE = "<script>alert('x')</script>"
 # Tokens and whom the hub says they belong to.
 PEOPLE: dict[str, dict[str, Any]] = {
-    "alice-token": {"name": "alice", "admin": False, "scopes": [ACCESS]},
-    "bob-token": {"name": "bob", "admin": False, "scopes": [ACCESS]},
-    "carol-token": {"name": "carol", "admin": True, "scopes": [ACCESS]},
+    "alice-token": {"name": "alice", "admin": False, "scopes": [ACCESS], "groups": ["team:vision"]},
+    "bob-token": {
+        "name": "bob",
+        "admin": False,
+        "scopes": [ACCESS],
+        "groups": ["team:vision", "team:vision:leads"],
+    },
+    "dan-token": {
+        "name": "dan",
+        "admin": False,
+        "scopes": [ACCESS],
+        "groups": ["course:ml101:instructors"],
+    },
+    "carol-token": {"name": "carol", "admin": True, "scopes": [ACCESS, "admin-ui"]},
+    # What the notebook of an administrator has.
+    "carol-server-token": {"name": "carol", "admin": True, "scopes": [ACCESS]},
     "stranger-token": {"name": "stranger", "admin": False, "scopes": []},
 }
 
@@ -59,6 +74,8 @@ def lab_site() -> Site:
             "directory": {
                 "servers": ["ldaps://ldap.example.org"],
                 "users": {"base_dn": "dc=example,dc=org"},
+                "teams": {"vision": {"members": ["vision"]}, "speech": {}},
+                "courses": {"ml101": {"students": ["ml101"]}},
             },
             "sizes": {"small": {"cpu": 1, "memory": "1G"}},
         }
@@ -73,9 +90,32 @@ def lab_store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
+def ask(
+    session: Session,
+    user: str,
+    server: str = "",
+    account: str = "",
+    gpus: int = 1,
+    gpu_type: str = "A100",
+    time_limit: float | None = None,
+) -> str:
+    """Somebody asks for GPUs, and a pass decides; the lease's id."""
+    lease = ledger.request(
+        session,
+        username=user,
+        server_name=server,
+        account=account or f"user:{user}",
+        gpus=gpus,
+        gpu_type=gpu_type,
+        time_limit=time_limit,
+    )
+    run_pass(session)
+    return lease.id
+
+
 def fill(session: Session) -> None:
     """Three GPUs, of which alice and bob hold one each, and one environment."""
-    ledger.sync_inventory(
+    sync_inventory(
         session,
         [
             Device("GPU-0", "A100", 80 * 2**30, True),
@@ -83,9 +123,8 @@ def fill(session: Session) -> None:
             Device("GPU-2", f"RTX {HOSTILE}", 24 * 2**30, True),
         ],
     )
-    lease, _ = ledger.hold(session, "alice", "", 1, "A100")
-    ledger.activate(session, lease.id, "container-1")
-    ledger.hold(session, "bob", "train", 1, "A100")
+    ledger.activate(session, ask(session, "alice"), "container-1")
+    ask(session, "bob", "train")
     for day in (1, 21):
         record(
             session,
@@ -116,11 +155,25 @@ class Console:
     broken: dict[str, bool]
 
     async def get(self, path: str = "", token: str | None = None, **headers: str) -> HTTPResponse:
+        return await self.send("GET", path, token, **headers)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        token: str | None = None,
+        body: object = None,
+        **headers: str,
+    ) -> HTTPResponse:
         if token:
             headers["Authorization"] = f"token {token}"
+        sent = body if isinstance(body, str) else None if body is None else json.dumps(body)
         return await AsyncHTTPClient().fetch(
             f"{self.origin}{PREFIX}{path}",
+            method=method,
             headers=headers,
+            body=sent,
+            allow_nonstandard_methods=True,
             follow_redirects=False,
             raise_error=False,
         )

@@ -9,8 +9,21 @@ from sqlalchemy import text
 
 from .conftest import HOSTILE, Console
 
-PAGES = ["", "none", "oauth_callback"]
-API = ["api/v1/gpus", "api/v1/leases", "api/v1/environments"]
+PAGES = ["", "reservations", "quotas", "quotas/edit?subject=default", "none", "oauth_callback"]
+API = [
+    "api/v1/gpus",
+    "api/v1/gpus/devices",
+    "api/v1/leases",
+    "api/v1/queue",
+    "api/v1/me",
+    "api/v1/usage",
+    "api/v1/explain/alice",
+    "api/v1/quotas",
+    "api/v1/quotas/default",
+    "api/v1/reservations",
+    "api/v1/notices",
+    "api/v1/environments",
+]
 
 
 async def test_gpus_are_counted_by_model(filled: Console) -> None:
@@ -146,11 +159,22 @@ async def test_a_store_that_fails_gives_a_page_and_json_with_503(filled: Console
 async def test_every_address_of_the_description_exists(filled: Console) -> None:
     document = await filled.json("openapi.json")
     assert document["servers"] == [{"url": "/services/labcommons"}]
+    lease = (await filled.json("api/v1/leases", "alice-token"))["leases"][0]["id"]
     for path, operations in document["paths"].items():
-        answer = await filled.get(path.removeprefix("/"), "carol-token")
-        assert answer.code == 200, path
-        schema = operations["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-        assert set(json.loads(answer.body)) == set(schema["required"]), path
+        for method, operation in operations.items():
+            if method == "parameters":
+                continue
+            here = path.removeprefix("/").replace("{id}", lease)
+            here = here.replace("{subject}", "default").replace("{user}", "alice")
+            answer = await filled.send(method.upper(), here, "carol-token")
+            if method == "get" and "reservations/" not in path:
+                assert answer.code == 200, path
+                content = operation["responses"]["200"]["content"]["application/json"]
+                assert set(json.loads(answer.body)) == set(content["schema"]["required"]), path
+            else:
+                # Whatever was wrong with an empty request: not address and method.
+                error = json.loads(answer.body).get("error", {"code": "none"})
+                assert error["code"] not in ("not_found", "method_not_allowed", "internal"), path
 
 
 @pytest.mark.parametrize("path", [*PAGES, *API, "health", "api/v1/none", "static/labcommons.css"])

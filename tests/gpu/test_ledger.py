@@ -1,102 +1,128 @@
-"""The ledger: exclusive leases, whatever happens, on SQLite and PostgreSQL."""
+"""The ledger: exclusive leases and true accounts, whatever happens, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from hub_ext.store import Lease, LeaseDevice, LeaseState, Store
-from spawner.errors import BadRequest, NotAvailable
-from spawner.gpu import ledger
+from hub_ext.store import GpuQuota, GpuUsage, Lease, LeaseDevice, LeaseState, Store
+from spawner.gpu import admission, invariants, ledger
+from spawner.gpu.admission import Ask, Standing
 from spawner.gpu.devices import Device
+from spawner.gpu.health import sync_inventory
+from spawner.gpu.state import Slot
 
 DEVICES = [Device(f"GPU-a{n}", "A100", 80 * 2**30) for n in range(4)]
+HOUR = 3600
+NOW = datetime(2026, 11, 21, 12)
 
 
 @pytest.fixture
 def store(store: Store) -> Store:
-    store.transact(lambda s: ledger.sync_inventory(s, DEVICES))
+    store.transact(lambda s: sync_inventory(s, DEVICES))
     return store
 
 
-def hold(store: Store, user: str, count: int = 1, model: str = "") -> tuple[str, list[str]]:
-    lease, devices = store.transact(lambda s: ledger.hold(s, user, "", count, model))
-    return lease.id, [device.id for device in devices]
+def ask(
+    store: Store, user: str, count: int = 1, now: datetime | None = None, **more: object
+) -> Standing:
+    request = Ask(user, "", f"user:{user}", count, **({"time_limit": HOUR} | more))  # type: ignore[arg-type]
+    return store.transact(lambda s: admission.admit(s, [request], now)).standings[0]
 
 
 def free(store: Store) -> int:
     return store.transact(ledger.availability).free
 
 
+def lease_of(store: Store, lease: str) -> Lease:
+    return store.transact(lambda s: s.get_one(Lease, lease))
+
+
+def everything_holds(store: Store, now: datetime | None = None) -> None:
+    assert store.transact(lambda s: invariants.check(s, deep=True, patience=0, now=now)) == ()
+
+
 def test_a_lease_takes_its_devices_and_gives_them_back(store: Store) -> None:
-    lease, devices = hold(store, "alice", 3)
-    assert len(set(devices)) == 3
+    held = ask(store, "alice", 3)
+    assert held.held
+    assert len(set(held.slots)) == 3
     assert free(store) == 1
-    assert store.transact(lambda s: ledger.end(s, lease, "stopped"))
+    assert store.transact(lambda s: ledger.end(s, held.lease, "stopped"))
     assert free(store) == 4
+    everything_holds(store)
 
 
 def test_ending_twice_is_harmless(store: Store) -> None:
-    lease, _ = hold(store, "alice")
+    lease = ask(store, "alice").lease
     assert store.transact(lambda s: ledger.end(s, lease, "stopped"))
     assert not store.transact(lambda s: ledger.end(s, lease, "again"))
-    assert store.transact(lambda s: s.get_one(Lease, lease).ended_reason) == "stopped"
+    assert lease_of(store, lease).ended_reason == "stopped"
 
 
-def test_more_than_are_free_leases_nothing(store: Store) -> None:
-    hold(store, "alice", 3)
-    with pytest.raises(NotAvailable) as caught:
-        hold(store, "bob", 2)
-    assert caught.value.code == "gpu_none_free"
-    assert free(store) == 1
+def test_more_than_are_free_wait_with_a_reason_and_start_when_there_is_room(store: Store) -> None:
+    first = ask(store, "alice", 3)
+    second = ask(store, "bob", 2)
+    assert second.state is LeaseState.QUEUED
+    assert second.verdict is not None
+    assert second.verdict.position == 1
+    assert second.reasons
+    assert lease_of(store, second.lease).verdict == ledger.as_json(second.verdict)
+    store.transact(lambda s: ledger.end(s, first.lease, "stopped"))
+    store.transact(admission.run_pass)
+    assert lease_of(store, second.lease).state is LeaseState.HELD
+    everything_holds(store)
 
 
-def test_more_than_exist_is_a_bad_request(store: Store) -> None:
-    with pytest.raises(BadRequest, match="only 4"):
-        hold(store, "alice", 5)
+def test_who_does_not_want_to_wait_is_told_why_and_leaves_nothing(store: Store) -> None:
+    ask(store, "alice", 4)
+    refused = ask(store, "bob", wait=False)
+    assert (refused.lease, refused.state) == ("", LeaseState.ENDED)
+    assert [reason.code for reason in refused.reasons] == ["gpus_busy"]
+    assert [lease.username for lease in store.transact(ledger.live_leases)] == ["alice"]
 
 
-def test_a_second_start_of_one_server_ends_the_lease_of_the_first(store: Store) -> None:
-    first, _ = hold(store, "alice")
-    second, _ = hold(store, "alice")
-    live = store.transact(lambda s: [lease.id for lease in ledger.live_leases(s)])
-    assert live == [second] != [first]
-    assert free(store) == 3
+def test_what_can_never_be_is_refused_at_the_door(store: Store) -> None:
+    assert [reason.code for reason in ask(store, "alice", 5).reasons] == ["more_than_exist"]
+    assert store.transact(ledger.live_leases) == []
+
+
+def test_asking_again_for_the_same_keeps_the_place(store: Store) -> None:
+    ask(store, "alice", 4)
+    first, other = ask(store, "bob"), ask(store, "carol")
+    again = ask(store, "bob", user_options={"gpus": 1})
+    assert again.lease == first.lease
+    assert lease_of(store, first.lease).user_options == {"gpus": 1}
+    changed = ask(store, "bob", 2)
+    assert changed.lease not in (first.lease, other.lease)
+    assert lease_of(store, first.lease).ended_reason == "replaced"
 
 
 def test_many_at_once_never_share_a_device(store: Store) -> None:
-    got: list[str] = []
-    refused: list[str] = []
-    start = threading.Barrier(12)
-
-    def ask(user: str) -> None:
-        start.wait()
-        try:
-            got.extend(hold(store, user)[1])
-        except NotAvailable:
-            refused.append(user)
-
-    threads = [threading.Thread(target=ask, args=(f"s{n:02}",)) for n in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert Counter(got) == Counter(device.id for device in DEVICES)
-    assert len(refused) == 8
+    with ThreadPoolExecutor(12) as pool:
+        standings = list(pool.map(lambda n: ask(store, f"s{n:02}"), range(12)))
+    slots = [
+        (device.device_id, device.slot)
+        for lease in store.transact(ledger.live_leases)
+        for device in lease.devices
+    ]
+    assert Counter(slots) == Counter((device.id, 0) for device in DEVICES)
+    assert sum(not standing.held for standing in standings) == 8
+    everything_holds(store)
 
 
 def test_the_database_itself_refuses_a_device_leased_twice(store: Store) -> None:
-    _lease, [device] = hold(store, "alice")
-    other, _ = hold(store, "bob")
+    [slot] = ask(store, "alice").slots
+    other = ask(store, "bob").lease
     with pytest.raises(IntegrityError):
-        store.transact(lambda s: s.add(LeaseDevice(lease_id=other, device_id=device)))
+        store.transact(lambda s: s.add(LeaseDevice(lease_id=other, device_id=slot.device)))
 
 
 def test_the_database_itself_refuses_two_live_leases_of_one_server(store: Store) -> None:
-    hold(store, "alice")
+    ask(store, "alice")
     with pytest.raises(IntegrityError):
         store.transact(
             lambda s: s.add(Lease(id="x", username="alice", server_name="", state=LeaseState.HELD))
@@ -104,25 +130,149 @@ def test_the_database_itself_refuses_two_live_leases_of_one_server(store: Store)
 
 
 def test_a_lease_moves_only_forwards(store: Store) -> None:
-    lease, _ = hold(store, "alice")
-    store.transact(lambda s: ledger.activate(s, lease, "c1"))
+    lease = ask(store, "alice").lease
+    for _twice in range(2):
+        store.transact(lambda s: ledger.activate(s, lease, "c1"))
     with pytest.raises(ledger.LeaseMoveError):
         store.transact(lambda s: ledger.activate(s, lease, "c2"))
     store.transact(lambda s: ledger.end(s, lease, "stopped"))
     with pytest.raises(ledger.LeaseMoveError):
         store.transact(lambda s: ledger.activate(s, lease, "c3"))
-    assert store.transact(lambda s: s.get_one(Lease, lease).container_id) == "c1"
+    assert lease_of(store, lease).container_id == "c1"
 
 
-def test_a_device_that_is_gone_is_no_longer_offered(store: Store) -> None:
-    store.transact(lambda s: ledger.sync_inventory(s, DEVICES[:1]))
-    assert store.transact(ledger.availability).total == 1
-    store.transact(lambda s: ledger.sync_inventory(s, DEVICES))
-    assert store.transact(ledger.availability).total == 4
+def test_a_planned_stop_comes_only_sooner_and_says_why(store: Store) -> None:
+    lease = ask(store, "alice", now=NOW).lease
+    soon, later = NOW + timedelta(minutes=5), NOW + timedelta(minutes=9)
+    assert store.transact(lambda s: ledger.plan_stop(s, lease, "idle", later))
+    assert store.transact(lambda s: ledger.plan_stop(s, lease, "preempted", soon))
+    assert not store.transact(lambda s: ledger.plan_stop(s, lease, "idle", later))
+    store.transact(lambda s: ledger.end(s, lease, "stopped", later))
+    assert lease_of(store, lease).ended_reason == "preempted"
 
 
-def test_a_lost_device_stays_leased_until_its_lease_ends(store: Store) -> None:
-    _, [device] = hold(store, "alice")
-    store.transact(lambda s: ledger.sync_inventory(s, [d for d in DEVICES if d.id != device]))
-    store.transact(lambda s: ledger.sync_inventory(s, DEVICES))
-    assert free(store) == 3
+def test_giving_up_leaves_the_queue_and_stops_what_runs(store: Store) -> None:
+    runs = ask(store, "alice", 4).lease
+    waits = ask(store, "bob").lease
+    assert store.transact(lambda s: ledger.cancel(s, waits))
+    assert store.transact(lambda s: ledger.cancel(s, runs))
+    assert lease_of(store, waits).ended_reason == "cancelled"
+    assert lease_of(store, runs).stop_reason == "cancelled"
+
+
+# -- what it costs ------------------------------------------------------------------------------
+
+
+def test_a_lease_is_charged_from_its_grant_to_its_end(store: Store) -> None:
+    lease = ask(store, "alice", 2, NOW).lease
+    store.transact(lambda s: ledger.end(s, lease, "stopped", NOW + timedelta(minutes=30)))
+    charged = store.transact(lambda s: s.get_one(GpuUsage, lease))
+    assert (charged.gpu_seconds, charged.closed) == (2 * 1800, True)
+    everything_holds(store, NOW + timedelta(minutes=31))
+
+
+def test_a_clock_that_runs_backwards_stands_still(store: Store) -> None:
+    lease = ask(store, "alice", now=NOW).lease
+    store.transact(lambda s: ledger.end(s, lease, "stopped", NOW - timedelta(days=1)))
+    assert store.transact(lambda s: s.get_one(GpuUsage, lease)).gpu_seconds == 0
+    assert lease_of(store, lease).ended_at == NOW
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_jumps_takes_leases_with_it(store: Store, hours: int) -> None:
+    lease = ask(store, "alice", now=NOW).lease
+    store.transact(lambda s: ledger.shift(s, hours * HOUR))
+    assert lease_of(store, lease).ends_at == NOW + timedelta(hours=hours + 1)
+    end = NOW + timedelta(hours=hours, minutes=10)
+    store.transact(lambda s: ledger.end(s, lease, "stopped", end))
+    assert store.transact(lambda s: s.get_one(GpuUsage, lease)).gpu_seconds == 600
+    everything_holds(store, end)
+
+
+def set_quota(store: Store, subject: str, now: datetime = NOW, **spec: object) -> None:
+    store.transact(lambda s: s.merge(GpuQuota(subject=subject, spec=spec, changed_at=now)))
+
+
+def test_a_budget_counts_what_was_used_and_what_is_promised(store: Store) -> None:
+    set_quota(store, "user:alice", budget={"gpu_hours": 2, "window": "day"}, time_limit="8h")
+    first = ask(store, "alice", now=NOW, time_limit=HOUR)
+    store.transact(lambda s: ledger.end(s, first.lease, "stopped", NOW + timedelta(hours=1)))
+    too_long = ask(store, "alice", now=NOW + timedelta(hours=1), time_limit=2 * HOUR)
+    assert [reason.code for reason in too_long.reasons] == ["person_budget"]
+    # Midnight begins a new window.
+    store.transact(lambda s: admission.run_pass(s, datetime(2026, 11, 22, 0, 0, 1)))
+    assert lease_of(store, too_long.lease).state is LeaseState.HELD
+    everything_holds(store, datetime(2026, 11, 22, 0, 0, 2))
+
+
+def test_a_new_kind_of_budget_knows_the_past(store: Store) -> None:
+    lease = ask(store, "alice", now=NOW).lease
+    store.transact(lambda s: ledger.end(s, lease, "stopped", NOW + timedelta(hours=1)))
+    set_quota(store, "user:alice", budget={"gpu_hours": 1.5, "half_life": "10d"}, time_limit="8h")
+    later = NOW + timedelta(hours=1)
+    waits = ask(store, "alice", now=later)
+    assert [reason.code for reason in waits.reasons] == ["person_budget"]
+    everything_holds(store, later)
+
+
+# -- longer ---------------------------------------------------------------------------------------
+
+
+def test_an_extension_is_granted_where_it_costs_nobody_anything(store: Store) -> None:
+    lease = ask(store, "alice", now=NOW).lease
+    assert store.transact(lambda s: ledger.extend(s, lease, HOUR, NOW)) == ()
+    assert lease_of(store, lease).ends_at == NOW + timedelta(hours=2)
+    assert lease_of(store, lease).time_limit == 2 * HOUR
+
+
+def test_an_extension_is_refused_where_somebody_would_wait_longer(store: Store) -> None:
+    lease = ask(store, "alice", 4, NOW).lease
+    ask(store, "bob", 1, NOW)
+    reasons = store.transact(lambda s: ledger.extend(s, lease, HOUR, NOW))
+    assert [reason.code for reason in reasons] == ["extend_delays"]
+    assert lease_of(store, lease).ends_at == NOW + timedelta(hours=1)
+
+
+def test_an_extension_stays_within_time_limit_and_budget(store: Store) -> None:
+    lease = ask(store, "alice", now=NOW).lease
+    budget = {"gpu_hours": 1.5, "window": "total"}
+    set_quota(store, "user:alice", NOW - timedelta(days=1), time_limit="90m", budget=budget)
+    codes = [r.code for r in store.transact(lambda s: ledger.extend(s, lease, HOUR, NOW))]
+    assert codes == ["time_limit_most", "person_budget"]
+    assert store.transact(lambda s: ledger.extend(s, lease, HOUR / 2, NOW)) == ()
+
+
+# -- after a loss ---------------------------------------------------------------------------------
+
+
+def restore(store: Store, lease: str, user: str, *slots: Slot) -> bool:
+    return store.transact(
+        lambda s: ledger.restore(
+            s,
+            lease,
+            username=user,
+            server_name="",
+            account="group:vision",
+            slots=slots,
+            container_id=f"c-{lease}",
+            held_at=NOW,
+            time_limit=HOUR,
+            now=NOW + timedelta(minutes=10),
+        )
+    )
+
+
+def test_a_lost_lease_is_written_again_and_charged_from_its_beginning(store: Store) -> None:
+    assert restore(store, "l1", "alice", Slot("GPU-a0"), Slot("GPU-gone"))
+    lease = lease_of(store, "l1")
+    assert (lease.state, lease.ends_at) == (LeaseState.ACTIVE, NOW + timedelta(hours=1))
+    store.transact(lambda s: ledger.end(s, "l1", "stopped", NOW + timedelta(minutes=20)))
+    assert store.transact(lambda s: s.get_one(GpuUsage, "l1")).gpu_seconds == 2 * 1200
+    everything_holds(store, NOW + timedelta(minutes=20))
+
+
+def test_of_two_who_claim_a_device_the_one_in_the_ledger_keeps_it(store: Store) -> None:
+    assert restore(store, "l1", "alice", Slot("GPU-a0"))
+    assert not restore(store, "l2", "bob", Slot("GPU-a0"))
+    assert not restore(store, "l1", "alice", Slot("GPU-a0"))
+    everything_holds(store, NOW + timedelta(minutes=10))

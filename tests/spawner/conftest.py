@@ -18,8 +18,7 @@ from jupyterhub.user import User
 from hub_ext.site import Site
 from hub_ext.store import EnvironmentVersion, Store
 from spawner.engine import Engine
-from spawner.gpu.inventory import read_inventory
-from spawner.gpu.ledger import sync_inventory
+from spawner.gpu.monitor import refresh
 from spawner.resources import Resources
 from spawner.spawner import LabSpawner
 
@@ -87,7 +86,7 @@ async def resources(
     (tmp_path / "homes").mkdir()
     servers = site.servers.model_copy(update={"network": network, "stop_timeout": 2})
     site = site.model_copy(update={"servers": servers})
-    store.transact(lambda s: sync_inventory(s, read_inventory(site.gpus)))
+    await refresh(store, site.gpus)
     for version in ("1", "2"):
         row = EnvironmentVersion(
             name="data",
@@ -108,6 +107,7 @@ async def resources(
     site_id = f"lctest-{uuid.uuid4().hex[:8]}"
     LabSpawner.shared = Resources(site, store, engine, site_id, tmp_path, tmp_path)
     yield LabSpawner.shared
+    await LabSpawner.shared.admission.close()
     for container in await engine.list(f"labcommons.site={site_id}"):
         await engine.remove(container.id)
     LabSpawner.shared = None

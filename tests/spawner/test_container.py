@@ -15,7 +15,9 @@ from spawner.container import (
     Limits,
     container_name,
     create_body,
+    read_slots,
 )
+from spawner.gpu.state import Slot
 
 SPEC = ContainerSpec(
     site_id="lab",
@@ -101,7 +103,8 @@ def test_the_whole_body() -> None:
 
 
 def test_a_lease_brings_exactly_its_devices() -> None:
-    body = create_body(replace(SPEC, gpus=GpuGrant("l1", ("GPU-a", "GPU-b"), simulated=False)))
+    slots = (Slot("GPU-a"), Slot("GPU-b", 1), Slot("GPU-b", 2))
+    body = create_body(replace(SPEC, gpus=GpuGrant("l1", slots, False, "group:vision", 60)))
     [request] = body["HostConfig"]["DeviceRequests"]
     assert request == {
         "Driver": "nvidia",
@@ -110,12 +113,16 @@ def test_a_lease_brings_exactly_its_devices() -> None:
         "Capabilities": [["gpu", "compute", "utility"]],
         "Options": {},
     }
-    assert body["Labels"]["labcommons.lease"] == "l1"
+    labels = body["Labels"]
+    assert labels["labcommons.lease"] == "l1"
+    assert labels["labcommons.account"] == "group:vision"
+    assert labels["labcommons.time-limit"] == "60"
+    assert read_slots(labels["labcommons.gpus"]) == slots
     assert not [line for line in body["Env"] if line.startswith("NVIDIA_")]
 
 
 def test_a_simulated_lease_sets_the_variable_and_nothing_else() -> None:
-    body = create_body(replace(SPEC, gpus=GpuGrant("l1", ("GPU-a",), simulated=True)))
+    body = create_body(replace(SPEC, gpus=GpuGrant("l1", (Slot("GPU-a"),), simulated=True)))
     assert body["HostConfig"]["DeviceRequests"] == []
     assert "NVIDIA_VISIBLE_DEVICES=GPU-a" in body["Env"]
 

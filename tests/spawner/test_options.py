@@ -13,7 +13,7 @@ from hub_ext.i18n import gettext_for
 from hub_ext.site import Site
 from spawner import options
 from spawner.environments.catalog import CatalogEntry
-from spawner.errors import BadRequest
+from spawner.errors import BadRequest, SpawnerError
 from spawner.gpu.devices import Availability, GpuType
 
 
@@ -96,13 +96,13 @@ def test_an_option_given_twice_is_refused() -> None:
 
 
 def test_left_out_options_get_the_sites_defaults(site: Site) -> None:
-    choice = options.resolve(options.Request(), CATALOG, site)
+    choice = options.resolve(options.Request(), CATALOG, site, options.Person("alice"))
     assert (choice.entry.name, choice.entry.version, choice.size_name) == ("data", "2", "large")
 
 
 def test_a_catalog_without_environments_says_what_to_do(site: Site) -> None:
     with pytest.raises(BadRequest, match="labcommons env build"):
-        options.resolve(options.Request(), {}, site)
+        options.resolve(options.Request(), {}, site, options.Person("alice"))
 
 
 def test_the_page_offers_what_can_be_had_and_says_why_not(site: Site) -> None:
@@ -155,3 +155,64 @@ def test_a_site_without_gpus_offers_none(site: Site) -> None:
 )
 def test_memory_reads_as_people_write_it(count: int, text: str) -> None:
     assert options.show_bytes(count) == text
+
+
+ALICE = options.Person("alice", ["vision", "nlp"], ["ml101"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "account"),
+    [
+        ({}, "user:alice"),
+        ({"account": "vision"}, "group:vision"),
+        ({"account": "group:nlp"}, "group:nlp"),
+        ({"account": "ml101"}, "course:ml101"),
+        ({"account": "alice"}, "user:alice"),
+        ({"course": "ml101"}, "course:ml101"),
+        ({"course": "ml101", "account": "nlp"}, "group:nlp"),
+    ],
+)
+def test_who_is_charged(asked: dict[str, str], account: str, site: Site) -> None:
+    assert options.account_of(options.Request(**asked), ALICE, site) == account
+
+
+def test_the_only_team_is_charged_without_a_word(site: Site) -> None:
+    person = options.Person("alice", ["vision"])
+    assert options.account_of(options.Request(), person, site) == "group:vision"
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({"account": "user:bob"}, "account_not_yours"),
+        ({"account": "robotics"}, "account_not_yours"),
+        ({"account": "group:alice"}, "account_not_yours"),
+        ({"course": "ml102"}, "course_unknown"),
+    ],
+)
+def test_nobody_charges_others(asked: dict[str, str], code: str, site: Site) -> None:
+    with pytest.raises(SpawnerError) as caught:
+        options.account_of(options.Request(**asked), ALICE, site)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"time_limit": value} for value in (0, -1, 1.5, "60", True, float("nan"), 10**9)),
+        *({"wait": value} for value in ("no", 1, None)),
+        {"account": ["vision"]},
+    ],
+)
+def test_what_is_no_time_or_no_answer_is_refused(asked: dict[str, object]) -> None:
+    with pytest.raises(BadRequest):
+        options.parse(asked)
+
+
+def test_what_was_asked_comes_back_as_it_was(site: Site) -> None:
+    asked = {"gpus": 1, "account": "vision", "time_limit": 90, "wait": False, "course": "ml101"}
+    choice = options.resolve(options.parse(asked), CATALOG, site, ALICE)
+    assert choice.time_limit == 5400
+    kept = choice.user_options()
+    assert {key: kept[key] for key in asked} == asked
+    assert options.resolve(options.parse(kept), CATALOG, site, ALICE) == choice

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,8 +21,10 @@ def container(
     return ContainerState(f"c-{user}-{lease}", user, status, 0, False, labels, {})
 
 
-def lease(id_: str, user: str, state: LeaseState = LeaseState.ACTIVE) -> LeaseRecord:
-    return LeaseRecord(id_, (user, ""), state)
+def lease(
+    id_: str, user: str, state: LeaseState = LeaseState.ACTIVE, resumable: bool = False
+) -> LeaseRecord:
+    return LeaseRecord(id_, (user, ""), state, resumable)
 
 
 def test_a_running_server_is_left_alone() -> None:
@@ -62,6 +66,34 @@ def test_a_lease_whose_container_runs_becomes_active() -> None:
 def test_what_makes_homes_is_not_a_server() -> None:
     maker = ContainerState("c", "n", "running", 0, False, {"labcommons.site": "lab"}, {})
     assert plan([maker], [], set()).remove == ()
+
+
+def test_who_waited_when_the_hub_was_killed_keeps_the_place() -> None:
+    waits = [
+        lease("l1", "alice", LeaseState.QUEUED, True),
+        lease("l2", "bob", LeaseState.HELD, True),
+    ]
+    half_made = container("bob", "l2", status="created")
+    todo = plan([half_made], waits, set())
+    assert (todo.end, todo.again, todo.remove) == ((), (), (half_made,))
+
+
+def test_a_server_that_the_hub_was_killed_before_remembering_is_asked_for_again() -> None:
+    todo = plan([container("alice", "l1")], [lease("l1", "alice", resumable=True)], set())
+    assert (todo.end, todo.again) == ((), ("l1",))
+
+
+def test_a_lease_that_the_ledger_lost_is_written_again_the_oldest_first() -> None:
+    young, old = container("alice", "l1"), container("bob", "l2")
+    young = replace(young, created=2.0)
+    todo = plan([young, old], [], {("alice", ""), ("bob", "")})
+    assert todo.restore == (old, young)
+    assert todo.remove == ()
+
+
+def test_a_container_whose_lease_is_over_is_left_to_the_hub() -> None:
+    todo = plan([container("alice", "l1")], [], {("alice", "")}, frozenset({"l1"}))
+    assert todo.restore == ()
 
 
 names = st.sampled_from(["alice", "bob", "carol"])

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
+from sqlalchemy.orm import Session
 from tornado import web
 from tornado.httpclient import AsyncHTTPClient
 
+from hub_ext.store import GpuUsage, Lease, LeaseDevice, LeaseState, Store
 from spawner.engine import Engine
 from spawner.gpu import ledger
+from spawner.gpu.admission import Admission, Ask, admit
 from spawner.reconcile import Reconciler
 from spawner.resources import Resources
 from spawner.spawner import LabSpawner
@@ -98,6 +103,8 @@ async def test_files_in_the_home_outlive_the_server(
         ({"environment": "data\n"}, 400, "short text"),
         ({"size": "x" * 1000}, 400, "short text"),
         ({"course": "ml101"}, 400, "no course"),
+        ({"account": "vision"}, 403, "cannot charge “vision”. You may charge: user:alice"),
+        ({"time_limit": 0}, 400, "whole number of minutes"),
         ({"environment": "<script>%s{0}"}, 400, "<script>%s{0}"),
     ],
 )
@@ -126,18 +133,112 @@ async def test_an_older_version_can_be_pinned(new_spawner: NewSpawner) -> None:
     assert spawner.user_options["profile"] == "data · large"
 
 
-async def test_two_ask_for_the_last_gpu_and_one_is_told_why_not(
+async def test_of_two_who_ask_for_the_last_gpu_one_is_told_why_not(
     new_spawner: NewSpawner, resources: Resources
 ) -> None:
-    first = new_spawner("alice", gpus=1, gpu_type="T4")
-    second = new_spawner("bob", uid=20002, gpus=1, gpu_type="T4")
+    wanted = {"gpus": 1, "gpu_type": "T4", "wait": False}
+    first, second = new_spawner("alice", **wanted), new_spawner("bob", uid=20002, **wanted)
     results = await asyncio.gather(start(first), start(second), return_exceptions=True)
     [refusal] = [result for result in results if isinstance(result, BaseException)]
     assert isinstance(refusal, web.HTTPError)
     assert refusal.status_code == 409
-    assert "No T4 is free now. Free: 2 × A100" in refusal.jupyterhub_message
+    assert "0 of 1 T4 are free" in refusal.jupyterhub_message
     assert await containers(resources) == 1
     assert free(resources) == 2
+
+
+async def queued(resources: Resources, lease: str = "") -> Any:
+    """The lease that waits, as soon as there is one."""
+    while True:
+        for found in await resources.store.read(ledger.live_leases):
+            if found.state is LeaseState.QUEUED:
+                return found
+        await asyncio.sleep(0.02)
+
+
+async def test_who_waits_sees_place_and_reason_and_starts_when_there_is_room(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    first = new_spawner("alice", gpus=1, gpu_type="T4", time_limit=60)
+    second = new_spawner("bob", uid=20002, gpus=1, gpu_type="T4")
+    await start(first)
+    task = asyncio.create_task(start(second))
+    await queued(resources)
+    events = second.progress()
+    assert (await anext(events))["message"] == "Asking for 1 GPU"
+    event = await anext(events)
+    assert event["queue"]["position"] == 1
+    assert event["queue"]["expected_start"] > time.time()
+    assert [reason["code"] for reason in event["queue"]["reasons"]] == ["gpus_busy"]
+    assert "Number 1 in the queue, expected to start: " in event["message"]
+    assert "0 of 1 T4 are free" in event["message"]
+    await first.stop(now=True)
+    await asyncio.wait_for(task, 20)
+    assert (await anext(events))["message"] == "Got T4 (simulated)"
+    assert await second.poll() is None
+    await second.stop(now=True)
+
+
+async def test_who_gives_up_waiting_gives_the_place_back(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    await start(new_spawner("alice", gpus=1, gpu_type="T4"))
+    task = asyncio.create_task(start(new_spawner("bob", uid=20002, gpus=1, gpu_type="T4")))
+    lease = await queued(resources)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await ended(resources, lease.id, "cancelled")
+
+
+async def ended(resources: Resources, lease: str, reason: str) -> None:
+    while (
+        await resources.store.read(lambda s: s.get_one(Lease, lease).state)
+    ) is not LeaseState.ENDED:
+        await asyncio.sleep(0.02)
+    assert await resources.store.read(lambda s: s.get_one(Lease, lease).ended_reason) == reason
+
+
+async def test_who_is_taken_from_the_queue_by_another_process_is_told(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    await start(new_spawner("alice", gpus=1, gpu_type="T4"))
+    task = asyncio.create_task(start(new_spawner("bob", uid=20002, gpus=1, gpu_type="T4")))
+    lease = await queued(resources)
+    other = Store(resources.store.url)  # as the console or the command line would
+    other.transact(lambda s: ledger.cancel(s, lease.id))
+    with pytest.raises(web.HTTPError, match="taken from the queue"):
+        await asyncio.wait_for(task, 10)
+    assert free(resources) == 2
+
+
+async def test_a_place_in_the_queue_survives_the_hub(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    holder = new_spawner("alice", gpus=1, gpu_type="T4")
+    await start(holder)
+    waits = new_spawner("bob", uid=20002, gpus=1, gpu_type="T4")
+    task = asyncio.create_task(start(waits))
+    lease = await queued(resources)
+    resources.admission.stopping = True  # the hub goes down
+    task.cancel()
+    await asyncio.wait([task])
+    await resources.admission.close()
+    resources.admission = Admission(resources.store)
+    again = new_spawner("bob", uid=20002, **lease.user_options)
+    task = asyncio.create_task(start(again))
+    await queued(resources)
+    await holder.stop(now=True)
+    await asyncio.wait_for(task, 20)
+    assert again.lease_id == lease.id
+
+
+async def test_a_class_starts_in_turns(new_spawner: NewSpawner, resources: Resources) -> None:
+    resources.turns = asyncio.Semaphore(1)
+    spawners = [new_spawner(f"s{n:02}", uid=21000 + n) for n in range(3)]
+    await asyncio.gather(*(start(spawner) for spawner in spawners))
+    assert await containers(resources) == 3
+    assert not resources.turns.locked()
 
 
 async def test_a_server_that_ends_while_starting_says_so_and_leaves_nothing(
@@ -207,17 +308,52 @@ async def test_what_a_killed_hub_leaves_is_put_right_by_the_next(
     kept, forgotten = new_spawner("alice", gpus=1), new_spawner("bob", uid=20002, gpus=1)
     await start(kept)
     await start(forgotten)
-    resources.store.transact(lambda s: ledger.hold(s, "carol", "", 1))  # and killed right after
+    ask = Ask("carol", "", "user:carol", 1)
+    resources.store.transact(lambda s: admit(s, [ask]))  # and killed right after
+    resources.store.transact(lambda s: [ledger.opened(s, x.id) for x in ledger.live_leases(s)])
     assert free(resources) == 0
     # The next hub knows alice's server, from its own database.
     reconciler = Reconciler(
         resources.engine, resources.store, resources.site_id, lambda: {("alice", "")}, kept.log
     )
     await reconciler.once()
-    assert free(resources) == 2
+    assert reconciler.findings == ()
+    # Carol's request is taken up again; bob's server was his, and is nobody's now.
+    assert free(resources) == 1
     assert await kept.poll() is None
     assert await forgotten.poll() == 0
     assert await containers(resources) == 1
+
+
+async def test_a_ledger_that_was_lost_is_written_again_from_the_containers(
+    new_spawner: NewSpawner, resources: Resources
+) -> None:
+    spawner = new_spawner("alice", gpus=2, time_limit=60)
+    await start(spawner)
+    lease = spawner.lease_id
+    before = {slot.device_id for slot in await devices_of(resources, lease)}
+    await resources.store.run(lose_leases)
+    assert free(resources) == 3
+    reconciler = Reconciler(
+        resources.engine, resources.store, resources.site_id, lambda: {("alice", "")}, spawner.log
+    )
+    await reconciler.once()
+    assert reconciler.findings == ()
+    assert {slot.device_id for slot in await devices_of(resources, lease)} == before
+    row = await resources.store.read(lambda s: s.get_one(Lease, lease))
+    assert (row.state, row.time_limit) == (LeaseState.ACTIVE, 3600)
+    assert await spawner.poll() is None
+    await spawner.stop(now=True)
+    assert free(resources) == 3
+
+
+async def devices_of(resources: Resources, lease: str) -> list[LeaseDevice]:
+    return await resources.store.read(lambda s: s.get_one(Lease, lease).devices)
+
+
+def lose_leases(session: Session) -> None:
+    for table in (GpuUsage, LeaseDevice, Lease):
+        session.query(table).delete()
 
 
 async def test_a_hub_that_restarts_takes_its_server_up_again(

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from hub_ext.store import Base, GpuDevice, Store, StoreError
 from spawner.gpu.devices import Device
-from spawner.gpu.ledger import sync_inventory
+from spawner.gpu.health import sync_inventory
 
 
 def test_migrations_make_the_tables_that_the_models_describe(store: Store) -> None:

@@ -22,4 +22,4 @@ c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.news_url = None
 c.LabApp.extension_manager = "readonly"
 # Language servers are part of no environment; looking for them costs time at every start.
-c.ServerApp.jpserver_extensions = {"jupyter_lsp": False}
+c.ServerApp.jpserver_extensions = {"jupyter_lsp": False, "labcommons_notices": True}

@@ -129,6 +129,15 @@ def _new_tables() -> None:
     for column in ("username", "account", "charged_to"):
         op.create_index(f"ix_gpu_usage_{column}", "gpu_usage", [column], unique=False)
     op.create_table(
+        "gpu_usage_sums",
+        sa.Column("account", sa.String(length=255), nullable=False),
+        sa.Column("username", sa.String(length=255), nullable=False),
+        sa.Column("period", sa.String(length=32), nullable=False),
+        sa.Column("start", sa.Float(precision=53), nullable=False),
+        sa.Column("gpu_seconds", sa.Float(precision=53), nullable=False),
+        sa.PrimaryKeyConstraint("account", "username", "period"),
+    )
+    op.create_table(
         "gpu_quotas",
         sa.Column("subject", sa.String(length=255), nullable=False),
         sa.Column("spec", sa.JSON(), nullable=False),

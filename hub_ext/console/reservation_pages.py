@@ -1,0 +1,116 @@
+"""The page of reservations: the week, the list, and an administrator's form."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from hub_ext.console.handlers import Page, Refused
+from hub_ext.pages import timezone_of
+from hub_ext.store.models import GpuReservation
+from spawner.gpu import quotas
+from spawner.gpu import reservation_store as reservations
+
+FIELDS = (
+    "name",
+    "subject",
+    "starts",
+    "duration",
+    "timezone",
+    "gpus",
+    "gpu_type",
+    "repeat",
+    "until",
+)
+
+
+class Reservations(Page):
+    """``GET`` and, for administrators, ``POST`` of the form."""
+
+    async def get(self) -> None:
+        """The week and the list."""
+        await self._show({}, [])
+
+    async def post(self) -> None:
+        """Reserve, and come back; what was wrong is said beside the form, which stays filled."""
+        self.need_admin()
+        sent = {key: self.get_body_argument(key, "").strip() for key in FIELDS}
+        wanted: dict[str, Any] = {key: value for key, value in sent.items() if value}
+        wanted["weekdays"] = (
+            self.get_body_arguments("weekdays") if sent["repeat"] == "weekly" else []
+        )
+        if sent["gpus"].isdecimal():
+            wanted["gpus"] = int(sent["gpus"])
+        if sent["repeat"] == "once":
+            wanted.pop("until", None)
+        by, site = self.viewer.name, self.site
+
+        def work(session: Session) -> GpuReservation:
+            return reservations.create(session, reservations.check(wanted, site), by)
+
+        try:
+            row = await self.change(work)
+        except Refused as error:
+            problems = [(one["path"], one["message"]) for one in error.details.get("problems", ())]
+            sent_again = {**sent, "weekdays": wanted["weekdays"]}
+            await self._show(sent_again, problems or [("", error.sentence)], error.status_code)
+        else:
+            self.record("reservation-change", done="create", reservation=row.id)
+            self.redirect(f"{self.hub_auth.base_url}reservations")
+
+    async def _show(
+        self, sent: dict[str, Any], problems: list[tuple[str, str]], status: int = 200
+    ) -> None:
+        zone, viewer = timezone_of(self), self.viewer
+        midnight = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        days = [midnight + timedelta(days=n) for n in range(7)]
+        start, end = time.time(), (midnight + timedelta(days=7)).timestamp()
+
+        def work(session: Session) -> dict[str, Any]:
+            rows = [
+                reservations.show(row, min(start, midnight.timestamp()), end + 21 * 86400)
+                for row in reservations.standing(session)
+            ]
+            return {"rows": rows, "models": sorted(quotas.models(session))}
+
+        found = await self.read(work)
+        for row in found["rows"]:
+            row["mine"] = viewer.admin or row["subject"] in viewer.leads
+            row["coming"] = [w for w in row["windows"] if w["end"] > start][:6]
+        week = [
+            {
+                "day": day,
+                "windows": sorted(
+                    (
+                        {**window, "row": row}
+                        for row in found["rows"]
+                        for window in row["windows"]
+                        if window["start"] < (day + timedelta(days=1)).timestamp()
+                        and window["end"] > day.timestamp()
+                    ),
+                    key=lambda window: window["start"],
+                ),
+            }
+            for day in days
+        ]
+        known = self.site.directory
+        subjects = [
+            *(f"group:{name}" for name in known.teams),
+            *(f"course:{name}" for name in known.courses),
+        ]
+        self.set_status(status)
+        self.render_page(
+            "reservations.html",
+            rows=found["rows"],
+            models=found["models"],
+            week=week,
+            zone=zone,
+            at=lambda moment: datetime.fromtimestamp(moment, zone),
+            subjects=subjects,
+            weekdays=reservations.WEEKDAYS,
+            sent=sent,
+            problems=problems,
+        )

@@ -1,0 +1,56 @@
+"""Who looks at the console, and what of it is theirs: from the hub's groups and scopes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Admins' tokens carry it unless they were made for less; a server's token never does, so that
+# what runs in an administrator's notebook is no administrator here.
+ADMIN_SCOPE = "admin-ui"
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A person who is logged in.
+
+    Attributes:
+        accounts: what they may charge besides themselves: ``group:NAME``, ``course:NAME``.
+        leads: the accounts among these that they look after, as lead or instructor.
+    """
+
+    name: str
+    admin: bool = False
+    accounts: tuple[str, ...] = ()
+    leads: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_model(cls, model: Mapping[str, Any]) -> Viewer:
+        """From the hub's model of a person and their token."""
+        accounts, leads = [], set()
+        for group in sorted(map(str, model.get("groups") or ())):
+            match group.split(":"):
+                case ["team", name]:
+                    accounts.append(f"group:{name}")
+                case ["team", name, "leads"]:
+                    leads.add(f"group:{name}")
+                case ["course", name, position]:
+                    accounts.append(f"course:{name}")
+                    if position == "instructors":
+                        leads.add(f"course:{name}")
+        return cls(
+            name=str(model["name"]),
+            admin=bool(model.get("admin")) and ADMIN_SCOPE in model.get("scopes", ()),
+            accounts=tuple(dict.fromkeys(accounts)),
+            leads=frozenset(leads),
+        )
+
+    def looks_after(self, user: str, account: str) -> bool:
+        """Whether a person's lease, charged to an account, is theirs to see and to end."""
+        return self.admin or user == self.name or account in self.leads
+
+    def may_read(self, subject: str) -> bool:
+        """Whether what is set for a subject of the quotas document is theirs to know."""
+        own = {"default", "settings", f"user:{self.name}", *self.accounts}
+        return self.admin or subject in own or subject in self.leads

@@ -1,0 +1,174 @@
+"""What stands at this moment: devices, leases and the queue, as plain data ready for JSON.
+
+The commands, the console and the spawn page show the same from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from hub_ext.i18n import Gettext
+from hub_ext.store.models import GpuDevice, GpuNode, Lease, LeaseDevice, LeaseState
+from spawner.gpu.reasons import sentence
+from spawner.gpu.state import Reason, Verdict
+
+WAITING = (LeaseState.REQUESTED, LeaseState.QUEUED)
+
+# A reason in somebody's language.
+Say = Callable[[Reason], str]
+
+
+def speaker(gettext: Gettext, timezone: tzinfo | None = None, now: float | None = None) -> Say:
+    """``reasons.sentence`` for one reader."""
+    return lambda reason: sentence(reason, gettext, timezone, now)
+
+
+def iso(moment: datetime | float | None) -> str | None:
+    """A time of the store (UTC without zone) or seconds since 1970, in ISO 8601, UTC."""
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        moment = datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
+    return moment.isoformat(timespec="seconds") + "Z"
+
+
+# -- devices ----------------------------------------------------------------------------------
+
+
+def devices(session: Session) -> list[dict[str, Any]]:
+    """Every device that is there or still held, by node and model.
+
+    ``state`` is ``free``, ``shared`` (some slots held), ``leased``, ``drained``, ``failing``,
+    ``lost`` or ``gone`` (the inventory does not list it any more).
+    """
+    held: dict[str, list[str]] = {}
+    for device_id, lease_id in session.execute(
+        select(LeaseDevice.device_id, LeaseDevice.lease_id).where(LeaseDevice.released_at.is_(None))
+    ):
+        held.setdefault(device_id, []).append(lease_id)
+    nodes = {node.name: node for node in session.scalars(select(GpuNode))}
+    rows = session.scalars(
+        select(GpuDevice).order_by(GpuDevice.node, GpuDevice.model, GpuDevice.id)
+    )
+    return [
+        _device(row, held.get(row.id, []), nodes.get(row.node))
+        for row in rows
+        if row.present or row.id in held
+    ]
+
+
+def _device(row: GpuDevice, leases: list[str], node: GpuNode | None) -> dict[str, Any]:
+    drain = row if row.drained_at else node if node and node.drained_at else None
+    if not row.present:
+        state = "gone"
+    elif row.health != "ok":
+        state = row.health
+    elif drain:
+        state = "drained"
+    else:
+        state = "free" if not leases else "leased" if len(leases) >= row.slots else "shared"
+    reason = row.health_reason if row.health != "ok" else drain.drain_reason if drain else None
+    return {
+        "id": row.id,
+        "node": row.node,
+        "model": row.model,
+        "memory_bytes": row.memory,
+        "simulated": row.simulated,
+        "parent": row.parent or None,
+        "sharing": row.sharing,
+        "slots": row.slots,
+        "slots_held": len(leases),
+        "weight": row.weight,
+        "health": row.health,
+        "drained": drain is not None,
+        "drained_by": drain.drained_by if drain else None,
+        "drained_node": bool(drain and drain is node),
+        "reason": reason,
+        "state": state,
+        "leases": leases,
+    }
+
+
+# -- leases and the queue ---------------------------------------------------------------------
+
+
+def live(session: Session) -> list[Lease]:
+    """Leases that have not ended: first who holds, oldest first, then who waits, in order."""
+    rows = list(session.scalars(select(Lease).where(Lease.state != LeaseState.ENDED)))
+    return sorted(rows, key=_order)
+
+
+def _order(lease: Lease) -> tuple[bool, int, datetime, str, str]:
+    waits = lease.state in WAITING
+    position = (lease.verdict or {}).get("position") or 10**9 if waits else 0
+    return waits, position, lease.held_at or lease.requested_at, lease.username, lease.id
+
+
+def known_devices(session: Session) -> dict[str, GpuDevice]:
+    """All devices by id, also those that are gone."""
+    return {row.id: row for row in session.scalars(select(GpuDevice))}
+
+
+def lease(row: Lease, by_id: Mapping[str, GpuDevice], say: Say) -> dict[str, Any]:
+    """One lease."""
+    waits = row.state in WAITING
+    return {
+        "id": row.id,
+        "user": row.username,
+        "server": row.server_name,
+        "account": row.account,
+        "state": str(row.state),
+        "count": row.gpus,
+        "gpu_type": row.gpu_type,
+        "gpus": [
+            {
+                "id": held.device_id,
+                "model": by_id[held.device_id].model,
+                "node": by_id[held.device_id].node,
+                "slot": held.slot,
+                "simulated": by_id[held.device_id].simulated,
+                "shared": by_id[held.device_id].sharing != "exclusive",
+            }
+            for held in sorted(row.devices, key=lambda held: (held.device_id, held.slot))
+            if held.device_id in by_id
+        ],
+        "requested_at": iso(row.requested_at),
+        "since": iso(row.held_at or row.requested_at),
+        "time_limit": row.time_limit,
+        "ends_at": iso(row.ends_at),
+        "keep_until": iso(row.keep_until),
+        "borrowed": row.borrowed,
+        "stop": {"reason": row.stop_reason, "at": iso(row.stop_at)} if row.stop_reason else None,
+        "waiting": waiting(row.verdict, say) if waits else None,
+    }
+
+
+def waiting(verdict: Mapping[str, Any] | None, say: Say) -> dict[str, Any]:
+    """Place, expected start and reasons, as the last pass saw them (none yet: all empty)."""
+    verdict = verdict or {}
+    return {
+        "position": verdict.get("position"),
+        "expected_start": iso(verdict.get("expected_start")),
+        "reasons": reasons(
+            (Reason(one["code"], one.get("data", {})) for one in verdict.get("reasons", ())), say
+        ),
+    }
+
+
+def verdict(found: Verdict, say: Say) -> dict[str, Any]:
+    """``waiting`` of a verdict that is not written down: what would be."""
+    return {
+        "position": found.position,
+        "expected_start": iso(found.expected_start),
+        "reasons": reasons(found.reasons, say),
+    }
+
+
+def reasons(found: Iterable[Reason], say: Say) -> list[dict[str, Any]]:
+    """``[{code, data, sentence}]``."""
+    return [{"code": one.code, "data": dict(one.data), "sentence": say(one)} for one in found]

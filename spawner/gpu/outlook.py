@@ -1,0 +1,113 @@
+"""What a person may still use, and when a request that is not made yet would start. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from hub_ext.store.models import LeaseState
+from spawner.gpu.budgets import Account
+from spawner.gpu.limits import budget_limits, person_limit
+from spawner.gpu.policy import at_the_door, decide
+from spawner.gpu.state import HOUR, Budget, Claim, Reason, Snapshot, Subject, Verdict
+
+PROBE = "probe"
+
+
+@dataclass(frozen=True)
+class BudgetLeft:
+    """A budget that a lease would be charged to. GPU-hours, weighted.
+
+    ``promised`` is what running leases may still use; ``left`` is what may still be asked for.
+    """
+
+    subject: Subject
+    user: str
+    budget: Budget
+    used: float
+    promised: float
+    left: float
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What would become of a request: refused, started at once (neither), or made to wait."""
+
+    refused: tuple[Reason, ...] = ()
+    waits: Verdict | None = None
+
+
+def probe(
+    user: str,
+    account: Subject,
+    now: float,
+    gpus: int = 1,
+    gpu_type: str = "",
+    time_limit: float | None = None,
+) -> Claim:
+    """A request that is only thought of."""
+    return Claim(PROBE, user, account, LeaseState.REQUESTED, gpus, now, gpu_type, time_limit)
+
+
+def usual_time_limit(snapshot: Snapshot, user: str, account: Subject) -> float | None:
+    """Seconds that count where no time limit is asked for: the default, else the most."""
+    for field in ("default_time_limit", "time_limit"):
+        found = person_limit(field, user, account, snapshot.quotas)
+        if found:
+            return float(found[0])
+    return None
+
+
+def longest_time_limit(snapshot: Snapshot, user: str, account: Subject) -> float | None:
+    """The most seconds that may be asked for; None: no such limit."""
+    found = person_limit("time_limit", user, account, snapshot.quotas)
+    return float(found[0]) if found else None
+
+
+def budgets_left(snapshot: Snapshot, user: str, account: Subject) -> tuple[BudgetLeft, ...]:
+    """Every budget that concerns a person charging an account.
+
+    The snapshot must have been read with a claim of theirs, or with a ``probe``.
+    """
+    found = []
+    for limit in budget_limits(user, account, snapshot.quotas):
+        running = [
+            (math.inf if claim.ends_at is None else claim.ends_at, claim.weight)
+            for claim in snapshot.claims
+            if claim.held_at is not None
+            and limit.scope.user in ("", claim.user)
+            and limit.scope.account in ("", claim.account)
+        ]
+        used = snapshot.usage.budgets.get(limit.key, 0.0)
+        counted = Account(snapshot.now, limit.budget, used, running)
+        found.append(
+            BudgetLeft(
+                limit.source,
+                limit.scope.user,
+                limit.budget,
+                used / HOUR,
+                counted.promised / HOUR,
+                max(0.0, counted.remaining()) / HOUR,
+            )
+        )
+    return tuple(found)
+
+
+def held(snapshot: Snapshot, user: str = "", account: Subject = "") -> int:
+    """GPUs held now by a person, an account, or a person for an account."""
+    return sum(
+        len(claim.slots)
+        for claim in snapshot.claims
+        if user in ("", claim.user) and account in ("", claim.account)
+    )
+
+
+def outlook(snapshot: Snapshot, request: Claim) -> Outlook:
+    """What a pass at the snapshot's moment would make of one more request."""
+    others = tuple(claim for claim in snapshot.claims if claim.id != PROBE)
+    asked = replace(snapshot, claims=(*others, request))
+    refused = at_the_door(request, asked)
+    if refused:
+        return Outlook(refused)
+    verdicts = decide(asked).verdicts
+    return Outlook(waits=next((one for one in verdicts if one.lease == request.id), None))

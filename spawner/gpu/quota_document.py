@@ -1,0 +1,427 @@
+"""The quotas document: what may stand in ``quotas.yaml``, checked by key and line.
+
+A document becomes *specs*: for each subject (``settings``, ``default``, ``user:alice``,
+``group:vision``, ``course:ml101``) the mapping that the table ``gpu_quotas`` keeps. Durations
+are kept as text (``8h``) so that what is exported reads like what was written.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
+
+from hub_ext.i18n import N_
+from hub_ext.site import Site
+from spawner.gpu.durations import parse_duration, show_duration
+from spawner.gpu.problems import (
+    Problem,
+    ProblemsError,
+    problem_at,
+    read_problems,
+    unknown_name,
+)
+
+Specs = dict[str, dict[str, Any]]
+
+MAX_BYTES = 512 * 1024
+SECTIONS = {"users": "user", "groups": "group", "courses": "course"}
+
+
+class QuotaDocumentError(ProblemsError):
+    """The document cannot be used."""
+
+    code = "quotas_wrong"
+
+
+# -- the shape --------------------------------------------------------------------------------
+
+
+def _whole(value: object) -> object:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not 0 <= value <= 100_000:  # type: ignore[operator]
+        raise ValueError(N_("must be a whole number from 0 to 100000"))
+    return value
+
+
+def _amount(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(N_("must be a number"))
+    if not 0 <= value <= 100_000_000:
+        raise ValueError(N_("must be a number from 0 to 100000000"))
+    return value
+
+
+def _share(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e6:
+        raise ValueError(N_("must be a number above 0, up to 1000000; 1 is usual"))
+    return value
+
+
+def _percent(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise ValueError(N_("must be a percentage from 0 to 100"))
+    return value
+
+
+def _label(value: str) -> str:
+    if not 0 < len(value) <= 80 or not value.isprintable():
+        raise ValueError(N_("must be a short name without control characters"))
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_whole)]
+Amount = Annotated[float, BeforeValidator(_amount)]
+Duration = Annotated[str, BeforeValidator(lambda value: show_duration(parse_duration(value)))]
+Label = Annotated[str, AfterValidator(_label)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BudgetSpec(_Part):
+    """GPU-hours in a window, or with a half-life."""
+
+    gpu_hours: Amount
+    window: Literal["day", "week", "month", "total"] | None = None
+    half_life: Duration | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> BudgetSpec:
+        if (self.window is None) == (self.half_life is None):
+            raise ValueError(
+                N_("needs either window (day, week, month, total) or half_life (such as 7d)")
+            )
+        return self
+
+
+class IdleSpec(_Part):
+    """When a lease that nobody uses is taken back."""
+
+    after: Duration | None = None
+    start_after: Duration | None = None
+    gpu_percent: Annotated[float, BeforeValidator(_percent)] | None = None
+    grace: Duration | None = None
+    busy_queue_after: Duration | None = None
+    keep_alive: Duration | None = None
+    keep_alive_cap: Duration | None = None
+    exempt: Annotated[bool, Field(strict=True)] | None = None
+
+
+class PersonSpec(_Part):
+    """Limits of a person: of one, of each in a group or course, or of everybody."""
+
+    max_gpus: Count | None = None
+    max_by_type: dict[Label, Count] | None = None
+    max_queued: Count | None = None
+    time_limit: Duration | None = None
+    default_time_limit: Duration | None = None
+    budget: BudgetSpec | None = None
+    idle: IdleSpec | None = None
+
+    @model_validator(mode="after")
+    def _default_within_limit(self) -> PersonSpec:
+        if self.time_limit and self.default_time_limit:
+            most, usual = parse_duration(self.time_limit), parse_duration(self.default_time_limit)
+            if usual > most:
+                raise ValueError(N_("default_time_limit must not be longer than time_limit"))
+        return self
+
+
+class UserSpec(PersonSpec):
+    """A person, with their weight among the people of an account."""
+
+    shares: Annotated[float, BeforeValidator(_share)] | None = None
+
+
+class AccountSpec(UserSpec):
+    """A group or course: limits of each person in it, and of all together."""
+
+    grp_gpus: Count | None = None
+    grp_by_type: dict[Label, Count] | None = None
+    grp_budget: BudgetSpec | None = None
+    nominal: Count | None = None
+    borrowing_limit: Count | None = None
+    lending_limit: Count | None = None
+    cohort: Label | None = None
+    preempt_exempt: Duration | None = None
+
+    @model_validator(mode="after")
+    def _borrowing_needs_a_cohort(self) -> AccountSpec:
+        limited = self.borrowing_limit is not None or self.lending_limit is not None
+        if limited and (self.cohort is None or self.nominal is None):
+            raise ValueError(
+                N_("borrowing_limit and lending_limit need nominal and cohort beside them")
+            )
+        return self
+
+
+class SettingsSpec(_Part):
+    """What concerns all."""
+
+    half_life: Duration | None = None
+    entry_penalty: Annotated[bool, Field(strict=True)] | None = None
+    strategy: Literal["backfill", "BestEffortFIFO", "StrictFIFO"] | None = None
+    patience: Duration | None = None
+    hold_time: Duration | None = None
+    warn_before: Duration | None = None
+    idle: IdleSpec | None = None
+
+
+class QuotaDocument(_Part):
+    """The whole of ``quotas.yaml``."""
+
+    version: Literal[1]
+    settings: SettingsSpec = SettingsSpec()
+    default: PersonSpec = PersonSpec()
+    users: dict[str, UserSpec] = {}
+    groups: dict[str, AccountSpec] = {}
+    courses: dict[str, AccountSpec] = {}
+
+
+_KINDS: dict[str, type[_Part]] = {
+    "settings": SettingsSpec,
+    "default": PersonSpec,
+    "user": UserSpec,
+    "group": AccountSpec,
+    "course": AccountSpec,
+}
+
+
+def keys_of(subject: str) -> tuple[str, ...]:
+    """The keys that a subject's mapping may have."""
+    return tuple(_KINDS[subject.partition(":")[0]].model_fields)
+
+
+NEEDS_TIME_LIMIT = N_(
+    "has a budget, so each request needs a time limit: set default_time_limit here or under "
+    "default, else requests without one are refused"
+)
+
+
+# -- reading and checking ---------------------------------------------------------------------
+
+
+def read_document(text: str, name: str = "quotas") -> Specs:
+    """The specs of a document in YAML (or JSON, which is YAML too).
+
+    Raises QuotaDocumentError with every wrong key, its line, and what would be right.
+    """
+    if len(text) > MAX_BYTES:
+        raise QuotaDocumentError([Problem("", N_("the document is longer than 512 KiB"))], name)
+    try:
+        if any(isinstance(event, AliasEvent) for event in YAML(pure=True).parse(text)):
+            raise QuotaDocumentError(
+                [Problem("", N_("aliases (*name) are not read here; write the keys out"))], name
+            )
+        loaded = YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        words = str(error.problem or "").partition("\n")[0]
+        problem = Problem("", N_("not valid YAML: {words}"), params={"words": words}, line=line)
+        raise QuotaDocumentError([problem], name) from error
+    except (YAMLError, RecursionError, ValueError) as error:
+        raise QuotaDocumentError([Problem("", N_("not valid YAML"))], name) from error
+    lines: dict[tuple[str, ...], int] = {}
+    return check_document(_plain(loaded, (), lines), name, lines)
+
+
+def check_document(
+    document: object, name: str = "quotas", lines: Mapping[tuple[str, ...], int] | None = None
+) -> Specs:
+    """The specs of a document that is read already. Raises QuotaDocumentError."""
+    if not isinstance(document, Mapping) or "version" not in document:
+        raise QuotaDocumentError(
+            [Problem("", N_("must be a mapping that begins with “version: 1”"), line=1)], name
+        )
+    # An empty section is what is left when its last entry is commented out.
+    document = {key: {} if value is None else value for key, value in document.items()}
+    try:
+        checked = QuotaDocument.model_validate(document)
+    except ValidationError as error:
+        raise QuotaDocumentError(
+            read_problems(error, (), lines or {}, unknown=_unknown_key), name
+        ) from error
+    plain = checked.model_dump(exclude_none=True)
+    specs: Specs = {key: plain[key] for key in ("settings", "default") if plain[key]}
+    problems = []
+    for section, kind in SECTIONS.items():
+        for one, spec in plain[section].items():
+            if not _is_name(one):
+                problems.append(problem_at((section, one), N_("is not a name"), lines or {}))
+            specs[f"{kind}:{one}"] = spec
+    if problems:
+        raise QuotaDocumentError(problems, name)
+    return specs
+
+
+def check_spec(subject: str, spec: object) -> dict[str, Any]:
+    """One subject's mapping, checked. Raises QuotaDocumentError."""
+    kind, colon, name = subject.partition(":")
+    if (
+        kind not in _KINDS
+        or bool(colon) != (kind in SECTIONS.values())
+        or (colon and not _is_name(name))
+    ):
+        raise QuotaDocumentError(
+            [
+                Problem(
+                    subject[:80],
+                    N_(
+                        "is not a subject; write default, settings, user:NAME, group:NAME "
+                        "or course:NAME"
+                    ),
+                )
+            ]
+        )
+    try:
+        return _KINDS[kind].model_validate(spec).model_dump(exclude_none=True)
+    except ValidationError as error:
+        raise QuotaDocumentError(
+            read_problems(error, (subject,), {}, unknown=partial(_unknown_key, kind=kind)), subject
+        ) from error
+
+
+def check_names(
+    specs: Specs,
+    site: Site,
+    people: Collection[str],
+    models: Collection[str],
+    strict: bool = False,
+) -> tuple[str, ...]:
+    """Whether the names in specs exist: groups and courses in the site file, GPU models in the
+    inventory, people among those who have been here. What may come to be is a warning, returned;
+    ``strict`` refuses it too.
+
+    Raises QuotaDocumentError.
+    """
+    known: dict[str, Collection[str]] = {
+        "group": site.directory.teams,
+        "course": site.directory.courses,
+    }
+    absent = {
+        "group": N_("there is no such team in the site file (directory.teams)."),
+        "course": N_("there is no such course in the site file (directory.courses)."),
+    }
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    for subject, spec in specs.items():
+        kind, _, name = subject.partition(":")
+        if kind in known and name not in known[kind]:
+            problems.append(unknown_name(subject, absent[kind], name, known[kind]))
+        if kind == "user" and name not in people:
+            sentence = N_("nobody of this name has been here.")
+            warnings.append(unknown_name(subject, sentence, name, people))
+        for key in ("max_by_type", "grp_by_type"):
+            warnings += [
+                unknown_name(
+                    f"{subject}.{key}", N_("there is no GPU type “{name}” now."), model, models
+                )
+                for model in spec.get(key, {})
+                if model not in models
+            ]
+    timed = {"time_limit", "default_time_limit"}
+    warnings += [
+        Problem(subject, NEEDS_TIME_LIMIT)
+        for subject, spec in specs.items()
+        if {"budget", "grp_budget"} & spec.keys()
+        and not timed & (spec.keys() | specs.get("default", {}).keys())
+    ]
+    if problems or (strict and warnings):
+        raise QuotaDocumentError(problems + (warnings if strict else []))
+    return tuple(str(warning) for warning in warnings)
+
+
+# -- writing ----------------------------------------------------------------------------------
+
+
+def to_document(specs: Specs) -> dict[str, Any]:
+    """The document that these specs come from; it applies cleanly."""
+    document: dict[str, Any] = {"version": 1}
+    for key in ("settings", "default"):
+        if specs.get(key):
+            document[key] = specs[key]
+    for section, kind in SECTIONS.items():
+        of_kind = {
+            subject.partition(":")[2]: spec
+            for subject, spec in sorted(specs.items())
+            if subject.partition(":")[0] == kind
+        }
+        if of_kind:
+            document[section] = of_kind
+    return document
+
+
+def to_yaml(specs: Specs) -> str:
+    """``to_document`` as text."""
+    out = io.StringIO()
+    yaml = YAML(typ="rt", pure=True)
+    yaml.default_flow_style = False
+    yaml.dump(to_document(specs), out)
+    return out.getvalue()
+
+
+# -- errors -----------------------------------------------------------------------------------
+
+
+def _plain(value: object, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> object:
+    """The loaded YAML as plain data, with the line of each key in ``lines``."""
+    if isinstance(value, CommentedMap):
+        result = {}
+        for key, item in value.items():
+            here = (*path, str(key))
+            lines[here] = value.lc.key(key)[0] + 1
+            result[str(key)] = _plain(item, here, lines)
+        return result
+    if isinstance(value, CommentedSeq):
+        return [_plain(item, path, lines) for item in value]
+    if isinstance(value, bool):
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _unknown_key(path: tuple[str, ...], kind: str = "") -> Problem:
+    """What is said of a key that its place does not have."""
+    *where, key = path
+    model: type[BaseModel] = _KINDS[kind] if kind else QuotaDocument
+    if not kind and where:
+        section = where.pop(0)
+        model = _KINDS[SECTIONS.get(section, section)]
+        where = where[1:] if section in SECTIONS else where
+    for part in where:
+        model = IdleSpec if part == "idle" else BudgetSpec
+    if key in AccountSpec.model_fields and model in (PersonSpec, UserSpec):
+        return Problem("", N_("is for groups and courses; a person has max_gpus and budget"))
+    return unknown_name("", N_("there is no such key here."), key, tuple(model.model_fields))
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name) <= 200 and name.isprintable() and name == name.strip()
+
+
+def subjects_in_order(specs: Collection[str]) -> Iterator[str]:
+    """Settings, default, groups, courses, people; each by name."""
+    order = ("settings", "default", "group", "course", "user")
+    return iter(
+        sorted(specs, key=lambda subject: (order.index(subject.partition(":")[0]), subject))
+    )
