@@ -89,9 +89,7 @@ _HERE = _DEVICES.where(
     )
 )
 _RESERVATIONS = (
-    select(GpuReservation)
-    .where(GpuReservation.cancelled_at.is_(None))
-    .order_by(GpuReservation.id)
+    select(GpuReservation).where(GpuReservation.cancelled_at.is_(None)).order_by(GpuReservation.id)
 )
 _QUOTA_MARKS = select(GpuQuota.subject, GpuQuota.changed_at).order_by(GpuQuota.subject)
 

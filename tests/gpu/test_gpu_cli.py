@@ -48,12 +48,12 @@ def test_list_names_every_device_with_its_state(terminal: Terminal) -> None:
     assert sorted(one["state"] for one in found["devices"]) == ["free", "leased"]
 
 
-def test_a_shared_gpu_is_free_as_long_as_one_of_its_slots_is(terminal: Terminal) -> None:
+def test_a_shared_gpu_counts_by_its_slots(terminal: Terminal) -> None:
     shared = Device("GPU-s", "T4", 16 * 2**30, sharing="mps", slots=2, weight=0.5)
     terminal.store.transact(lambda s: sync_inventory(s, [shared]))
     for user, free in (("alice", 1), ("bob", 0)):
         ask(terminal.store, user)
-        assert f"{free} of 1 free" in terminal("gpu", "list").output
+        assert f"{free} of 2 free" in terminal("gpu", "list").output
 
 
 def test_who_waits_is_listed_with_place_and_reason(terminal: Terminal) -> None:
