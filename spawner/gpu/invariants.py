@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from hub_ext.store.models import (
@@ -34,7 +34,8 @@ from spawner.gpu.usage import Sums, seconds
 
 RECENT = timedelta(hours=2)  # how far back an ordinary check looks at what has ended
 HELD_AT_MOST = timedelta(hours=1)  # a server that has not started by then never will
-LATE_AT_MOST = timedelta(hours=1)  # how long after its end a stop may take
+LATE_AT_MOST = timedelta(hours=1)  # how long after end and warning a stop may take
+UNWARNED_AT_MOST = timedelta(days=1)  # a hub that was down first warns
 PATIENCE = 60.0  # seconds in which whoever can start must have been granted
 ROUNDING = 1.0  # GPU-seconds by which sums of floats may differ
 
@@ -74,6 +75,7 @@ class _Row:
     held_at: datetime | None
     ends_at: datetime | None
     ended_at: datetime | None
+    warned_at: datetime | None
     time_limit: int | None
     started_at: datetime | None
     charged_to: datetime | None
@@ -134,6 +136,7 @@ _ROWS = select(
     Lease.held_at,
     Lease.ends_at,
     Lease.ended_at,
+    Lease.warned_at,
     Lease.time_limit,
     GpuUsage.started_at,
     GpuUsage.charged_to,
@@ -141,23 +144,22 @@ _ROWS = select(
     GpuUsage.gpu_seconds,
     GpuUsage.closed,
 ).outerjoin(GpuUsage, GpuUsage.lease_id == Lease.id)
+_LIVE = _ROWS.where(Lease.state.in_(LIVE))
+_ENDED = _ROWS.where(Lease.state == LeaseState.ENDED, Lease.ended_at >= bindparam("since"))
+_SLOTS = select(LeaseDevice.lease_id, LeaseDevice.device_id, LeaseDevice.slot).where(
+    LeaseDevice.released_at.is_(None)
+)
 
 
 def _view(
     session: Session, now: datetime, containers: Mapping[str, tuple[Slot, ...]], deep: bool
 ) -> View:
-    live = session.execute(_ROWS.where(Lease.state.in_(LIVE))).all()
-    ended = _ROWS.where(Lease.state == LeaseState.ENDED)
-    if not deep:
-        ended = ended.where(Lease.ended_at >= now - RECENT)
+    since = datetime.min if deep else now - RECENT
     slots: dict[str, tuple[Slot, ...]] = defaultdict(tuple)
-    for lease, device, index in session.execute(
-        select(LeaseDevice.lease_id, LeaseDevice.device_id, LeaseDevice.slot).where(
-            LeaseDevice.released_at.is_(None)
-        )
-    ):
+    for lease, device, index in session.execute(_SLOTS):
         slots[lease] += (Slot(device, index),)
-    rows = (_Row(*row) for row in (*live, *session.execute(ended)))
+    found = (*session.execute(_LIVE), *session.execute(_ENDED, {"since": since}))
+    rows = [_Row(**row._mapping) for row in found]
     return View(now, tuple(rows), slots, containers, read_snapshot(session, seconds(now)))
 
 
@@ -229,7 +231,10 @@ def every_lease_ends(view: View) -> Iterator[Finding]:
                 row.id,
                 (lambda s, lease=row.id: ledger.end(s, lease, "never started")) if gone else None,  # type: ignore[misc]
             )
-        if row.ends_at is not None and view.now - row.ends_at > LATE_AT_MOST:
+        if row.ends_at is None:
+            continue
+        late = view.now - max(row.ends_at, row.warned_at or row.ends_at)
+        if late > (LATE_AT_MOST if row.warned_at else UNWARNED_AT_MOST):
             yield Finding(
                 "every_lease_ends", f"was to end at {row.ends_at:%F %T} and still runs", row.id
             )

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from hub_ext.store.models import (
@@ -35,6 +35,13 @@ from spawner.gpu.usage import moment, seconds
 
 WAITING = (LeaseState.REQUESTED, LeaseState.QUEUED)
 _NOW = "labcommons.gpu.now"
+_LATEST = select(GpuState.latest).where(GpuState.id == 1).with_for_update()
+_SEEN = (
+    update(GpuState)
+    .where(GpuState.id == 1)
+    .values(version=GpuState.version + 1, latest=bindparam("now"))
+    .execution_options(synchronize_session=False)
+)
 
 
 class LeaseMoveError(Exception):
@@ -50,14 +57,8 @@ def lock(session: Session, wall: datetime | None = None) -> datetime:
     known = session.info.get(_NOW)
     if known is None:
         # The row's lock on PostgreSQL; on SQLite the transaction itself is the lock.
-        latest = session.scalar(select(GpuState.latest).where(GpuState.id == 1).with_for_update())
-        known = max(wall or utcnow(), latest or datetime.min)
-        session.execute(
-            update(GpuState)
-            .where(GpuState.id == 1)
-            .values(version=GpuState.version + 1, latest=known)
-            .execution_options(synchronize_session=False)
-        )
+        known = max(wall or utcnow(), session.scalar(_LATEST) or datetime.min)
+        session.execute(_SEEN, {"now": known})
         session.info[_NOW] = known
     assert isinstance(known, datetime)
     return known
@@ -391,7 +392,7 @@ def restore(
 
 _SHIFTED = (
     *("requested_at", "held_at", "active_at", "opened_at", "ends_at", "exempt_until"),
-    *("stop_at", "warned_at", "keep_until"),
+    *("stop_at", "warned_at", "keep_until", "ended_at"),
 )
 
 
@@ -399,13 +400,16 @@ def shift(session: Session, by: float) -> None:
     """The clock was set ``by`` seconds forwards (or, negative, backwards): so are all leases.
 
     What runs has then as much time left as before and is charged for no more than that; what
-    waits keeps its age. Reservations are wall time and stay.
+    waits keeps its age. So is what ended in a time that is yet to come again. Reservations are
+    wall time and stay.
     """
-    state = session.get_one(GpuState, 1, with_for_update=True)
-    state.latest += timedelta(seconds=by)
-    state.version += 1
     delta = timedelta(seconds=by)
-    for lease in live_leases(session):
+    state = session.get_one(GpuState, 1, with_for_update=True)
+    state.latest += delta
+    state.version += 1
+    session.info[_NOW] = state.latest
+    ahead = session.scalars(select(Lease).where(Lease.ended_at > state.latest))
+    for lease in [*live_leases(session), *ahead]:
         for name in _SHIFTED:
             at = getattr(lease, name)
             if at is not None:
@@ -415,6 +419,8 @@ def shift(session: Session, by: float) -> None:
             row.started_at += delta
             row.charged_to += delta
     session.flush()
+    if by < 0:
+        usage.rebuild_all(session, seconds(state.latest))
 
 
 def latest(session: Session) -> datetime:

@@ -135,6 +135,14 @@ def rebuild(session: Session, period: Period, now: float) -> None:
     )
 
 
+def rebuild_all(session: Session, now: float) -> None:
+    """Make the sums of every period that is kept anew."""
+    for period in list(
+        session.scalars(select(GpuUsageSum.period).where(GpuUsageSum.account == ""))
+    ):
+        rebuild(session, period, now)
+
+
 def past(session: Session, period: Period, now: float) -> Iterable[Stretch]:
     """Closed leases that may still count in a period."""
     since = (

@@ -226,9 +226,7 @@ async def test_of_a_shared_gpu_only_ones_own_processes_count(world: World) -> No
     rule = GpuSharing(model="A100", method="time-slicing", slots=2)
     world.gpus = world.gpus.model_copy(update={"sharing": [rule]})
     await world.watch().once()
-    world.store.transact(
-        lambda s: s.add(LeaseDevice(lease_id="lease", device_id="GPU-1", slot=1))
-    )
+    world.store.transact(lambda s: s.add(LeaseDevice(lease_id="lease", device_id="GPU-1", slot=1)))
     world.readings = {"GPU-1": Reading(90.0, (Process(7, 90.0),))}
     world.docker.pids = frozenset({7})
     await world.minutes(60)
