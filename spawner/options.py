@@ -122,8 +122,11 @@ def from_form(form: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         if isinstance(value, str) and re.fullmatch(r"\d{1,6}", value):
             options[key] = int(value)
     # A browser does not send a box that is not ticked; that there was one, says its twin.
-    if options.pop("wait", None) is None and form.get("wait_shown"):
+    wait = options.pop("wait", None)
+    if wait == "false" or (wait is None and form.get("wait_shown")):
         options["wait"] = False
+    elif wait not in (None, "true"):
+        options["wait"] = wait
     return options
 
 
@@ -297,8 +300,7 @@ def form_model(
     account = next((one for one in offers if one.account == last.get("account")), None)
     account = account or next(iter(offers), None)
     choices = [_gpu_choice(count, best, account, gettext) for count in range(most + 1)]
-    if choices[wanted]["disabled"]:
-        wanted = 0
+    wanted = max(c["count"] for c in choices[: wanted + 1] if not c["disabled"])
     return {
         "environments": [
             _environment(versions, lang, versions[0].name == chosen, pinned)

@@ -11,6 +11,7 @@ from hub_ext.console.viewer import Viewer
 from hub_ext.store.models import Lease
 from spawner.gpu import board, ledger, quotas
 from spawner.gpu.explain import settings_for
+from spawner.gpu.limits import Scope
 from spawner.gpu.outlook import (
     BudgetLeft,
     budgets_left,
@@ -100,7 +101,7 @@ def me(session: Session, viewer: Viewer, say: board.Say, now: float) -> dict[str
         "admin": viewer.admin,
         "leads": sorted(viewer.leads),
         "accounts": [_account(session, snapshot, viewer.name, one) for one in accounts],
-        "held": held(snapshot, viewer.name),
+        "held": held(snapshot, Scope(viewer.name)),
         "leases": [
             board.lease(row, board.known_devices(session), say)
             for row in board.live(session)
@@ -119,8 +120,8 @@ def _account(session: Session, snapshot: Snapshot, user: str, account: str) -> d
     settings = settings_for(quotas.specs(session), user, account)
     return {
         "account": account,
-        "held": held(snapshot, user, account),
-        "held_by_all": held(snapshot, "", account),
+        "held": held(snapshot, Scope(user, account)),
+        "held_by_all": held(snapshot, Scope("", account)),
         "time_limit": longest_time_limit(snapshot, user, account),
         "default_time_limit": usual_time_limit(snapshot, user, account),
         "limits": [

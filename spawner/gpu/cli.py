@@ -24,6 +24,7 @@ from spawner.gpu.cli_tools import (
 )
 from spawner.gpu.durations import parse_duration
 from spawner.gpu.explain import settings_for
+from spawner.gpu.limits import Scope
 from spawner.gpu.outlook import budgets_left, held, probe
 from spawner.gpu.quotas import specs
 from spawner.gpu.snapshot import read_snapshot
@@ -188,7 +189,7 @@ def explain(user: str, account: str | None, as_json: bool) -> None:
             "accounts": [
                 {
                     "account": one,
-                    "held": held(snapshot, user, one),
+                    "held": held(snapshot, Scope(user, one)),
                     "limits": [
                         {"key": s.key, "value": s.value, "source": s.source}
                         for s in settings_for(said, user, one)

@@ -9,6 +9,7 @@ impossible whatever happens here.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -73,9 +74,12 @@ def version(session: Session) -> int:
 
 
 def availability(session: Session) -> Availability:
-    """How many GPUs of each model there are and how many are free."""
-    leased = session.scalars(select(LeaseDevice.device_id).where(LeaseDevice.released_at.is_(None)))
-    return count_types([d for d in read_devices(session) if d.offered], set(leased))
+    """How many GPUs of each model there are and how many are free: of a shared one, any slot."""
+    held = Counter(
+        session.scalars(select(LeaseDevice.device_id).where(LeaseDevice.released_at.is_(None)))
+    )
+    offered = [device for device in read_devices(session) if device.offered]
+    return count_types(offered, {d.id for d in offered if held[d.id] >= d.slots})
 
 
 def live_leases(session: Session) -> list[Lease]:

@@ -129,7 +129,7 @@ def _facts(snapshot: Snapshot, user: str, account: Subject, gettext: Gettext) ->
     for limit in count_limits(user, account, snapshot.quotas):
         if limit.scope.model:
             continue
-        held = outlook.held(snapshot, limit.scope.user, limit.scope.account)
+        held = outlook.held(snapshot, limit.scope)
         sentence = (
             N_("You hold {held} of the {most} GPUs that you may have at once.")
             if limit.scope.user

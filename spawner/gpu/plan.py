@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from spawner.gpu.budgets import Account
 from spawner.gpu.door import lendable
 from spawner.gpu.gates import BudgetGate, CohortGate, CountGate, Gate, held_first
-from spawner.gpu.limits import NO_QUOTA, Scope, budget_limits, count_limits
+from spawner.gpu.limits import (
+    NO_QUOTA,
+    BudgetLimit,
+    Limit,
+    Scope,
+    group_budgets,
+    group_counts,
+    person_budgets,
+    person_counts,
+)
 from spawner.gpu.state import Claim, Grant, Quota, Reason, Slot, Snapshot, Subject, Window
 from spawner.gpu.timeline import INF, NOBODY, Audience, Kind, Pool, Profile, Slots
 
@@ -46,6 +55,7 @@ class Placement:
     pool: Pool | None
     gates: dict[Gate, float]  # that are shut now, and until when
     kinds: list[Kind]  # of which it lacks devices now, not limits of their type
+    never: bool = False  # whatever ends, as far as can be known
 
 
 class Plan:
@@ -88,10 +98,12 @@ class Plan:
         self._budgets: dict[str, BudgetGate] = {}
         self._shared: dict[str, Profile] = {}
         self._own: dict[Subject, Profile] = {}
-        self._nominals: dict[Subject, CountGate] = {}
+        self._common: dict[Subject, tuple[tuple[str, Gate], ...]] = {}
         self._gates: dict[tuple[str, Subject], tuple[tuple[str, Gate], ...]] = {}
         self._kinds: dict[tuple[str, int], tuple[Kind, ...]] = {}
         self._audiences: dict[tuple[str, Subject], Audience] = {}
+        self._audience_of = {NOBODY.subjects: NOBODY}
+        self._free: dict[tuple[Kind, ...], tuple[int, int, int]] = {}  # while nothing is granted
         self._held: dict[Subject, int] = {
             account: sum(lease.claim.gpus for lease in leases)
             for account, leases in self._of_account.items()
@@ -106,7 +118,7 @@ class Plan:
         if gates is None:
             gates = self._gates[who] = tuple(self._make_gates(*who))
             subjects = self._subjects & {claim.account, f"user:{claim.user}"}
-            self._audiences[who] = Audience(subjects) if subjects else NOBODY
+            self._audiences[who] = self._audience_of.setdefault(subjects, Audience(subjects))
         what = claim.gpu_type, claim.gpus
         kinds = self._kinds.get(what)
         if kinds is None:
@@ -125,23 +137,41 @@ class Plan:
 
     def _make_gates(self, user: str, account: Subject) -> Iterator[tuple[str, Gate]]:
         quotas = self.snapshot.quotas
-        for limit in count_limits(user, account, quotas):
-            gate = self._counts.get(limit.scope)
-            if gate is None:
-                profile = Profile(self.now, limit.most, self._counted(limit.scope))
-                gate = CountGate(limit.code, limit.source, limit.scope.model, profile)
-                self._counts[limit.scope] = gate
-            yield limit.scope.model, gate
-        for budget in budget_limits(user, account, quotas):
-            charged = self._budgets.get(budget.key)
-            if charged is None:
-                spans = [(lease.end, lease.claim.weight) for lease in self._in_scope(budget.scope)]
-                used = self.snapshot.usage.budgets.get(budget.key, 0.0)
-                charged = BudgetGate(budget, Account(self.now, budget.budget, used, spans))
-                self._budgets[budget.key] = charged
-            yield "", charged
-        for gate_ in self._nominal_gates(account, quotas.get(account, NO_QUOTA)):
-            yield "", gate_
+        for limit in person_counts(user, account, quotas):
+            yield limit.scope.model, self._count_gate(limit)
+        for budget in person_budgets(user, account, quotas):
+            yield "", self._budget_gate(budget)
+        common = self._common.get(account)
+        if common is None:
+            common = self._common[account] = tuple(self._make_common(account))
+        yield from common
+
+    def _make_common(self, account: Subject) -> Iterator[tuple[str, Gate]]:
+        """The gates of all people of an account."""
+        quotas = self.snapshot.quotas
+        for limit in group_counts(account, quotas):
+            yield limit.scope.model, self._count_gate(limit)
+        for budget in group_budgets(account, quotas):
+            yield "", self._budget_gate(budget)
+        for gate in self._nominal_gates(account, quotas.get(account, NO_QUOTA)):
+            yield "", gate
+
+    def _count_gate(self, limit: Limit) -> CountGate:
+        gate = self._counts.get(limit.scope)
+        if gate is None:
+            profile = Profile(self.now, limit.most, self._counted(limit.scope))
+            gate = CountGate(limit.code, limit.source, limit.scope.model, profile)
+            self._counts[limit.scope] = gate
+        return gate
+
+    def _budget_gate(self, limit: BudgetLimit) -> BudgetGate:
+        gate = self._budgets.get(limit.key)
+        if gate is None:
+            spans = [(lease.end, lease.claim.weight) for lease in self._in_scope(limit.scope)]
+            used = self.snapshot.usage.budgets.get(limit.key, 0.0)
+            account = Account(self.now, limit.budget, used, spans)
+            gate = self._budgets[limit.key] = BudgetGate(limit, account)
+        return gate
 
     def _nominal_gates(self, account: Subject, quota: Quota) -> Iterator[Gate]:
         if quota.cohort is None and quota.nominal is None:
@@ -149,12 +179,9 @@ class Plan:
         nominal = quota.nominal or 0
         if quota.cohort is None or quota.borrowing_limit is not None:
             cap = nominal + (quota.borrowing_limit or 0 if quota.cohort is not None else 0)
-            gate = self._nominals.get(account)
-            if gate is None:
-                code = "nominal" if quota.cohort is None else "borrowing_limit"
-                profile = Profile(self.now, cap, self._counted(Scope("", account)))
-                gate = self._nominals[account] = CountGate(code, account, "", profile)
-            yield gate
+            code = "nominal" if quota.cohort is None else "borrowing_limit"
+            profile = Profile(self.now, cap, self._counted(Scope("", account)))
+            yield CountGate(code, account, "", profile)
         if quota.cohort is not None:
             shared = self._shared.get(quota.cohort)
             if shared is None:
@@ -205,6 +232,24 @@ class Plan:
             self._place(request, kind, best)
             if best.start <= self.now:
                 break
+        best.never = best.start == INF
+        return best
+
+    def glance(self, request: Request) -> Placement:
+        """Like ``place``, but without a start when that is not now."""
+        if self._free_of(request.kinds)[1] >= request.count:
+            found = self.place(request)
+            if found.start > self.now:
+                found.start, found.pool = INF, None
+            return found
+        best = Placement(INF, request.kinds[0] if request.kinds else None, None, {}, [])
+        best.kinds.extend(request.kinds)
+        for model, gate in request.gates:
+            for kind in request.kinds[:1]:
+                if not model or model == kind.model:
+                    opens = gate.earliest(request.count, kind.weight, request.duration, self.now)
+                    if opens > self.now:
+                        best.gates[gate] = opens
         return best
 
     def _place(self, request: Request, kind: Kind, best: Placement) -> None:
@@ -257,6 +302,7 @@ class Plan:
     def grant(self, request: Request, found: Placement) -> Grant:
         """Take what a request gets now."""
         claim = request.claim
+        self._free.clear()
         taken = self.take(request, found)
         places = [pool.places[index] for pool, index, _ in taken]
         windows = {request.audience.reserved(place, self.now) for place in places}
@@ -319,18 +365,43 @@ class Plan:
 
     def _no_devices(self, request: Request, kinds: list[Kind]) -> Reason | None:
         """Why there are no devices now; None when they are kept for earlier requests."""
-        pools = [pool for kind in kinds for pool in self.slots.kinds[kind]]
-        most = max((pool.free for pool in pools), default=0)
-        free = sum(pool.free for pool in pools)
-        data = {
-            "gpus": request.count,
-            "free": free,
-            "total": sum(len(pool.places) for pool in pools),
-            "type": request.claim.gpu_type,
-        }
+        free, most, total = self._free_of(tuple(kinds))
         if most < request.count:
-            return Reason("one_node" if free >= request.count else "gpus_busy", data)
-        return self._reserved(request, pools)
+            return Reason(
+                "one_node" if free >= request.count else "gpus_busy",
+                {
+                    "gpus": request.count,
+                    "free": free,
+                    "total": total,
+                    "type": request.claim.gpu_type,
+                },
+            )
+        if not self.snapshot.windows:
+            return None
+        return self._reserved(request, [p for kind in kinds for p in self.slots.kinds[kind]])
+
+    def _free_of(self, kinds: tuple[Kind, ...]) -> tuple[int, int, int]:
+        """Devices free now, the most of them in one pool, and all there are."""
+        found = self._free.get(kinds)
+        if found is None:
+            pools = [pool for kind in kinds for pool in self.slots.kinds[kind]]
+            found = self._free[kinds] = (
+                sum(pool.free for pool in pools),
+                max((pool.free for pool in pools), default=0),
+                sum(len(pool.places) for pool in pools),
+            )
+        return found
+
+    def could_start(self, request: Request, found: Placement) -> bool:
+        """Whether only what is kept for others, not a limit or a lack, is in the way now."""
+        return (
+            found.kind is not None
+            and self._free_of(request.kinds)[1] >= request.count
+            and not any(
+                gate.reason(request.count, found.kind.weight, request.duration, until)
+                for gate, until in found.gates.items()
+            )
+        )
 
     def _reserved(self, request: Request, pools: list[Pool]) -> Reason | None:
         end = self.now + request.duration

@@ -54,7 +54,7 @@ __all__ = ["at_the_door", "decide"]
 
 # How many requests get a planned start (Slurm bf_max_job_test). Those behind start as soon as
 # they fit beside the plan; their start is not told before.
-DEPTH = 500
+DEPTH = 200
 # What a lease without an end is charged for fair share when it is admitted.
 UNLIMITED = 24 * HOUR
 
@@ -132,7 +132,7 @@ class _Round:
         plan, blocked, strict = self.plan, False, strategy == "StrictFIFO"
         blocked_accounts: set[str] = set()
         for index, request in enumerate(self._queue()):
-            found = plan.place(request)
+            found = plan.place(request) if index < DEPTH else plan.glance(request)
             if blocked or request.claim.account in blocked_accounts:
                 self.waiting.append(_Waiting(request, found, blocked=True))
             elif found.start <= now:
@@ -159,13 +159,8 @@ class _Round:
                 waiting.start = found.start
 
     def some_might_fit(self) -> bool:
-        """Whether devices are left that a waiting request could take."""
-        return any(
-            pool.free >= waiting.request.count
-            for waiting in self.waiting
-            for kind in waiting.request.kinds
-            for pool in self.plan.slots.kinds[kind]
-        )
+        """Whether devices are left that a waiting request could take in another order."""
+        return any(self.plan.could_start(w.request, w.found) for w in self.waiting)
 
     def verdicts(self) -> list[Verdict]:
         """Place, expected start and reasons of all that wait."""
@@ -174,7 +169,7 @@ class _Round:
             reasons = self.plan.reasons(waiting.request, waiting.found, position)
             if waiting.blocked and not any(reason.code == "behind" for reason in reasons):
                 reasons = (*reasons, Reason("behind", {"count": position - 1}))
-            if waiting.start == math.inf:
+            if waiting.found.never:
                 reasons = at_the_door(waiting.request.claim, self.snapshot) or reasons
             start = None if waiting.start == math.inf else waiting.start
             verdicts.append(Verdict(waiting.request.claim.id, position, reasons, start))
@@ -189,9 +184,13 @@ class _Round:
         tree: FairTree[Request] = FairTree(snapshot.usage.decayed, snapshot.quotas)
         penalty = snapshot.settings.entry_penalty
         if penalty:
+            charges: dict[tuple[str, str], float] = {}
             for lease in plan.running:
                 ahead = UNLIMITED if lease.end == math.inf else lease.end - snapshot.now
-                tree.charge(lease.claim.account, lease.claim.user, ahead * lease.claim.weight)
+                leaf = lease.claim.account, lease.claim.user
+                charges[leaf] = charges.get(leaf, 0.0) + ahead * lease.claim.weight
+            for (account, user), seconds in charges.items():
+                tree.charge(account, user, seconds)
         overdue: list[Request] = []
         for claim in snapshot.claims:
             if claim.waits:

@@ -266,10 +266,9 @@ async def test_a_reservation_is_made_by_administrators_and_seen_by_all(filled: C
 
 
 async def test_a_clash_is_named(filled: Console) -> None:
-    # Far ahead, a repeated one is a clash only where both are looked at: so this year.
-    soon = {**LAB, "starts": "2026-11-24T10:00"}
-    await filled.send("POST", "api/v1/reservations", "carol-token", soon)
-    other = {**soon, "name": "Demo", "subject": "group:vision", "starts": "2026-12-01T11:00"}
+    await filled.send("POST", "api/v1/reservations", "carol-token", LAB)
+    # A week later, an hour into it.
+    other = {**LAB, "name": "Demo", "subject": "group:vision", "starts": "2036-12-02T11:00"}
     found = await error(await filled.send("POST", "api/v1/reservations", "carol-token", other), 409)
     assert found["code"] == "reservation_clash"
     assert "“ML lab” (course:ml101) is in the way" in found["message"]
