@@ -135,6 +135,19 @@ class Plan:
         """GPUs that an account holds now, with what was granted."""
         return self._held.get(account, 0)
 
+    def reserved_now(self) -> dict[Subject, int]:
+        """GPUs of reservations that have begun, by subject, less what runs inside them."""
+        left: dict[Subject, int] = {}
+        for window in self.snapshot.windows:
+            if window.start <= self.now < window.end:
+                inside = sum(
+                    lease.claim.gpus
+                    for lease in self.running
+                    if lease.claim.reservation == window.reservation
+                )
+                left[window.subject] = left.get(window.subject, 0) + max(0, window.gpus - inside)
+        return left
+
     def _make_gates(self, user: str, account: Subject) -> Iterator[tuple[str, Gate]]:
         quotas = self.snapshot.quotas
         for limit in person_counts(user, account, quotas):

@@ -351,8 +351,8 @@ class Slots:
         duration: float,
         audience: Audience,
     ) -> Pool:
-        """Of the pools with room now, the one with the fewest free devices."""
-        best: Pool | None = None
+        """Of the pools with room now: one with devices reserved for them, then the fullest."""
+        best: tuple[tuple[int, int, str], Pool] | None = None
         for entry, (bound, index, version) in enumerate(heap):
             if bound > self._now:
                 continue
@@ -362,11 +362,15 @@ class Slots:
                 heap[entry] = (at, index, pool.version)
                 if at > self._now:
                     continue
-            if best is None or (pool.free, pool.node) < (best.free, best.node):
-                best = pool
+            own = 0
+            if audience.subjects:
+                own = sum(bool(audience.reserved(p, self._now)) for p in pool.places if p.windows)
+            rank = (-own, pool.free, pool.node)
+            if best is None or rank < best[0]:
+                best = (rank, pool)
         heapq.heapify(heap)
         assert best is not None  # the top of the heap has room now
-        return best
+        return best[1]
 
 
 def _reserve(
