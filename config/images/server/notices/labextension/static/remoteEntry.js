@@ -42,7 +42,7 @@
     const when = new Date(text);
     const today = when.toDateString() === new Date().toDateString();
     const day = today ? {} : { month: "short", day: "numeric" };
-    return when.toLocaleString(language, { ...day, hour: "2-digit", minute: "2-digit" });
+    return when.toLocaleString(language, { ...day, hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   }
 
   async function makePlugins() {
