@@ -19,13 +19,13 @@ from spawner.gpu.cli_tools import (
     print_table,
     read,
     short,
-    show_value,
     write,
 )
 from spawner.gpu.durations import parse_duration
 from spawner.gpu.explain import settings_for
 from spawner.gpu.limits import Scope
 from spawner.gpu.outlook import budgets_left, held, probe
+from spawner.gpu.quota_document import show_value
 from spawner.gpu.quotas import specs
 from spawner.gpu.snapshot import read_snapshot
 

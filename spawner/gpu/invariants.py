@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from hub_ext.store.models import (
@@ -144,23 +144,22 @@ _ROWS = select(
     GpuUsage.gpu_seconds,
     GpuUsage.closed,
 ).outerjoin(GpuUsage, GpuUsage.lease_id == Lease.id)
+_LIVE = _ROWS.where(Lease.state.in_(LIVE))
+_ENDED = _ROWS.where(Lease.state == LeaseState.ENDED, Lease.ended_at >= bindparam("since"))
+_SLOTS = select(LeaseDevice.lease_id, LeaseDevice.device_id, LeaseDevice.slot).where(
+    LeaseDevice.released_at.is_(None)
+)
 
 
 def _view(
     session: Session, now: datetime, containers: Mapping[str, tuple[Slot, ...]], deep: bool
 ) -> View:
-    live = session.execute(_ROWS.where(Lease.state.in_(LIVE))).all()
-    ended = _ROWS.where(Lease.state == LeaseState.ENDED)
-    if not deep:
-        ended = ended.where(Lease.ended_at >= now - RECENT)
+    since = datetime.min if deep else now - RECENT
     slots: dict[str, tuple[Slot, ...]] = defaultdict(tuple)
-    for lease, device, index in session.execute(
-        select(LeaseDevice.lease_id, LeaseDevice.device_id, LeaseDevice.slot).where(
-            LeaseDevice.released_at.is_(None)
-        )
-    ):
+    for lease, device, index in session.execute(_SLOTS):
         slots[lease] += (Slot(device, index),)
-    rows = (_Row(*row) for row in (*live, *session.execute(ended)))
+    found = (*session.execute(_LIVE), *session.execute(_ENDED, {"since": since}))
+    rows = [_Row(**row._mapping) for row in found]
     return View(now, tuple(rows), slots, containers, read_snapshot(session, seconds(now)))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from hub_ext.store.models import (
@@ -35,6 +35,13 @@ from spawner.gpu.usage import moment, seconds
 
 WAITING = (LeaseState.REQUESTED, LeaseState.QUEUED)
 _NOW = "labcommons.gpu.now"
+_LATEST = select(GpuState.latest).where(GpuState.id == 1).with_for_update()
+_SEEN = (
+    update(GpuState)
+    .where(GpuState.id == 1)
+    .values(version=GpuState.version + 1, latest=bindparam("now"))
+    .execution_options(synchronize_session=False)
+)
 
 
 class LeaseMoveError(Exception):
@@ -50,14 +57,8 @@ def lock(session: Session, wall: datetime | None = None) -> datetime:
     known = session.info.get(_NOW)
     if known is None:
         # The row's lock on PostgreSQL; on SQLite the transaction itself is the lock.
-        latest = session.scalar(select(GpuState.latest).where(GpuState.id == 1).with_for_update())
-        known = max(wall or utcnow(), latest or datetime.min)
-        session.execute(
-            update(GpuState)
-            .where(GpuState.id == 1)
-            .values(version=GpuState.version + 1, latest=known)
-            .execution_options(synchronize_session=False)
-        )
+        known = max(wall or utcnow(), session.scalar(_LATEST) or datetime.min)
+        session.execute(_SEEN, {"now": known})
         session.info[_NOW] = known
     assert isinstance(known, datetime)
     return known
@@ -73,8 +74,11 @@ def version(session: Session) -> int:
 
 def availability(session: Session) -> Availability:
     """How many GPUs of each model there are and how many are free."""
-    leased = session.scalars(select(LeaseDevice.device_id).where(LeaseDevice.released_at.is_(None)))
-    return count_types([d for d in read_devices(session) if d.offered], set(leased))
+    taken = session.execute(
+        select(LeaseDevice.device_id, LeaseDevice.slot).where(LeaseDevice.released_at.is_(None))
+    )
+    offered = [device for device in read_devices(session) if device.offered]
+    return count_types(offered, [(device, slot) for device, slot in taken])
 
 
 def live_leases(session: Session) -> list[Lease]:

@@ -263,26 +263,32 @@ def judge(
             keep_until=seconds(lease.keep_until) if lease.keep_until else None,
             others_wait=others_wait is not None,
         )
-        if step is not Step.NOTHING:
+        if step is not Step.NOTHING and _act(session, lease, step, tally):
             done.append((key, step))
-            _act(session, lease, step, tally)
         _write(row, tally, look)
         session.add(row)
     return done
 
 
-def _act(session: Session, lease: Lease, step: Step, tally: Tally) -> None:
-    data: dict[str, float | None] = {"idle_for": tally.idle, "stop_at": tally.stop_at}
+def _act(session: Session, lease: Lease, step: Step, tally: Tally) -> bool:
+    """Carry a step out. True unless that was done before."""
     at = moment(tally.at)
-    say = partial(
-        notices.add, session, username=lease.username, lease_id=lease.id, data=data, now=at
+    if step is Step.STOP and not ledger.plan_stop(session, lease.id, "idle", at):
+        return False
+    code, key = {
+        Step.WARN: ("idle_warning", f"idle_warning:{lease.id}:{tally.warnings}"),
+        Step.RESUME: ("idle_resumed", f"idle_resumed:{lease.id}:{tally.warnings}"),
+        Step.STOP: ("idle", f"stopped:{lease.id}"),
+    }[step]
+    return notices.add(
+        session,
+        username=lease.username,
+        lease_id=lease.id,
+        code=code,
+        data={"idle_for": tally.idle, "stop_at": tally.stop_at},
+        key=key,
+        now=at,
     )
-    if step is Step.WARN:
-        say(code="idle_warning", key=f"idle_warning:{lease.id}:{tally.warnings}")
-    elif step is Step.RESUME:
-        say(code="idle_resumed", key=f"idle_resumed:{lease.id}:{tally.warnings}")
-    elif step is Step.STOP and ledger.plan_stop(session, lease.id, "idle", at):
-        say(code="idle", key=f"stopped:{lease.id}")
 
 
 def _tally(row: GpuWatch, now: float) -> Tally:

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from spawner.gpu.budgets import Account
 from spawner.gpu.door import lendable
 from spawner.gpu.gates import BudgetGate, CohortGate, CountGate, Gate, held_first
-from spawner.gpu.limits import NO_QUOTA, Scope, budget_limits, count_limits
+from spawner.gpu.limits import (
+    NO_QUOTA,
+    BudgetLimit,
+    Limit,
+    Scope,
+    group_budgets,
+    group_counts,
+    person_budgets,
+    person_counts,
+)
 from spawner.gpu.state import Claim, Grant, Quota, Reason, Slot, Snapshot, Subject, Window
 from spawner.gpu.timeline import INF, NOBODY, Audience, Kind, Pool, Profile, Slots
 
@@ -46,6 +55,7 @@ class Placement:
     pool: Pool | None
     gates: dict[Gate, float]  # that are shut now, and until when
     kinds: list[Kind]  # of which it lacks devices now, not limits of their type
+    never: bool = False  # whatever ends, as far as can be known
 
 
 class Plan:
@@ -88,7 +98,7 @@ class Plan:
         self._budgets: dict[str, BudgetGate] = {}
         self._shared: dict[str, Profile] = {}
         self._own: dict[Subject, Profile] = {}
-        self._nominals: dict[Subject, CountGate] = {}
+        self._common: dict[Subject, tuple[tuple[str, Gate], ...]] = {}
         self._gates: dict[tuple[str, Subject], tuple[tuple[str, Gate], ...]] = {}
         self._kinds: dict[tuple[str, int], tuple[Kind, ...]] = {}
         self._audiences: dict[tuple[str, Subject], Audience] = {}
@@ -125,25 +135,56 @@ class Plan:
         """GPUs that an account holds now, with what was granted."""
         return self._held.get(account, 0)
 
+    def reserved_now(self) -> dict[Subject, int]:
+        """GPUs of reservations that have begun, by subject, less what runs inside them."""
+        left: dict[Subject, int] = {}
+        for window in self.snapshot.windows:
+            if window.start <= self.now < window.end:
+                inside = sum(
+                    lease.claim.gpus
+                    for lease in self.running
+                    if lease.claim.reservation == window.reservation
+                )
+                left[window.subject] = left.get(window.subject, 0) + max(0, window.gpus - inside)
+        return left
+
     def _make_gates(self, user: str, account: Subject) -> Iterator[tuple[str, Gate]]:
         quotas = self.snapshot.quotas
-        for limit in count_limits(user, account, quotas):
-            gate = self._counts.get(limit.scope)
-            if gate is None:
-                profile = Profile(self.now, limit.most, self._counted(limit.scope))
-                gate = CountGate(limit.code, limit.source, limit.scope.model, profile)
-                self._counts[limit.scope] = gate
-            yield limit.scope.model, gate
-        for budget in budget_limits(user, account, quotas):
-            charged = self._budgets.get(budget.key)
-            if charged is None:
-                spans = [(lease.end, lease.claim.weight) for lease in self._in_scope(budget.scope)]
-                used = self.snapshot.usage.budgets.get(budget.key, 0.0)
-                charged = BudgetGate(budget, Account(self.now, budget.budget, used, spans))
-                self._budgets[budget.key] = charged
-            yield "", charged
-        for gate_ in self._nominal_gates(account, quotas.get(account, NO_QUOTA)):
-            yield "", gate_
+        for limit in person_counts(user, account, quotas):
+            yield limit.scope.model, self._count_gate(limit)
+        for budget in person_budgets(user, account, quotas):
+            yield "", self._budget_gate(budget)
+        common = self._common.get(account)
+        if common is None:
+            common = self._common[account] = tuple(self._make_common(account))
+        yield from common
+
+    def _make_common(self, account: Subject) -> Iterator[tuple[str, Gate]]:
+        """The gates of all people of an account."""
+        quotas = self.snapshot.quotas
+        for limit in group_counts(account, quotas):
+            yield limit.scope.model, self._count_gate(limit)
+        for budget in group_budgets(account, quotas):
+            yield "", self._budget_gate(budget)
+        for gate in self._nominal_gates(account, quotas.get(account, NO_QUOTA)):
+            yield "", gate
+
+    def _count_gate(self, limit: Limit) -> CountGate:
+        gate = self._counts.get(limit.scope)
+        if gate is None:
+            profile = Profile(self.now, limit.most, self._counted(limit.scope))
+            gate = CountGate(limit.code, limit.source, limit.scope.model, profile)
+            self._counts[limit.scope] = gate
+        return gate
+
+    def _budget_gate(self, limit: BudgetLimit) -> BudgetGate:
+        gate = self._budgets.get(limit.key)
+        if gate is None:
+            spans = [(lease.end, lease.claim.weight) for lease in self._in_scope(limit.scope)]
+            used = self.snapshot.usage.budgets.get(limit.key, 0.0)
+            account = Account(self.now, limit.budget, used, spans)
+            gate = self._budgets[limit.key] = BudgetGate(limit, account)
+        return gate
 
     def _nominal_gates(self, account: Subject, quota: Quota) -> Iterator[Gate]:
         if quota.cohort is None and quota.nominal is None:
@@ -151,12 +192,9 @@ class Plan:
         nominal = quota.nominal or 0
         if quota.cohort is None or quota.borrowing_limit is not None:
             cap = nominal + (quota.borrowing_limit or 0 if quota.cohort is not None else 0)
-            gate = self._nominals.get(account)
-            if gate is None:
-                code = "nominal" if quota.cohort is None else "borrowing_limit"
-                profile = Profile(self.now, cap, self._counted(Scope("", account)))
-                gate = self._nominals[account] = CountGate(code, account, "", profile)
-            yield gate
+            code = "nominal" if quota.cohort is None else "borrowing_limit"
+            profile = Profile(self.now, cap, self._counted(Scope("", account)))
+            yield CountGate(code, account, "", profile)
         if quota.cohort is not None:
             shared = self._shared.get(quota.cohort)
             if shared is None:
@@ -207,6 +245,24 @@ class Plan:
             self._place(request, kind, best)
             if best.start <= self.now:
                 break
+        best.never = best.start == INF
+        return best
+
+    def glance(self, request: Request) -> Placement:
+        """Like ``place``, but without a start when that is not now."""
+        if self._free_of(request.kinds)[1] >= request.count:
+            found = self.place(request)
+            if found.start > self.now:
+                found.start, found.pool = INF, None
+            return found
+        best = Placement(INF, request.kinds[0] if request.kinds else None, None, {}, [])
+        best.kinds.extend(request.kinds)
+        for model, gate in request.gates:
+            for kind in request.kinds[:1]:
+                if not model or model == kind.model:
+                    opens = gate.earliest(request.count, kind.weight, request.duration, self.now)
+                    if opens > self.now:
+                        best.gates[gate] = opens
         return best
 
     def _place(self, request: Request, kind: Kind, best: Placement) -> None:

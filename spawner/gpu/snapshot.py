@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool
 
 from hub_ext.store.models import (
     GpuDevice,
@@ -79,6 +80,17 @@ _DEVICES = select(
     GpuDevice.drained_at,
     GpuDevice.present,
 ).order_by(GpuDevice.id)
+_HERE = _DEVICES.where(
+    or_(
+        GpuDevice.present,
+        select(LeaseDevice.device_id)
+        .where(LeaseDevice.device_id == GpuDevice.id, LeaseDevice.released_at.is_(None))
+        .exists(),
+    )
+)
+_RESERVATIONS = (
+    select(GpuReservation).where(GpuReservation.cancelled_at.is_(None)).order_by(GpuReservation.id)
+)
 _QUOTA_MARKS = select(GpuQuota.subject, GpuQuota.changed_at).order_by(GpuQuota.subject)
 
 
@@ -136,11 +148,6 @@ def read_claims(session: Session) -> tuple[Claim, ...]:
 
 def read_devices(session: Session) -> tuple[Device, ...]:
     """All devices that are there, and those that are gone while somebody still leases them."""
-    leased = (
-        select(LeaseDevice.device_id)
-        .where(LeaseDevice.device_id == GpuDevice.id, LeaseDevice.released_at.is_(None))
-        .exists()
-    )
     drained = set(session.scalars(_NODES))
     return tuple(
         Device(
@@ -157,7 +164,7 @@ def read_devices(session: Session) -> tuple[Device, ...]:
             health_reason=row.health_reason or "",
             drained=row.drained_at is not None or row.node in drained,
         )
-        for row in session.execute(_DEVICES.where(or_(GpuDevice.present, leased)))
+        for row in session.execute(_HERE)
     )
 
 
@@ -165,17 +172,17 @@ class _LastQuotas:
     """The quotas as last read: checking hundreds of specs takes longer than all the rest."""
 
     marks: tuple[tuple[str, datetime], ...] | None = None
-    database = ""
+    pool: Pool | None = None
     quotas: Quotas = ({}, Settings())
 
 
 def read_quotas(session: Session) -> Quotas:
     """Quotas and settings; read again only when one has changed."""
     marks = tuple((row.subject, row.changed_at) for row in session.execute(_QUOTA_MARKS))
-    database = str(session.get_bind().engine.url)
-    if (marks, database) != (_LastQuotas.marks, _LastQuotas.database):
+    engine = session.get_bind().engine
+    if marks != _LastQuotas.marks or engine.pool is not _LastQuotas.pool:
         _LastQuotas.quotas = quotas_store.load(session)
-        _LastQuotas.marks, _LastQuotas.database = marks, database
+        _LastQuotas.marks, _LastQuotas.pool = marks, engine.pool
     return _LastQuotas.quotas
 
 
@@ -228,11 +235,7 @@ def budget_use(
 
 
 def _windows(session: Session, start: float, end: float) -> tuple[Window, ...]:
-    rows = session.scalars(
-        select(GpuReservation)
-        .where(GpuReservation.cancelled_at.is_(None))
-        .order_by(GpuReservation.id)
-    )
+    rows = session.scalars(_RESERVATIONS)
     return tuple(window for row in rows for window in occurrences(reservation_of(row), start, end))
 
 

@@ -285,12 +285,14 @@ class Slots:
             places[device.id] = place
             kind = names[device.model, device.weight]
             pools.setdefault((kind, device.node), []).append(place)
-        _reserve(places, windows, inside or {})
         self.kinds: dict[Kind, list[Pool]] = {}
         for (kind, node), members in sorted(
             pools.items(), key=lambda item: (item[0][0].size, item[0][1])
         ):
             self.kinds.setdefault(kind, []).append(Pool(kind, node, members, now))
+        if windows:
+            by_size = [p for pools_ in self.kinds.values() for pool in pools_ for p in pool.places]
+            _reserve(places, by_size, windows, inside or {})
 
     def earliest(
         self, kind: Kind, count: int, duration: float, audience: Audience, after: float
@@ -349,8 +351,8 @@ class Slots:
         duration: float,
         audience: Audience,
     ) -> Pool:
-        """Of the pools with room now, the one with the fewest free devices."""
-        best: Pool | None = None
+        """Of the pools with room now: one with devices reserved for them, then the fullest."""
+        best: tuple[tuple[int, int, str], Pool] | None = None
         for entry, (bound, index, version) in enumerate(heap):
             if bound > self._now:
                 continue
@@ -360,30 +362,26 @@ class Slots:
                 heap[entry] = (at, index, pool.version)
                 if at > self._now:
                     continue
-            if best is None or (pool.free, pool.node) < (best.free, best.node):
-                best = pool
+            own = 0
+            if audience.subjects:
+                own = sum(bool(audience.reserved(p, self._now)) for p in pool.places if p.windows)
+            rank = (-own, pool.free, pool.node)
+            if best is None or rank < best[0]:
+                best = (rank, pool)
         heapq.heapify(heap)
         assert best is not None  # the top of the heap has room now
-        return best
+        return best[1]
 
 
 def _reserve(
     places: Mapping[str, _Place],
+    by_size: Sequence[_Place],
     windows: Sequence[Window],
     inside: Mapping[str, frozenset[str]],
 ) -> None:
     """Tell the devices of each window; where it names none, the smallest that are free then."""
     if not windows:
         return
-    by_size = sorted(
-        places.values(),
-        key=lambda p: (
-            p.device.memory * p.device.weight,
-            p.device.model,
-            p.device.node,
-            p.device.id,
-        ),
-    )
     for window in windows:
         for name in window.devices:
             if name in places:

@@ -170,9 +170,9 @@ def main() -> None:
     RESULTS.write_text(
         f"""# One decision of the policy
 
-1,000 leases that run on some 1,200 GPUs (whole ones, three models, about 150 machines), 500 that wait,
-100 quotas (limits of people and groups, two cohorts with nominal quotas, budgets in windows and
-decaying), everything generated from a seed and filled by the policy itself. Milliseconds of
+1,000 leases that run on some 1,100 GPUs (whole ones, three models, about 150 machines), 500 that
+wait, 100 quotas (limits of people and groups, two cohorts with nominal quotas, budgets in windows
+and decaying), everything generated from a seed and filled by the policy itself. Milliseconds of
 processor time of `decide`, {ROUNDS} times each, in one process; nothing is kept between them.
 
 {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores of {cpu}, Python {platform.python_version()},

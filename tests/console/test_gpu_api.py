@@ -17,7 +17,7 @@ LAB = {
     "subject": "course:ml101",
     "gpus": 2,
     "gpu_type": "A100",
-    "starts": "2036-11-25T10:00",
+    "starts": "2034-11-28T10:00",
     "duration": "2h",
     "timezone": "Europe/Berlin",
     "repeat": "weekly",
@@ -268,7 +268,7 @@ async def test_a_reservation_is_made_by_administrators_and_seen_by_all(filled: C
 async def test_a_clash_is_named(filled: Console) -> None:
     await filled.send("POST", "api/v1/reservations", "carol-token", LAB)
     # A week later, an hour into it.
-    other = {**LAB, "name": "Demo", "subject": "group:vision", "starts": "2036-12-02T11:00"}
+    other = {**LAB, "name": "Demo", "subject": "group:vision", "starts": "2034-12-05T11:00"}
     found = await error(await filled.send("POST", "api/v1/reservations", "carol-token", other), 409)
     assert found["code"] == "reservation_clash"
     assert "“ML lab” (course:ml101) is in the way" in found["message"]
@@ -280,12 +280,12 @@ async def test_an_instructor_leaves_out_a_day_and_gives_up_the_courses_reservati
 ) -> None:
     made = await filled.send("POST", "api/v1/reservations", "carol-token", LAB)
     path = f"api/v1/reservations/{json.loads(made.body)['id']}"
-    day = {"day": "2036-12-02"}
+    day = {"day": "2034-12-05"}
     found = await error(await filled.send("POST", f"{path}/skip", "alice-token", day), 403)
     assert found["code"] == "not_yours"
     done = await filled.send("POST", f"{path}/skip", "dan-token", day)
-    assert json.loads(done.body)["skipped"] == ["2036-12-02"]
-    for wrong in ("2036-12-02", "2036-12-03", "soon", ""):
+    assert json.loads(done.body)["skipped"] == ["2034-12-05"]
+    for wrong in ("2034-12-05", "2034-12-06", "soon", ""):
         await error(await filled.send("POST", f"{path}/skip", "dan-token", {"day": wrong}), 400)
     await error(await filled.send("DELETE", path, "alice-token"), 403)
     assert (await filled.send("DELETE", path, "dan-token")).code == 200
@@ -297,7 +297,7 @@ async def test_an_instructor_leaves_out_a_day_and_gives_up_the_courses_reservati
     [
         ({"starts": "2020-01-01T10:00", "repeat": "once"}, "over already"),
         ({"starts": "tomorrow"}, "starts: must be a day and a time"),
-        ({"starts": "2036-13-01T10:00"}, "starts:"),
+        ({"starts": "2034-13-01T10:00"}, "starts:"),
         ({"timezone": "Mars/Olympus"}, "timezone: is not a time zone"),
         ({"timezone": "../../etc/passwd"}, "timezone: is not a time zone"),
         ({"duration": "0h"}, "duration:"),

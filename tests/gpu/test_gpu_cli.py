@@ -48,6 +48,14 @@ def test_list_names_every_device_with_its_state(terminal: Terminal) -> None:
     assert sorted(one["state"] for one in found["devices"]) == ["free", "leased"]
 
 
+def test_a_shared_gpu_counts_by_its_slots(terminal: Terminal) -> None:
+    shared = Device("GPU-s", "T4", 16 * 2**30, sharing="mps", slots=2, weight=0.5)
+    terminal.store.transact(lambda s: sync_inventory(s, [shared]))
+    for user, free in (("alice", 1), ("bob", 0)):
+        ask(terminal.store, user)
+        assert f"{free} of 2 free" in terminal("gpu", "list").output
+
+
 def test_who_waits_is_listed_with_place_and_reason(terminal: Terminal) -> None:
     assert terminal("gpu", "queue").output == "Nobody waits for GPUs.\n"
     for user in ("alice", "bob", "eve"):
@@ -111,23 +119,23 @@ LAB = [
 
 def test_a_reservation_from_creation_to_its_end(terminal: Terminal) -> None:
     assert "Nothing is reserved." in terminal("reservation", "list").output
-    weekly = ["--starts", "2036-11-25T10:00", "--repeat", "weekly", "--weekday", "tue"]
+    weekly = ["--starts", "2034-11-28T10:00", "--repeat", "weekly", "--weekday", "tue"]
     made = json.loads(terminal("reservation", "create", *LAB, *weekly, "--json").output)
     assert "ML lab" in terminal("reservation", "list").output
     assert "timezone: Europe/Berlin" in terminal("reservation", "show", "ML lab").output
-    terminal("reservation", "skip", "ML lab", "2036-12-02")
-    assert "is not on" in terminal("reservation", "skip", "ML lab", "2036-12-03", code=1).output
+    terminal("reservation", "skip", "ML lab", "2034-12-05")
+    assert "is not on" in terminal("reservation", "skip", "ML lab", "2034-12-06", code=1).output
     terminal("reservation", "cancel", made["id"], typed="n\n", code=1)
     terminal("reservation", "cancel", made["id"], "--yes")
     assert json.loads(terminal("reservation", "list", "--json").output) == []
     row = terminal.store.transact(lambda s: s.get_one(GpuReservation, made["id"]))
     assert row.cancelled_at is not None
-    assert row.skipped == ["2036-12-02"]
+    assert row.skipped == ["2034-12-05"]
 
 
 def test_a_reservation_in_the_way_is_named(terminal: Terminal) -> None:
-    once = ["--starts", "2036-11-25T10:00"]
+    once = ["--starts", "2034-11-28T10:00"]
     terminal("reservation", "create", *LAB, *once)
-    other = ["Demo", "group:vision", "--gpus", "2", *LAB[4:], "--starts", "2036-11-25T11:00"]
+    other = ["Demo", "group:vision", "--gpus", "2", *LAB[4:], "--starts", "2034-11-28T11:00"]
     refused = terminal("reservation", "create", *other, code=1).output
-    assert "“ML lab” (course:ml101) is in the way: from 2036-11-25 09:00" in refused
+    assert "“ML lab” (course:ml101) is in the way: from 2034-11-28 09:00" in refused

@@ -12,7 +12,13 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import event
 
 from hub_ext.store import GpuDevice, GpuQuota, GpuReservation, Lease, LeaseState, Store
@@ -69,6 +75,7 @@ class Life(RuleBasedStateMachine):
                 GpuState.__table__.insert().values(id=1, version=0, latest=BEGINNING)
             )
         self.lab = Lab(self.store)
+        self.next_kill = Life.steps + 5
 
     def do(self, crash: int, work: Any, *arguments: Any) -> None:
         """Something happens, and the hub may be killed on the way."""
@@ -212,8 +219,10 @@ class Life(RuleBasedStateMachine):
 
         self.do(0, self.lab.move, work)
 
-    @rule()
-    def hub_is_killed(self) -> None:
+    @precondition(lambda self: Life.steps >= self.next_kill)
+    @rule(after=st.integers(5, 20))
+    def hub_is_killed(self, after: int) -> None:
+        self.next_kill = Life.steps + after
         self.do(0, self.lab.restart)
 
     @rule()
@@ -252,8 +261,9 @@ class Life(RuleBasedStateMachine):
                 for lease in lab.live():
                     if lease.state is LeaseState.HELD:
                         lab.start(lease)
-                lab.tick(30)
+                lab.tick(50)
                 lab.check()
+                Life.steps += 1
             assert not lab.servers(), "somebody starves, or does not end"
             assert not lab.engine.containers
             found = lab.store.transact(
@@ -293,8 +303,8 @@ def live(store: Store, steps: int) -> None:
         run_state_machine_as_test(
             Life,
             settings=settings(
-                max_examples=50,
-                stateful_step_count=100,
+                max_examples=20,
+                stateful_step_count=200,
                 deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),

@@ -124,6 +124,19 @@ class StubEngine:
         )
 
 
+class AtOnce:
+    """The store without its threads: for coroutines that are run one at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        return self._store.transact(work)
+
+    async def read(self, work: Callable[[Session], T]) -> T:
+        return self._store.transact(work, read=True)
+
+
 class Lab:
     """One hub, its store, its containers, and everybody's doings."""
 
@@ -156,7 +169,7 @@ class Lab:
         self.up_since = self.clock.now
         self.reconciler = reconcile.Reconciler(
             self.engine,  # type: ignore[arg-type]
-            self.store,
+            AtOnce(self.store),  # type: ignore[arg-type]
             "lab",
             lambda: self.remembered | self.pending,
             log,
@@ -240,7 +253,7 @@ class Lab:
         self.remembered.discard(server)
         self.pending.discard(server)
 
-    # -- time --------------------------------------------------
+    # -- time ---------------------------------------------------------------------------------
 
     def tick(self, minutes: float) -> None:
         self.clock.now += timedelta(minutes=minutes)
@@ -257,14 +270,15 @@ class Lab:
             self.transact(lambda session: keeper._warn(session, warnings, now))
         for action in actions:
             if isinstance(action, Stop):
-                lease = self.store.transact(
-                    lambda s, id_=action.lease.id: s.get_one(Lease, id_), read=True
-                )
-                self.transact(lambda s, a=action: ledger.plan_stop(s, a.lease.id, a.reason, now))
-                self.stop(lease)
+                self._carry_out(action)
         self.run_pass()
 
-    # -- what must hold --------------------------------------------------
+    def _carry_out(self, action: Stop) -> None:
+        id_, now = action.lease.id, self.clock.now
+        self.transact(lambda session: ledger.plan_stop(session, id_, action.reason, now))
+        self.stop(self.store.transact(lambda session: session.get_one(Lease, id_), read=True))
+
+    # -- what must hold -----------------------------------------------------------------------
 
     def check(self) -> None:
         containers = {
