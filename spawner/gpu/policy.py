@@ -56,7 +56,7 @@ __all__ = ["at_the_door", "decide"]
 
 # How many requests get a planned start (Slurm bf_max_job_test). Those behind start as soon as
 # they fit beside the plan; their start is not told before.
-DEPTH = 200
+DEPTH = 100
 # What a lease without an end is charged for fair share when it is admitted.
 UNLIMITED = 24 * HOUR
 
