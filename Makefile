@@ -25,5 +25,7 @@ bench:
 	@.venv/bin/python tests/bench/kernels_service.py
 	@.venv/bin/python tests/bench/kernels.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/environments.py
+	@.venv/bin/python tests/bench/gpu_policy.py
+	@.venv/bin/python tests/bench/gpu_month.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/paste.py
