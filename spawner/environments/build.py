@@ -204,7 +204,7 @@ class Builder:
         image = self.images.build(spec.name, base, staging, prefix, labels)
         meter.step(7, "trying it as a stranger in a container")
         try:
-            self.images.check(spec.name, image, prefix, made.staged.python is not None)
+            self.images.check(spec.name, image, prefix, locked.lock.has_ipykernel)
         except BuildError:
             self.images.discard(image)
             raise

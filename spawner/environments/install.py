@@ -151,8 +151,7 @@ def finish(
             f"{spec.name}: it has no kernel (share/jupyter/kernels is empty); add '- ipykernel' "
             f"for Python or '- r-irkernel' for R to the dependencies in {spec.where}"
         )
-    if version is None:
-        _try_kernels(spec, kernelspecs, prefix, staging)
+    _try_kernels(spec, kernelspecs, prefix, staging)
     packages = inventory(staging)
     remarks += doubles(packages)
     _clean_records(staging)
@@ -175,22 +174,16 @@ def _set_variables(spec: EnvironmentSpec, staging: Path) -> None:
 
 def _try_python(spec: EnvironmentSpec, lock: Lock, staging: Path) -> list[str]:
     """Start its Python and import what must import; gives what ``pip check`` complains of."""
-    if lock.version_of("ipykernel") is None and not any(
-        item.name == "ipykernel" for item in lock.pip
-    ):
-        raise BuildError(
-            f"{spec.name}: a Python without ipykernel has no kernel; add '- ipykernel' to the "
-            f"dependencies in {spec.where}"
-        )
-    modules = ["ipykernel", *spec.about.imports]
+    modules = [*(["ipykernel"] if lock.has_ipykernel else []), *spec.about.imports]
     tried = _python(staging, ["-c", _TRY, *modules], CHECK_TIMEOUT, spec.variables)
     try:
         answer = json.loads(tried.stdout.splitlines()[-1])
         prefix, failed = answer["prefix"], answer["failed"]
     except (IndexError, ValueError, KeyError, TypeError) as error:
+        said = tried.stderr[-800:].strip() or tried.stdout[:200]
         raise BuildError(
             f"{spec.name}: its Python does not start, or ends while importing "
-            f"{', '.join(modules)}: {tried.stderr[-800:].strip() or tried.stdout[:200]}"
+            f"{', '.join(modules) or 'nothing'}: {said}"
         ) from error
     if not os.path.samefile(prefix, staging):
         raise BuildError(f"{spec.name}: its Python takes {prefix} for its prefix, not {staging}")
@@ -206,7 +199,7 @@ def _try_python(spec: EnvironmentSpec, lock: Lock, staging: Path) -> list[str]:
 def _try_kernels(
     spec: EnvironmentSpec, kernelspecs: Mapping[str, Any], prefix: str, staging: Path
 ) -> None:
-    """Without a Python: each kernel's program must be there."""
+    """Each kernel's program must be there."""
     for name, kernel in kernelspecs.items():
         argv = kernel.get("argv") if isinstance(kernel, dict) else None
         program = str(argv[0]) if isinstance(argv, list) and argv else ""

@@ -255,6 +255,6 @@ def _pip(
 
 def _reason(said: str) -> str:
     """pip's errors, without secrets that a URL might carry."""
-    lines = [line for line in said.splitlines() if line.startswith("ERROR")]
-    text = "\n".join(lines or said.splitlines())[-1500:]
+    begin = said.find("ERROR")
+    text = said[max(begin, 0) :].strip()[-1500:]
     return re.sub(r"://[^/@\s]+@", "://", text)
