@@ -278,6 +278,7 @@ def _said(spec: EnvironmentSpec) -> dict[str, Any]:
         "words": spec.words,
         "tag": spec.about.tag,
         "gpu": spec.about.gpu,
+        "server_size": spec.about.size,
         "access": spec.about.access.model_dump(mode="json"),
     }
 

@@ -145,13 +145,13 @@ def finish(
         _compile(staging, prefix, ".".join(version.split(".")[:2]))
     _set_variables(spec, staging)
     remarks = _try_python(spec, lock, staging) if version is not None else []
-    kernelspecs = _kernelspecs(staging)
-    if not kernelspecs:
+    kernels = kernelspecs(staging)
+    if not kernels:
         raise BuildError(
             f"{spec.name}: it has no kernel (share/jupyter/kernels is empty); add '- ipykernel' "
             f"for Python or '- r-irkernel' for R to the dependencies in {spec.where}"
         )
-    _try_kernels(spec, kernelspecs, prefix, staging)
+    _try_kernels(spec, kernels, prefix, staging)
     packages = inventory(staging)
     remarks += doubles(packages)
     _clean_records(staging)
@@ -162,7 +162,7 @@ def finish(
         write_stamp(staging, stamp)
     _freeze(staging, lock)
     size = sum(path.lstat().st_size for path in staging.rglob("*") if not path.is_dir())
-    return Staged(staging, prefix, version, kernelspecs, tuple(remarks), size)
+    return Staged(staging, prefix, version, kernels, tuple(remarks), size)
 
 
 def _set_variables(spec: EnvironmentSpec, staging: Path) -> None:
@@ -197,10 +197,10 @@ def _try_python(spec: EnvironmentSpec, lock: Lock, staging: Path) -> list[str]:
 
 
 def _try_kernels(
-    spec: EnvironmentSpec, kernelspecs: Mapping[str, Any], prefix: str, staging: Path
+    spec: EnvironmentSpec, kernels: Mapping[str, Any], prefix: str, staging: Path
 ) -> None:
     """Each kernel's program must be there."""
-    for name, kernel in kernelspecs.items():
+    for name, kernel in kernels.items():
         argv = kernel.get("argv") if isinstance(kernel, dict) else None
         program = str(argv[0]) if isinstance(argv, list) and argv else ""
         place = staging / "bin" / program
@@ -286,9 +286,10 @@ def _freeze(staging: Path, lock: Lock) -> None:
     partial.rename(meta / "history")
 
 
-def _kernelspecs(staging: Path) -> dict[str, Any]:
+def kernelspecs(prefix: Path) -> dict[str, Any]:
+    """The kernel.json contents of a prefix by the kernel's own name; broken ones are left out."""
     found = {}
-    for path in sorted((staging / "share" / "jupyter" / "kernels").glob("*/kernel.json")):
+    for path in sorted((prefix / "share" / "jupyter" / "kernels").glob("*/kernel.json")):
         try:
             if path.stat().st_size <= _MAX_KERNEL_JSON:
                 found[path.parent.name] = json.loads(path.read_bytes())
