@@ -228,7 +228,8 @@ def _pip(
     """Our pip, for the Python of a prefix. Raises BuildError when it hangs."""
     command = [
         *(sys.executable, "-m", "pip", "--python", str(prefix / "bin" / "python")),
-        *("--quiet", "--no-input", "--disable-pip-version-check", "--no-color"),
+        # Not --quiet: with it, `check` would not say what it found.
+        *("--no-input", "--disable-pip-version-check", "--no-color"),
         *arguments,
     ]
     with credentials.for_pip() as secrets:

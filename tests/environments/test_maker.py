@@ -20,9 +20,10 @@ from spawner.environments import export, sbom
 from spawner.environments.errors import BuildError, LockError, PolicyError
 from spawner.environments.files import FOLDER
 from spawner.environments.image import _archive
+from spawner.environments.inventory import doubles, inventory
 from spawner.environments.lock import read_lock
 from spawner.environments.maker import Locked, Maker
-from spawner.environments.pip_section import fetch
+from spawner.environments.pip_section import check, fetch
 from spawner.environments.progress import Progress
 from spawner.environments.solve import solve
 from spawner.environments.spec import EnvironmentSpec, parse_spec
@@ -367,6 +368,14 @@ def test_an_environment_that_conda_made_is_exported_too(made: Any, tmp_path: Pat
         locked.lock.packages
     )
     assert "tomli==2.0.1" in export.export_prefix(copy, "requirements")
+    assert doubles(inventory(copy)) == []
+    assert check(copy) == []
+    [metadata] = copy.glob("lib/python3.11/site-packages/tornado-*.dist-info")
+    shutil.copytree(metadata, metadata.with_name("tornado-1.0.dist-info"))
+    assert "tornado was installed twice" in doubles(inventory(copy))[0]
+    for folder in metadata.parent.glob("tornado-*.dist-info"):
+        shutil.rmtree(folder)
+    assert any("requires tornado, which is not installed" in line for line in check(copy))
     assert "name: plain-env" in export.export_prefix(copy, "environment.yml")
     with pytest.raises(BuildError, match="not made from a lock"):
         export.export_prefix(copy, "pixi.lock")
