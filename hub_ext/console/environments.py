@@ -184,7 +184,7 @@ class EnvironmentApi(_Asking):
             if tier.kind is Kind.IMAGE:
                 for item in tiers.listing(session, who, lang):
                     if item["source"] == source and item["name"] == name:
-                        return tiers.image_details(session, item)
+                        return tiers.image_details(session, who, item)
             versions = shelf.versions(session, tier, check_name(name))
             shown = next((row for row in versions if row.current), None)
             if shown is None:

@@ -13,7 +13,6 @@ from hub_ext.console.viewer import Viewer
 from hub_ext.i18n import Gettext
 from hub_ext.site import words_in
 from hub_ext.store.environments import EnvironmentBuild, TierEnvironment
-from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.options import show_bytes
 from spawner.tiers import asking, jobs, shelf
@@ -31,7 +30,7 @@ def person(viewer: Viewer) -> Person:
 
 def listing(session: Session, who: Person, lang: str) -> list[dict[str, Any]]:
     """All environments that somebody may use, by tier and name."""
-    found = [_image(versions, lang) for versions in catalog.newest(session).values()]
+    found = [_image(versions, lang) for versions in asking.image_versions(session, who).values()]
     tiers = _visible(session, who)
     order = {tier: number for number, tier in enumerate(tiers)}
     rows = shelf.of_tiers(session, tiers)
@@ -82,9 +81,9 @@ def details(row: TierEnvironment, versions: Iterable[TierEnvironment]) -> dict[s
     }
 
 
-def image_details(session: Session, item: dict[str, Any]) -> dict[str, Any]:
+def image_details(session: Session, who: Person, item: dict[str, Any]) -> dict[str, Any]:
     """One image environment with its packages and versions."""
-    versions = catalog.newest(session)[item["name"]]
+    versions = asking.image_versions(session, who)[item["name"]]
     return item | {
         "packages": [
             {key: package.get(key, "") for key in ("name", "version", "channel")}

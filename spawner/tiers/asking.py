@@ -15,6 +15,7 @@ from hub_ext.i18n import N_
 from hub_ext.site import Builds
 from hub_ext.store.environments import BuildState, EnvironmentBuild
 from spawner.environments import catalog
+from spawner.environments.catalog import CatalogEntry
 from spawner.errors import BadRequest, NotAllowed, NotAvailable, SpawnerError
 from spawner.tiers import jobs, shelf
 from spawner.tiers.rights import Person, check_change, check_see
@@ -79,7 +80,7 @@ def copy(
     if target.kind is not Kind.IMAGE:
         _check_tier(target)
     check_change(person, target)
-    spec, words, lock, version = _contents(session, origin, name)
+    spec, words, lock, version = _contents(session, person, origin, name)
     action = {Kind.PERSONAL: "create", Kind.SHARED: "promote", Kind.IMAGE: "promote"}.get(
         target.kind, "publish"
     )
@@ -196,10 +197,21 @@ def _check_tier(tier: Tier) -> None:
         )
 
 
-def _contents(session: Session, origin: Tier, name: str) -> tuple[str, str, str, str]:
+def image_versions(session: Session, person: Person) -> dict[str, list[CatalogEntry]]:
+    """The image environments that a person may start a server with, newest version first."""
+    return {
+        name: versions
+        for name, versions in catalog.newest(session, offered_only=True).items()
+        if versions and (person.admin or versions[0].allows(person.teams, person.courses))
+    }
+
+
+def _contents(
+    session: Session, person: Person, origin: Tier, name: str
+) -> tuple[str, str, str, str]:
     """environment.yml, labcommons.yml, lock and version of an environment. Raises NotThere."""
     if origin.kind is Kind.IMAGE:
-        versions = catalog.newest(session).get(name)
+        versions = image_versions(session, person).get(name)
         if versions:
             entry = versions[0]
             return _spec_of(entry), "", "", entry.version
@@ -210,7 +222,7 @@ def _contents(session: Session, origin: Tier, name: str) -> tuple[str, str, str,
     raise NotThere("no_environment", NO_ENVIRONMENT, {"name": name, "tier": origin.source})
 
 
-def _spec_of(entry: catalog.CatalogEntry) -> str:
+def _spec_of(entry: CatalogEntry) -> str:
     """An environment.yml with the versions that an image environment has."""
     versions: Mapping[str, Any] = {item["name"]: item["version"] for item in entry.packages}
     names = ["python", "ipykernel", *(item["name"] for item in entry.main_packages)]

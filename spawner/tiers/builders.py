@@ -84,10 +84,9 @@ class Builders:
         try:
             result = await self._listen(job, work.name, name)
             ended = await engine.inspect(name)
-        except asyncio.CancelledError:
-            raise
-        except BuildFailed:
-            await engine.remove(name)
+        except (BuildFailed, SpawnerError):
+            with suppress(SpawnerError):  # else the next start of the hub removes it
+                await engine.remove(name)
             raise
         finally:
             watcher.cancel()

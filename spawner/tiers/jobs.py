@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from hub_ext.i18n import N_
 from hub_ext.site import Builds
@@ -104,12 +104,24 @@ def get(session: Session, job_id: str) -> EnvironmentBuild | None:
 
 
 def recent(session: Session, limit: int = 50) -> list[EnvironmentBuild]:
-    """The newest jobs, newest first."""
+    """The newest jobs, newest first, without the files that they were asked for with."""
+    files = (EnvironmentBuild.spec, EnvironmentBuild.words, EnvironmentBuild.lock)
     return list(
         session.scalars(
-            select(EnvironmentBuild).order_by(EnvironmentBuild.queued_at.desc()).limit(limit)
+            select(EnvironmentBuild)
+            .options(*(defer(column) for column in files))
+            .order_by(EnvironmentBuild.queued_at.desc())
+            .limit(limit)
         )
     )
+
+
+def live(session: Session) -> dict[str, BuildState]:
+    """The ids of all jobs that have not ended, with their states."""
+    rows = session.execute(
+        select(EnvironmentBuild.id, EnvironmentBuild.state).where(EnvironmentBuild.state.in_(LIVE))
+    )
+    return dict(rows.tuples().all())
 
 
 def running(session: Session) -> list[EnvironmentBuild]:

@@ -104,9 +104,7 @@ class Runner:
     async def recover(self) -> None:
         """Put interrupted jobs back into the queue; remove builders that belong to none."""
         await self.shared.store.run(jobs.recover)
-        live = await self.shared.store.read(
-            lambda s: {job.id for job in jobs.recent(s, 1000) if job.state in jobs.LIVE}
-        )
+        live = await self.shared.store.read(jobs.live)
         for container in await self.shared.engine.list(f"{LABEL_PURPOSE}={PURPOSE}"):
             ours = container.labels.get(LABEL_SITE) == self.shared.site_id
             if ours and container.labels.get(LABEL_BUILD) not in live:
@@ -114,10 +112,7 @@ class Runner:
 
     async def _claim(self) -> EnvironmentBuild | None:
         # Most looks find nothing: a read takes no lock that a writer would wait for.
-        waiting = await self.shared.store.read(
-            lambda s: any(job.state is BuildState.QUEUED for job in jobs.recent(s, 200))
-        )
-        if not waiting:
+        if BuildState.QUEUED not in (await self.shared.store.read(jobs.live)).values():
             return None
         return await self.shared.store.run(lambda s: jobs.claim(s, self.limits))
 
