@@ -18,7 +18,7 @@ from spawner.gpu.limits import (
     person_budgets,
     person_counts,
 )
-from spawner.gpu.state import Claim, Grant, Quota, Reason, Slot, Snapshot, Subject, Window
+from spawner.gpu.state import Claim, Grant, Quota, Slot, Snapshot, Subject, Window
 from spawner.gpu.timeline import INF, NOBODY, Audience, Kind, Pool, Profile, Slots
 
 # A lease whose end has come still needs so many seconds to stop.
@@ -250,7 +250,7 @@ class Plan:
 
     def glance(self, request: Request) -> Placement:
         """Like ``place``, but without a start when that is not now."""
-        if self._free_of(request.kinds)[1] >= request.count:
+        if self.free_of(request.kinds)[1] >= request.count:
             found = self.place(request)
             if found.start > self.now:
                 found.start, found.pool = INF, None
@@ -351,49 +351,7 @@ class Plan:
                 return seconds
         return 0.0
 
-    # -- why --------------------------------------------------------------------------------
-
-    def reasons(self, request: Request, found: Placement, position: int) -> tuple[Reason, ...]:
-        """Everything that keeps a request from starting now."""
-        kind = found.kind
-        if kind is None:
-            return (self._out_of_service(request),)
-        reasons = []
-        behind = False
-        for gate, until in found.gates.items():
-            why = gate.reason(request.count, kind.weight, request.duration, until)
-            if why is None:
-                behind = True
-            else:
-                reasons.append(why)
-        if found.kinds:
-            why = self._no_devices(request, found.kinds)
-            if why is None:
-                behind = True
-            else:
-                reasons.append(why)
-        if behind or not reasons:
-            reasons.append(Reason("behind", {"count": position - 1}))
-        return tuple(reasons)
-
-    def _no_devices(self, request: Request, kinds: list[Kind]) -> Reason | None:
-        """Why there are no devices now; None when they are kept for earlier requests."""
-        free, most, total = self._free_of(tuple(kinds))
-        if most < request.count:
-            return Reason(
-                "one_node" if free >= request.count else "gpus_busy",
-                {
-                    "gpus": request.count,
-                    "free": free,
-                    "total": total,
-                    "type": request.claim.gpu_type,
-                },
-            )
-        if not self.snapshot.windows:
-            return None
-        return self._reserved(request, [p for kind in kinds for p in self.slots.kinds[kind]])
-
-    def _free_of(self, kinds: tuple[Kind, ...]) -> tuple[int, int, int]:
+    def free_of(self, kinds: tuple[Kind, ...]) -> tuple[int, int, int]:
         """Devices free now, the most of them in one pool, and all there are."""
         found = self._free.get(kinds)
         if found is None:
@@ -404,64 +362,3 @@ class Plan:
                 sum(len(pool.places) for pool in pools),
             )
         return found
-
-    def could_start(self, request: Request, found: Placement) -> bool:
-        """Whether only what is kept for others, not a limit or a lack, is in the way now."""
-        return (
-            found.kind is not None
-            and self._free_of(request.kinds)[1] >= request.count
-            and not any(
-                gate.reason(request.count, found.kind.weight, request.duration, until)
-                for gate, until in found.gates.items()
-            )
-        )
-
-    def _reserved(self, request: Request, pools: list[Pool]) -> Reason | None:
-        end = self.now + request.duration
-        first: Window | None = None
-        for pool in pools:
-            if pool.free < request.count:
-                continue
-            open_now = 0
-            for place in pool.places:
-                if not any(gaps and gaps[0][0] <= self.now for gaps in place.gaps):
-                    continue
-                foreign = [
-                    window
-                    for window in place.windows
-                    if window.subject not in request.audience.subjects
-                    and window.start < end
-                    and window.end > self.now
-                ]
-                if foreign:
-                    window = min(foreign, key=lambda w: w.start)
-                    if first is None or window.start < first.start:
-                        first = window
-                else:
-                    open_now += 1
-            if open_now >= request.count:
-                return None
-        if first is None:
-            return None
-        return Reason(
-            "reserved",
-            {
-                "name": first.name,
-                "subject": first.subject,
-                "start": first.start,
-                "end": first.end,
-            },
-        )
-
-    def _out_of_service(self, request: Request) -> Reason:
-        """No node has enough offered devices of a kind that fits."""
-        fitting = [d for d in self.snapshot.devices if request.claim.gpu_type in ("", d.model)]
-        return Reason(
-            "out_of_service",
-            {
-                "gpus": request.count,
-                "type": request.claim.gpu_type,
-                "offered": sum(d.offered for d in fitting),
-                "total": len(fitting),
-            },
-        )

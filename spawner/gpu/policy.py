@@ -50,12 +50,13 @@ from spawner.gpu.state import (
     Snapshot,
     Verdict,
 )
+from spawner.gpu.why import could_start, reasons_of
 
 __all__ = ["at_the_door", "decide"]
 
 # How many requests get a planned start (Slurm bf_max_job_test). Those behind start as soon as
 # they fit beside the plan; their start is not told before.
-DEPTH = 200
+DEPTH = 100
 # What a lease without an end is charged for fair share when it is admitted.
 UNLIMITED = 24 * HOUR
 
@@ -161,13 +162,13 @@ class _Round:
 
     def some_might_fit(self) -> bool:
         """Whether devices are left that a waiting request could take in another order."""
-        return any(self.plan.could_start(w.request, w.found) for w in self.waiting)
+        return any(could_start(self.plan, w.request, w.found) for w in self.waiting)
 
     def verdicts(self) -> list[Verdict]:
         """Place, expected start and reasons of all that wait."""
         verdicts = []
         for position, waiting in enumerate(self.waiting, 1):
-            reasons = self.plan.reasons(waiting.request, waiting.found, position)
+            reasons = reasons_of(self.plan, waiting.request, waiting.found, position)
             if waiting.blocked and not any(reason.code == "behind" for reason in reasons):
                 reasons = (*reasons, Reason("behind", {"count": position - 1}))
             if waiting.found.never:
