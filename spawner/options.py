@@ -351,9 +351,7 @@ def show_bytes(count: int) -> str:
     return f"{count} B"
 
 
-def _gpu_choice(
-    count: int, free: int, offer: Offer | None, gettext: Gettext
-) -> dict[str, Any]:
+def _gpu_choice(count: int, free: int, offer: Offer | None, gettext: Gettext) -> dict[str, Any]:
     """A number of GPUs: whether it can be had now, must be waited for, or never can be."""
     state, text = ("now", "") if offer is None else offer.outlooks.get(count, ("now", ""))
     if offer is None and count > free:
