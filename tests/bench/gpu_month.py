@@ -60,7 +60,7 @@ those of `spawner.gpu.policy`. {datetime.now(UTC):%Y-%m-%d}.
 | | in use | wait, median | 95 % | longest | worst person | fairness | class seated | not started |
 |---|---|---|---|---|---|---|---|---|
 """
-        + "\\n".join(rows)
+        + "\n".join(rows)
         + """
 
 In use: GPU-hours used of all there are. Fairness: of every person the GPUs held over those that

@@ -140,12 +140,11 @@ def main() -> None:
     profile = arguments.parse_args().profile
     rows = []
     for title, strategy, windows, ended in (
-        ("backfill, nothing is free", "backfill", False, 0),
+        ("backfill, nothing has ended", "backfill", False, 0),
         ("backfill, a lease has just ended", "backfill", False, 1),
         ("backfill, ten leases have just ended", "backfill", False, 10),
         ("backfill, one ended, five daily reservations of 16 GPUs", "backfill", True, 1),
         ("BestEffortFIFO, one ended", "BestEffortFIFO", False, 1),
-        ("StrictFIFO, one ended", "StrictFIFO", False, 1),
     ):
         found = snapshot(strategy, windows, ended)
         if profile:
