@@ -32,7 +32,7 @@ from spawner.container import (
 )
 from spawner.engine import ContainerState, Engine
 from spawner.errors import SpawnerError
-from spawner.gpu import invariants, ledger
+from spawner.gpu import invariants, ledger, recovery
 from spawner.gpu.state import Slot
 from spawner.gpu.usage import moment
 
@@ -181,7 +181,9 @@ class Reconciler:
             for lease_id in over:
                 self.log.warning("reconcile: ended lease %s", lease_id)
         for lease_id in todo.again:
-            new = await self.store.run(partial(ledger.again, lease_id=lease_id, reason="restarted"))
+            new = await self.store.run(
+                partial(recovery.again, lease_id=lease_id, reason="restarted")
+            )
             self.log.warning("reconcile: lease %s is asked again as %s", lease_id, new.id)
         for lease_id, container_id in todo.activate:
             with suppress(ledger.LeaseMoveError):  # it ended, or became active, meanwhile
@@ -202,7 +204,7 @@ class Reconciler:
         user, server = _server(container)
         limit = labels.get(LABEL_TIME_LIMIT, "")
         done = await self.store.run(
-            lambda session: ledger.restore(
+            lambda session: recovery.restore(
                 session,
                 lease_id,
                 username=user,

@@ -12,13 +12,10 @@ import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from dockerspawner import DockerSpawner
 from jupyterhub.utils import maybe_future
-from tornado import web
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError
-from tornado.simple_httpclient import HTTPStreamClosedError
 from traitlets import Any as AnyTrait
 from traitlets import Unicode, default
 
@@ -33,7 +30,7 @@ from hub_ext.i18n import (
 )
 from hub_ext.site import parse_bytes
 from hub_ext.store import StoreError
-from spawner import options
+from spawner import answering, options
 from spawner.container import (
     SERVER_PORT,
     ContainerSpec,
@@ -43,7 +40,6 @@ from spawner.container import (
     container_name,
     create_body,
 )
-from spawner.engine import ContainerState
 from spawner.environments import catalog
 from spawner.errors import NotAllowed, NotAvailable, SpawnerError
 from spawner.gpu import ledger, waiting
@@ -52,18 +48,11 @@ from spawner.gpu.offer import make_offers
 from spawner.gpu.outlook import probe
 from spawner.gpu.snapshot import read_devices, read_snapshot
 from spawner.homes import Homes
+from spawner.refusal import Refusal
 from spawner.resources import Resources
 
 # Ends of a server that the stopping hub does not undo: there is nothing to start again.
 ENDINGS = ("container ended", "stopped")
-
-
-class Refusal(web.HTTPError):
-    """An error for the person: JupyterHub shows ``jupyterhub_message`` as it is."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(status, sentence.replace("%", "%%"))
-        self.jupyterhub_message = sentence
 
 
 class LabSpawner(DockerSpawner):  # type: ignore[misc]
@@ -143,11 +132,6 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
     def _(self) -> Gettext:
         return gettext_for(self.lang)
 
-    def _refuse(self, error: SpawnerError) -> NoReturn:
-        """Hand an error to the hub so that form, progress page and REST all show it."""
-        sentence = error.sentence(self._)
-        raise Refusal(error.status, sentence) from error
-
     # -- what is asked ------------------------------------------------------------------
 
     async def _form(self) -> str:
@@ -177,7 +161,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         try:
             return options.from_form(form)
         except SpawnerError as error:
-            self._refuse(error)
+            raise Refusal.of(error, self._) from error
 
     async def run_auth_state_hook(self, auth_state: dict[str, Any] | None) -> None:
         """Keep what the directory said about the person, for ``start``."""
@@ -207,10 +191,10 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             await self._wait_for_turn()
         except SpawnerError as error:
             await self._clean_up(f"refused: {error.code}")
-            self._refuse(error)
+            raise Refusal.of(error, self._) from error
         except StoreError as error:
             await self._clean_up("start failed")
-            self._refuse_without_store(error)
+            raise self._without_store(error) from error
         except BaseException:
             await asyncio.shield(self._clean_up("cancelled"))
             raise
@@ -285,10 +269,10 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             return await self._start()
         except SpawnerError as error:
             await self._clean_up(f"start refused: {error.code}")
-            self._refuse(error)
+            raise Refusal.of(error, self._) from error
         except StoreError as error:
             await self._clean_up("start failed")
-            self._refuse_without_store(error)
+            raise self._without_store(error) from error
         except BaseException as error:
             # Cancelled (by the person, or by start_timeout) as well as unforeseen.
             await asyncio.shield(self._clean_up(f"start broken off: {type(error).__name__}"))
@@ -296,11 +280,10 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         finally:
             self._give_turn_back()
 
-    def _refuse_without_store(self, error: StoreError) -> NoReturn:
+    def _without_store(self, error: StoreError) -> Refusal:
         self.log.error("%s", error)
-        self._refuse(
-            NotAvailable("store_silent", N_("The database does not answer. Try again soon."))
-        )
+        silent = NotAvailable("store_silent", N_("The database does not answer. Try again soon."))
+        return Refusal.of(silent, self._)
 
     async def _start(self) -> str:
         choice, grant = self._choice, self._grant
@@ -336,7 +319,9 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         if grant:
             await self._activate(grant.lease_id, self.container_ref)
         self._say(60, N_("Waiting for JupyterLab to answer"))
-        url = await self._answering()
+        url = await answering.wait(
+            shared.engine, self.container_ref, self.network_name, self.server.base_url
+        )
         self._say(90, N_("JupyterLab answers"))
         return url
 
@@ -379,55 +364,12 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             args=self.get_args(),
         )
 
-    async def _answering(self) -> str:
-        """Wait for the server's first answer, or say why its container ended."""
-        client = AsyncHTTPClient()
-        while True:
-            state = await self.resources.engine.inspect(self.container_ref)
-            if state is None or not state.running:
-                await self._explain_end(state)
-            url = self._url_of(state)
-            # Docker is asked again about once a second, the server far more often.
-            for _attempt in range(20):
-                try:
-                    await client.fetch(f"{url}{self.server.base_url}api", request_timeout=2)
-                    return url
-                except (OSError, HTTPClientError, HTTPStreamClosedError):
-                    await asyncio.sleep(0.05)
-
-    async def _explain_end(self, state: ContainerState | None) -> NoReturn:
-        output = await self.resources.engine.logs(self.container_ref)
-        self.log.error("%s ended while starting: %r", self._log_name, output)
-        if state is not None and state.oom_killed:
-            raise NotAvailable(
-                "out_of_memory",
-                N_("The server needed more memory than its size gives. Choose a larger size."),
-            )
-        raise NotAvailable(
-            "server_ended",
-            N_(
-                "The server ended while it was starting (exit code {code}). If files in your "
-                "home may be the reason, ask an administrator for the hub's log."
-            ),
-            {"code": state.exit_code if state else "?"},
-        )
-
-    def _url_of(self, state: ContainerState) -> str:
-        address = state.addresses.get(self.network_name)
-        if not address:
-            raise NotAvailable(
-                "no_address",
-                N_("The server has no address on the network “{network}”. Tell an administrator."),
-                {"network": self.network_name},
-            )
-        return f"http://{address}:{SERVER_PORT}"
-
     async def get_url(self) -> str:
         """Where the server is now; Docker may have given it another address meanwhile."""
         try:
             state = await self.resources.engine.inspect(self.container_ref)
             if state is not None and state.running and self.server:
-                return f"{self._url_of(state)}{self.server.base_url}"
+                return answering.url_of(state, self.network_name) + str(self.server.base_url)
         except SpawnerError as error:
             self.log.warning("%s: address not checked: %s", self._log_name, error)
         return str(self.server.url) if self.server else ""

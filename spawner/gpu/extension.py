@@ -57,8 +57,8 @@ def _budget(limit: BudgetLimit, need: float, snapshot: Snapshot) -> Iterator[Rea
     running = [
         (claim.ends_at if claim.ends_at is not None else now, claim.weight)
         for claim in snapshot.claims
-        if claim.state in RUNS and scope.user in ("", claim.user)
-        if scope.account in ("", claim.account)
+        if claim.state in RUNS
+        if scope.counts(claim.user, claim.account, "", snapshot.quotas)
     ]
     account = Account(now, limit.budget, snapshot.usage.budgets.get(limit.key, 0.0), running)
     if need > account.remaining() + TINY:

@@ -24,7 +24,7 @@ from hub_ext.store.models import (
     LeaseState,
     utcnow,
 )
-from spawner.gpu import admission, ledger, usage
+from spawner.gpu import ledger, passes, usage
 from spawner.gpu.budgets import TINY
 from spawner.gpu.limits import budget_limits
 from spawner.gpu.policy import decide
@@ -249,7 +249,12 @@ def usage_equals_time(view: View) -> Iterator[Finding]:
             continue
         over = row.state is LeaseState.ENDED
         if row.gpu_seconds is None or row.started_at is None or row.charged_to is None:
-            yield Finding("usage_equals_time", "not charged", row.id)
+            yield Finding(
+                "usage_equals_time",
+                "not charged",
+                row.id,
+                lambda session, lease=row.id: usage.charge(session, lease, view.now),  # type: ignore[misc]
+            )
             continue
         until = row.ended_at if over else row.charged_to
         assert until is not None
@@ -277,9 +282,7 @@ def nobody_starves(view: View, patience: float = PATIENCE) -> Iterator[Finding]:
     asked = {claim.id: claim.requested_at for claim in view.snapshot.claims}
     for grant in decide(view.snapshot).grants:
         if view.snapshot.now - asked[grant.lease] >= patience:
-            yield Finding(
-                "nobody_starves", "waits, and could start", grant.lease, admission.run_pass
-            )
+            yield Finding("nobody_starves", "waits, and could start", grant.lease, passes.run_pass)
 
 
 def budgets_hold(session: Session, view: View) -> Iterator[Finding]:
@@ -299,7 +302,7 @@ def budgets_hold(session: Session, view: View) -> Iterator[Finding]:
         mine = [
             claim
             for claim in running
-            if scope.user in ("", claim.user) and scope.account in ("", claim.account)
+            if scope.counts(claim.user, claim.account, "", view.snapshot.quotas)
         ]
         promised = sum(_remaining(claim, view.snapshot.now) for claim in mine)
         over = (

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from hub_ext.store import StoreError
 from hub_ext.store.models import Lease, LeaseState, utcnow
-from spawner.gpu import ledger, lifetime, notices, quotas
+from spawner.gpu import ledger, lifetime, notices, quotas, recovery
 from spawner.gpu.admission import Admission
 from spawner.gpu.lifetime import Running, Stop, Warn
 from spawner.gpu.snapshot import read_quotas
@@ -116,7 +116,7 @@ class Keeper:
             jump = min(0.0, (wall - latest).total_seconds())
         if abs(jump) > JUMP:
             self.log.warning("the clock was set by %+.0f s: all leases are shifted by that", jump)
-            await self.store.run(lambda session: ledger.shift(session, jump))
+            await self.store.run(lambda session: recovery.shift(session, jump))
             if not first:
                 self.up_since += wall - self._wall
         self._steady, self._wall = steady, wall

@@ -223,15 +223,22 @@ def budget_use(
     limits: dict[str, BudgetLimit] = {}
     for user, account in who:
         limits |= {limit.key: limit for limit in budget_limits(user, account, quotas)}
-    totals: dict[tuple[Period, str, str], float] = defaultdict(float)
+    # By person and by account, so that no limit has to look at everybody.
+    found: dict[tuple[Period, str, str], list[tuple[Subject, str, float]]] = defaultdict(list)
     for period in {period_of(limit.budget) for limit in limits.values()}:
         for (account, user), value in sums.values.get(period, {}).items():
-            for scope in ((account, user), (account, ""), ("", user)):
-                totals[period, *scope] += value
-    return {
-        key: totals[period_of(limit.budget), limit.scope.account, limit.scope.user]
-        for key, limit in limits.items()
-    }
+            found[period, "", user].append((account, user, value))
+            found[period, account, ""].append((account, user, value))
+    used = {}
+    for key, limit in limits.items():
+        scope = limit.scope
+        whose = ("", scope.user) if scope.user else (scope.account, "")
+        used[key] = sum(
+            value
+            for account, user, value in found[period_of(limit.budget), *whose]
+            if scope.counts(user, account, "", quotas)
+        )
+    return used
 
 
 def _windows(session: Session, start: float, end: float) -> tuple[Window, ...]:

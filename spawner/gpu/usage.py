@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from hub_ext.store.models import GpuUsage, GpuUsageSum
+from hub_ext.store.models import GpuUsage, GpuUsageSum, Lease
 from spawner.gpu import budgets
 from spawner.gpu.state import Budget, Subject
 
@@ -195,6 +195,15 @@ def open_rows(session: Session, leases: Iterable[Mapping[str, Any]], at: datetim
     ]
     if rows:
         session.execute(insert(GpuUsage), rows)
+
+
+def charge(session: Session, lease_id: str, now: datetime) -> None:
+    """Charge a lease that has no row, from when it was granted (one from before we charged)."""
+    lease = session.get_one(Lease, lease_id)
+    row = {key: getattr(lease, key) for key in ("id", "username", "account", "weight")}
+    open_rows(session, [row], lease.held_at or now)
+    if lease.ended_at is not None:
+        close(session, [lease_id], lease.ended_at)
 
 
 _OPEN = select(GpuUsage.lease_id, GpuUsage.started_at, GpuUsage.weight).where(~GpuUsage.closed)

@@ -24,7 +24,7 @@ from sqlalchemy import event
 from hub_ext.store import GpuDevice, GpuQuota, GpuReservation, Lease, LeaseState, Store
 from hub_ext.store.models import Base, GpuState
 from rig.lab_life import BEGINNING, DEFAULTS, DEVICES, Crash, Lab
-from spawner.gpu import invariants, ledger
+from spawner.gpu import invariants, ledger, recovery
 from spawner.gpu.admission import Ask
 from spawner.gpu.health import sync_inventory
 
@@ -161,7 +161,7 @@ class Life(RuleBasedStateMachine):
     @rule(hours=st.sampled_from([-30, -2, 3, 50]))
     def clock_is_set(self, hours: int) -> None:
         self.lab.clock.now += timedelta(hours=hours)
-        self.do(0, self.lab.move, lambda s: ledger.shift(s, hours * 3600))
+        self.do(0, self.lab.move, lambda s: recovery.shift(s, hours * 3600))
 
     @rule(minutes=st.integers(1, 90))
     def another_process_has_an_older_clock(self, minutes: int) -> None:
