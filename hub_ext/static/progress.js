@@ -80,10 +80,31 @@
     document.getElementById("cancel").hidden = true;
   };
 
-  const source = new EventSource(page.dataset.progress);
-  // A reconnected stream tells everything from the beginning.
-  source.onopen = () => steps.replaceChildren();
-  source.onmessage = (message) => {
+  // While the hub restarts it refuses, and an event stream gives up at a refusal: ask anew, until
+  // the hub has taken the start up again.
+  const away = document.getElementById("away");
+  const PATIENCE = 180000;
+  let lost = 0;
+
+  const listen = () => {
+    const source = new EventSource(page.dataset.progress);
+    // A reconnected stream tells everything from the beginning.
+    source.onopen = () => {
+      steps.replaceChildren();
+      away.hidden = true;
+      lost = 0;
+    };
+    source.onmessage = (message) => heard(source, message);
+    source.onerror = () => {
+      lost ||= Date.now();
+      away.hidden = false;
+      if (source.readyState !== EventSource.CLOSED) return;
+      if (Date.now() - lost > PATIENCE) location.reload();
+      else setTimeout(listen, 3000);
+    };
+  };
+
+  const heard = (source, message) => {
     const event = JSON.parse(message.data);
     wait(event.ready || event.failed ? null : event.queue);
     if (event.queue) return;
@@ -105,4 +126,5 @@
       say(translated(event.message));
     }
   };
+  listen();
 })();

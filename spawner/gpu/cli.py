@@ -92,8 +92,7 @@ def _leases(waiting: bool) -> list[dict[str, Any]]:
         by_id = board.known_devices(session)
         return [
             board.lease(row, by_id, SAY)
-            for row in board.live(session)
-            if (row.state in board.WAITING) == waiting
+            for row in board.live(session, board.WAITING if waiting else board.HOLDING)
         ]
 
     return read(work)
@@ -179,7 +178,7 @@ def explain(user: str, account: str | None, as_json: bool) -> None:
 
     def work(session: Session) -> dict[str, Any]:
         by_id = board.known_devices(session)
-        mine = [row for row in board.live(session) if row.username == user]
+        mine = board.live(session, user=user)
         accounts = [account] if account else sorted({f"user:{user}", *(r.account for r in mine)})
         snapshot = read_snapshot(session, now, probes=tuple(probe(user, a, now) for a in accounts))
         said = specs(session)

@@ -43,8 +43,9 @@ class Kind:
     topic: str = ""
 
 
-# By code. Placeholders that end in ``_at`` are seconds since 1970, in the data and shown as a
-# time; those that end in ``_for`` are seconds, shown as a duration.
+# By code, what matters most first: JupyterLab shows 140 characters. Placeholders that end
+# in ``_at`` are seconds since 1970, in the data and shown as a time; those that end in ``_for`` are
+# seconds, shown as a duration.
 KINDS: Mapping[str, Kind] = {
     "granted": Kind(
         "info",
@@ -117,7 +118,7 @@ KINDS: Mapping[str, Kind] = {
     "gpu_lost": Kind(
         "error",
         N_(
-            "A GPU of the server has failed ({devices}): the machine no longer sees it. "
+            "A GPU of the server has failed ({devices}). "
             "Save your work and start the server again to get another one."
         ),
         upcoming=True,
@@ -125,8 +126,8 @@ KINDS: Mapping[str, Kind] = {
     "gpu_failing": Kind(
         "warning",
         N_(
-            "A GPU of the server reports errors ({devices}: {reason}). Results may be wrong. "
-            "Save your work and start the server again to get another one."
+            "A GPU’s results may be wrong ({devices}): save your work and start the server again. "
+            "It reports: {reason}."
         ),
     ),
     "gpus_out_of_reach": Kind(

@@ -95,6 +95,17 @@ def test_times_are_the_readers_and_durations_are_words() -> None:
 
 
 @pytest.mark.parametrize("code", KINDS)
+def test_what_matters_is_within_what_jupyterlab_shows(code: str) -> None:
+    data = {
+        "devices": "NVIDIA A100-SXM4-80GB",
+        "account": "group:vision",
+        "reason": "",
+        **dict.fromkeys(("stop_at", "ends_at", "open_by_at", "keep_until_at", "idle_for"), 7200.0),
+    }
+    assert len(notices.sentence(code, data, english, ZoneInfo("UTC"))) <= 140
+
+
+@pytest.mark.parametrize("code", KINDS)
 def test_every_sentence_can_be_said_with_whatever_is_known(code: str) -> None:
     names = [name for _, name, _, _ in string.Formatter().parse(KINDS[code].sentence) if name]
     assert "{" not in notices.sentence(code, dict.fromkeys(names, 3600.0), english)

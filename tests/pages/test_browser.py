@@ -245,6 +245,29 @@ async def test_who_waits_sees_place_start_and_reason_and_may_leave(page: Page, h
     await expect(page.get_by_role("heading", name="No server is running")).to_be_visible()
 
 
+async def test_the_page_takes_up_again_after_a_restart_of_the_hub(page: Page, hub: Hub) -> None:
+    (hub.home / "go").unlink(missing_ok=True)
+    refused: list[str] = []
+
+    async def restart(route: Route) -> None:
+        if len(refused) < 2:
+            refused.append(route.request.url)
+            await route.fulfill(status=503, body="")
+        else:
+            await route.continue_()
+
+    await log_in(page, hub, "patient")
+    await page.route("**/progress*", restart)
+    await page.goto(hub.url + "spawn")
+    await page.get_by_role("radio", name="Waits").check()
+    await page.get_by_role("button", name="Start", exact=True).click()
+    away = page.get_by_text("The hub does not answer just now.")
+    await expect(away).to_be_visible()
+    await expect(page.locator("#queue-position")).to_have_text("1")
+    await expect(away).to_be_hidden()
+    assert len(refused) == 2
+
+
 async def test_the_start_goes_on_when_the_wait_is_over(page: Page, hub: Hub) -> None:
     (hub.home / "go").unlink(missing_ok=True)
     await log_in(page, hub, "lucky")
