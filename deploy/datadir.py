@@ -25,6 +25,8 @@ FOLDERS = {
     "hub": 0o700,
     "store": 0o700,
     "kernels": 0o755,
+    # Logins of package channels, put there by an administrator: only builders see them.
+    "logins": 0o700,
     "locks": 0o755,
     "logs": 0o755,
     "secrets": 0o700,

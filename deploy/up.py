@@ -227,6 +227,7 @@ def _environments(docker: Engine, site: Settings, step: Step) -> None:
                 for name in ("store", "channel", "locks", "cache", "versions", "logs")
             ),
             f"--volume={site.data / 'secrets' / 'pgpass'}:/run/labcommons/pgpass:ro",
+            f"--volume={site.data / 'logins'}:/run/labcommons/logins:ro",
             "--env=PGPASSFILE=/run/labcommons/pgpass",
             f"--env=LABCOMMONS_SITE_FILE=/etc/labcommons/{site.site_file}",
             f"--env=LABCOMMONS_DATA={IN_CONTAINER}",

@@ -375,9 +375,10 @@ class Environments(_Section):
     ``mirrors`` maps a channel name or URL, as environment.yml writes it, to the places
     tried for it, nearest first. ``offline_channel``: ``auto`` builds a small channel from
     PyPI wheels and Debian's Pythons when no place answers; ``always``, ``never``.
-    ``credentials`` are by host name. ``cuda``: the version that the servers' driver has, for
-    environments that do not say it themselves. ``keep``: how many versions of an environment
-    ``labcommons env prune`` leaves.
+    ``credentials`` are by host name. ``pip_files``: where the index that ``pip_index``
+    mirrors has its files itself, as locks shall keep it. ``cuda``: the version that the
+    servers' driver has, for environments that do not say it themselves. ``keep``: how many
+    versions of an environment ``labcommons env prune`` leaves.
     """
 
     mirrors: dict[str, list[str]] = {}
@@ -386,6 +387,7 @@ class Environments(_Section):
     credentials: dict[str, Credential] = {}
     pip_index: str = ""
     pip_extra_indexes: list[str] = []
+    pip_files: str = ""
     cuda: str = Field("", pattern=r"^(\d{1,3}(\.\d{1,3}){1,2})?$")
     policy: EnvironmentPolicy = EnvironmentPolicy()
     scan: EnvironmentScan = EnvironmentScan()
@@ -393,7 +395,7 @@ class Environments(_Section):
 
     @model_validator(mode="after")
     def _no_secrets(self) -> Environments:
-        places = [*self.pip_extra_indexes, self.pip_index]
+        places = [*self.pip_extra_indexes, self.pip_index, self.pip_files]
         places += [place for places in self.mirrors.values() for place in places]
         for place in filter(None, places):
             if urlsplit(place).username or urlsplit(place).password:

@@ -34,7 +34,7 @@ _NOT_THERE = "answers with HTTP status 404"
 # Told what was tried, one line each time.
 Say = Callable[[str], None]
 # What conda itself puts behind the name.
-_DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
+_DEFAULTS = ("main", "r")
 
 
 @dataclass(frozen=True)

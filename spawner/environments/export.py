@@ -19,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
-from spawner.environments.channel import OFFLINE_URL
+from spawner.environments.channel import OFFLINE_URL, canonical_url
 from spawner.environments.errors import ExportError
 from spawner.environments.files import FOLDER, LOCK_FILE, SPEC_FILE, WORDS_FILE
 from spawner.environments.inventory import Installed, inventory
@@ -38,7 +38,6 @@ FILE_NAMES = {
 }
 FORMATS = tuple(FILE_NAMES)
 DOCKER_BASE = "mambaorg/micromamba:2"
-_CONDA_HOST = "https://conda.anaconda.org/"
 _MAX_BYTES = 1024 * 1024
 
 
@@ -305,8 +304,9 @@ def _notes(spec: EnvironmentSpec, lock: Lock) -> str:
 
 def _channel_name(url: str) -> str:
     """A channel as people write it."""
-    name = url.removeprefix(_CONDA_HOST).rstrip("/")
-    return name if url.startswith(_CONDA_HOST) else url.rstrip("/")
+    # What conda puts before a channel that is only a name.
+    base = canonical_url("x").removesuffix("x/")
+    return url.removeprefix(base).rstrip("/")
 
 
 def _yaml(document: dict[str, Any]) -> str:

@@ -36,7 +36,6 @@ from spawner.environments.package import EPOCH
 from spawner.environments.spec import EnvironmentSpec
 
 TIMEOUT = 1800  # seconds for one run of pip
-_PYPI_FILES = "https://files.pythonhosted.org"
 # How PyPI and its mirrors lay out their files.
 _PYPI_PATH = re.compile(r"/packages/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{60}/[^/]+$")
 _LOCAL = "https://local.labcommons.invalid"
@@ -61,7 +60,7 @@ def resolve(
                 "a conda channel, or put a wheel into the site's package index."
             )
         document = json.loads(report.read_bytes())
-    found = [_package(item) for item in document["install"]]
+    found = [_package(item, settings.pip_files) for item in document["install"]]
     conda = _installed(prefix)
     for item in found:
         if item.name in conda:
@@ -73,7 +72,7 @@ def resolve(
     return sorted(found, key=lambda item: item.name)
 
 
-def _package(item: Mapping[str, Any]) -> PipPackage:
+def _package(item: Mapping[str, Any], files: str) -> PipPackage:
     metadata, info = item["metadata"], item["download_info"]
     hashes = info.get("archive_info", {}).get("hashes", {})
     name = canonicalize_name(metadata["name"])
@@ -82,20 +81,23 @@ def _package(item: Mapping[str, Any]) -> PipPackage:
     return PipPackage(
         name,
         metadata["version"],
-        canonical_url(info["url"]),
+        canonical_url(info["url"], files),
         hashes["sha256"],
         tuple(metadata.get("requires_dist") or ()),
         metadata.get("requires_python") or "",
     )
 
 
-def canonical_url(url: str) -> str:
-    """What a lock keeps of a wheel's URL: PyPI's own for a mirror's, and never a secret."""
+def canonical_url(url: str, files: str = "") -> str:
+    """What a lock keeps of a wheel's URL: never a secret, and for a mirror's file the original's.
+
+    ``files`` is where the mirrored index itself has its files.
+    """
     parts = urlsplit(url)
     if parts.scheme == "file":
         return f"{_LOCAL}{quote(unquote(parts.path))}"
-    if found := _PYPI_PATH.search(parts.path):
-        return f"{_PYPI_FILES}{found[0]}"
+    if files and (found := _PYPI_PATH.search(parts.path)):
+        return f"{files.rstrip('/')}{found[0]}"
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 

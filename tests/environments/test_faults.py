@@ -18,6 +18,7 @@ import pytest
 from hub_ext.site import Environments
 from rig.channel import TinyChannel
 from rig.web import web
+from spawner.environments.channel import canonical_url
 from spawner.environments.errors import BuildError, ChannelError
 from spawner.environments.maker import Maker
 from spawner.environments.progress import Progress
@@ -178,7 +179,7 @@ def test_a_channel_that_goes_down_in_mid_download_leaves_nothing_and_heals(
     with web(r_channel.folder) as url:
         made_by = maker(tmp_path, mirrors={"lab": [url]})
         locked = made_by.lock(spec, tmp_path / "pixi.lock")
-        assert locked.lock.channels == ("https://conda.anaconda.org/lab/",)
+        assert locked.lock.channels == (canonical_url("lab"),)
         made_by.make_prefix(spec, locked, prefix, source="shared")
     assert (prefix / "conda-meta/history").is_file()
 

@@ -23,6 +23,7 @@ from spawner.environments.image import _archive
 from spawner.environments.inventory import doubles, inventory
 from spawner.environments.lock import read_lock
 from spawner.environments.maker import Locked, Maker
+from spawner.environments.pip_section import canonical_url as wheel_url
 from spawner.environments.pip_section import check, fetch
 from spawner.environments.progress import Progress
 from spawner.environments.solve import solve
@@ -379,3 +380,24 @@ def test_an_environment_that_conda_made_is_exported_too(made: Any, tmp_path: Pat
     assert "name: plain-env" in export.export_prefix(copy, "environment.yml")
     with pytest.raises(BuildError, match="not made from a lock"):
         export.export_prefix(copy, "pixi.lock")
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        (
+            f"https://me:secret@mirror.example/pypi/packages/ab/cd/{'e' * 60}/a-1-py3-none-any.whl",
+            f"https://files.example/packages/ab/cd/{'e' * 60}/a-1-py3-none-any.whl",
+        ),
+        (
+            "https://me:secret@own.example/a-1-py3-none-any.whl?token=x#y",
+            "https://own.example/a-1-py3-none-any.whl",
+        ),
+        (
+            "file:///srv/wheels/a%201-py3-none-any.whl",
+            "https://local.labcommons.invalid/srv/wheels/a%201-py3-none-any.whl",
+        ),
+    ],
+)
+def test_a_lock_keeps_the_originals_url_and_no_secret(url: str, kept: str) -> None:
+    assert wheel_url(url, "https://files.example/") == kept

@@ -121,8 +121,8 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def maker(channel: Path, tmp_path: Path) -> Maker:
     mirrors = {name: [str(channel)] for name in CHANNELS}
-    for part in ("main", "r"):
-        mirrors[f"https://repo.anaconda.com/pkgs/{part}"] = [str(channel)]
+    # What stands behind the name `defaults`.
+    mirrors |= {name: [str(channel)] for name in ("main", "r")}
     settings = Environments.model_validate({"mirrors": mirrors})
     return Maker(settings, tmp_path / "none", tmp_path / "cache", lambda _: None)
 
