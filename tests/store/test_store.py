@@ -116,10 +116,11 @@ def test_a_url_that_is_none_says_what_one_looks_like() -> None:
 
 
 async def test_a_cancelled_write_is_carried_out_or_not_at_all(store: Store) -> None:
-    started = threading.Event()
+    started, cancelled = threading.Event(), threading.Event()
 
     def work(session: object) -> None:
         started.set()
+        cancelled.wait(5)
         sync_inventory(session, [Device("GPU-x", "T4", 1)])  # type: ignore[arg-type]
 
     task = asyncio.create_task(store.run(work))
@@ -127,5 +128,6 @@ async def test_a_cancelled_write_is_carried_out_or_not_at_all(store: Store) -> N
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    cancelled.set()
     found = await store.read(lambda s: s.scalars(select(GpuDevice.id)).all())
     assert found in ([], ["GPU-x"])
