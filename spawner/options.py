@@ -170,7 +170,7 @@ def resolve(request: Request, catalog: Catalog, site: Site) -> Choice:
                 "known": ", ".join(version.version for version in versions),
             },
         )
-    size_name = request.size or site.default_size
+    size_name = request.size or _suiting(entry, site)
     size = site.sizes.get(size_name)
     if size is None:
         raise BadRequest(
@@ -215,7 +215,9 @@ def form_model(
     chosen, _, pinned = str(last.get("environment", "")).partition(":")
     if chosen not in catalog:
         chosen = next(iter(catalog), "")
-    size = last.get("size") if last.get("size") in site.sizes else site.default_size
+    offered = [entry for entry in catalog.get(chosen, ()) if entry.is_offered]
+    suiting = _suiting(offered[0], site) if offered else site.default_size
+    size = last.get("size") if last.get("size") in site.sizes else suiting
     most = min(site.gpus.max_per_server, gpus.total)
     best = max((kind.free for kind in gpus.types), default=0)
     last_gpus = last.get("gpus")
@@ -266,6 +268,11 @@ def form_model(
         },
         "problem": None if catalog else gettext(NO_ENVIRONMENTS),
     }
+
+
+def _suiting(entry: CatalogEntry, site: Site) -> str:
+    """The size that an environment suggests, where the site has it, else the site's own."""
+    return entry.server_size if entry.server_size in site.sizes else site.default_size
 
 
 def show_bytes(count: int) -> str:

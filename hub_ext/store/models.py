@@ -150,6 +150,7 @@ class EnvironmentVersion(Base):
     size: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes of the prefix
     cuda: Mapped[str | None] = mapped_column(String(32))
     gpu: Mapped[str] = mapped_column(String(16), default="none")  # none, optional, required
+    server_size: Mapped[str | None] = mapped_column(String(64))  # the site's size that suits it
     # Teams and courses whose members may use it; empty lists: everyone.
     access: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     # What the site's rules said when it was built.

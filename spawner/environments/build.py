@@ -204,7 +204,7 @@ class Builder:
         image = self.images.build(spec.name, base, staging, prefix, labels)
         meter.step(7, "trying it as a stranger in a container")
         try:
-            self.images.check(spec.name, image, prefix, made.staged.python is not None)
+            self.images.check(spec.name, image, prefix, locked.lock.has_ipykernel)
         except BuildError:
             self.images.discard(image)
             raise
@@ -278,6 +278,7 @@ def _said(spec: EnvironmentSpec) -> dict[str, Any]:
         "words": spec.words,
         "tag": spec.about.tag,
         "gpu": spec.about.gpu,
+        "server_size": spec.about.size,
         "access": spec.about.access.model_dump(mode="json"),
     }
 

@@ -40,6 +40,7 @@ class CatalogEntry:
         revision: of the repository that its folder is in, or None.
         size: bytes of its prefix.
         gpu: none, optional or required.
+        server_size: the site's size of server that suits it, or None.
         access: ``teams`` and ``courses`` whose members may use it; empty: everyone.
         findings: what the site's rules said when it was built.
         pinned: kept by ``labcommons env prune`` whatever its age.
@@ -65,6 +66,7 @@ class CatalogEntry:
     size: int = 0
     cuda: str | None = None
     gpu: str = "none"
+    server_size: str | None = None
     access: dict[str, Any] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
     pinned: bool = False

@@ -41,7 +41,7 @@ if open_to_others:
 print(sys.prefix)
 """
 
-# The same for an environment without Python, with what every server image has.
+# The same for other kernels than Python's, with what every server image has.
 _PLAIN_CHECK = """
 test -r "$1/conda-meta/history" || { echo "not readable for everyone"; exit 1; }
 open=$(find "$1" \\( ! -uid 0 -o ! -type l -perm /022 \\) -print -quit)
@@ -96,10 +96,10 @@ class Images:
             # With the base's own configuration: a container's has more in it, as its host name.
             return str(api.commit(container, message="labcommons env build", conf=config)["Id"])
 
-    def check(self, name: str, image: str, prefix: str, has_python: bool = True) -> None:
+    def check(self, name: str, image: str, prefix: str, is_python: bool = True) -> None:
         """Try an image's environment in a container without rights, network or disk."""
         program = [f"{prefix}/bin/python", "-I", "-c", _CHECK]
-        if not has_python:
+        if not is_python:
             program = ["/bin/sh", "-c", _PLAIN_CHECK, "check", prefix]
         with self._api("trying the image") as api, _container(api, "check", name) as container:
             limits = api.create_host_config(

@@ -145,14 +145,13 @@ def finish(
         _compile(staging, prefix, ".".join(version.split(".")[:2]))
     _set_variables(spec, staging)
     remarks = _try_python(spec, lock, staging) if version is not None else []
-    kernelspecs = _kernelspecs(staging)
-    if not kernelspecs:
+    kernels = kernelspecs(staging)
+    if not kernels:
         raise BuildError(
             f"{spec.name}: it has no kernel (share/jupyter/kernels is empty); add '- ipykernel' "
             f"for Python or '- r-irkernel' for R to the dependencies in {spec.where}"
         )
-    if version is None:
-        _try_kernels(spec, kernelspecs, prefix, staging)
+    _try_kernels(spec, kernels, prefix, staging)
     packages = inventory(staging)
     remarks += doubles(packages)
     _clean_records(staging)
@@ -163,7 +162,7 @@ def finish(
         write_stamp(staging, stamp)
     _freeze(staging, lock)
     size = sum(path.lstat().st_size for path in staging.rglob("*") if not path.is_dir())
-    return Staged(staging, prefix, version, kernelspecs, tuple(remarks), size)
+    return Staged(staging, prefix, version, kernels, tuple(remarks), size)
 
 
 def _set_variables(spec: EnvironmentSpec, staging: Path) -> None:
@@ -175,22 +174,16 @@ def _set_variables(spec: EnvironmentSpec, staging: Path) -> None:
 
 def _try_python(spec: EnvironmentSpec, lock: Lock, staging: Path) -> list[str]:
     """Start its Python and import what must import; gives what ``pip check`` complains of."""
-    if lock.version_of("ipykernel") is None and not any(
-        item.name == "ipykernel" for item in lock.pip
-    ):
-        raise BuildError(
-            f"{spec.name}: a Python without ipykernel has no kernel; add '- ipykernel' to the "
-            f"dependencies in {spec.where}"
-        )
-    modules = ["ipykernel", *spec.about.imports]
+    modules = [*(["ipykernel"] if lock.has_ipykernel else []), *spec.about.imports]
     tried = _python(staging, ["-c", _TRY, *modules], CHECK_TIMEOUT, spec.variables)
     try:
         answer = json.loads(tried.stdout.splitlines()[-1])
         prefix, failed = answer["prefix"], answer["failed"]
     except (IndexError, ValueError, KeyError, TypeError) as error:
+        said = tried.stderr[-800:].strip() or tried.stdout[:200]
         raise BuildError(
             f"{spec.name}: its Python does not start, or ends while importing "
-            f"{', '.join(modules)}: {tried.stderr[-800:].strip() or tried.stdout[:200]}"
+            f"{', '.join(modules) or 'nothing'}: {said}"
         ) from error
     if not os.path.samefile(prefix, staging):
         raise BuildError(f"{spec.name}: its Python takes {prefix} for its prefix, not {staging}")
@@ -204,10 +197,10 @@ def _try_python(spec: EnvironmentSpec, lock: Lock, staging: Path) -> list[str]:
 
 
 def _try_kernels(
-    spec: EnvironmentSpec, kernelspecs: Mapping[str, Any], prefix: str, staging: Path
+    spec: EnvironmentSpec, kernels: Mapping[str, Any], prefix: str, staging: Path
 ) -> None:
-    """Without a Python: each kernel's program must be there."""
-    for name, kernel in kernelspecs.items():
+    """Each kernel's program must be there."""
+    for name, kernel in kernels.items():
         argv = kernel.get("argv") if isinstance(kernel, dict) else None
         program = str(argv[0]) if isinstance(argv, list) and argv else ""
         place = staging / "bin" / program
@@ -293,9 +286,10 @@ def _freeze(staging: Path, lock: Lock) -> None:
     partial.rename(meta / "history")
 
 
-def _kernelspecs(staging: Path) -> dict[str, Any]:
+def kernelspecs(prefix: Path) -> dict[str, Any]:
+    """The kernel.json contents of a prefix by the kernel's own name; broken ones are left out."""
     found = {}
-    for path in sorted((staging / "share" / "jupyter" / "kernels").glob("*/kernel.json")):
+    for path in sorted((prefix / "share" / "jupyter" / "kernels").glob("*/kernel.json")):
         try:
             if path.stat().st_size <= _MAX_KERNEL_JSON:
                 found[path.parent.name] = json.loads(path.read_bytes())

@@ -98,6 +98,12 @@ class Lock:
         lines += sorted(f"{package.filename}#{package.sha256}\n" for package in self.pip)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    @property
+    def has_ipykernel(self) -> bool:
+        """Whether a Python kernel is among its packages."""
+        names = [item.name for item in self.packages] + [item.name for item in self.pip]
+        return "ipykernel" in names
+
     def version_of(self, name: str) -> str | None:
         """The version of a conda package; None where it is not in the lock."""
         return next((item.version for item in self.packages if item.name == name), None)

@@ -22,7 +22,7 @@ from spawner.environments import offline, pip_section, policy, scan
 from spawner.environments.channel import OFFLINE_URL, Source, choose
 from spawner.environments.credentials import Credentials
 from spawner.environments.errors import BuildError
-from spawner.environments.install import Staged, finish, install, remove
+from spawner.environments.install import Staged, finish, install, kernelspecs, remove
 from spawner.environments.lock import Lock, answering, committed_lock
 from spawner.environments.policy import Finding
 from spawner.environments.progress import Meter, Report
@@ -151,7 +151,7 @@ class Maker:
         findings = policy.check(spec, lock, self.settings, _today())
         self._enforce(findings, meter)
         meter.step(3, f"installing {len(lock.packages)} conda packages")
-        with self._cache_lock(meter):
+        with self._cache_in_use():
             install(
                 spec,
                 lock,
@@ -162,12 +162,12 @@ class Maker:
                 self.credentials,
                 meter.part,
             )
-        meter.step(4, f"installing {len(lock.pip)} pip packages")
-        if lock.pip:
-            wheels = pip_section.fetch(
-                spec.name, lock.pip, staging, self.cache, self.settings, self.credentials
-            )
-            pip_section.install(spec.name, wheels, lock.pip, staging, prefix)
+            meter.step(4, f"installing {len(lock.pip)} pip packages")
+            if lock.pip:
+                wheels = pip_section.fetch(
+                    spec.name, lock.pip, staging, self.cache, self.settings, self.credentials
+                )
+                pip_section.install(spec.name, wheels, lock.pip, staging, prefix)
         meter.step(5, "compiling and checking")
         staged = finish(spec, lock, prefix, staging, stamp)
         found = [
@@ -186,14 +186,15 @@ class Maker:
         policy.enforce(findings)
 
     @contextmanager
-    def _cache_lock(self, meter: Meter) -> Iterator[None]:
+    def _cache_in_use(self) -> Iterator[None]:
         """Installs share the package cache; emptying it (``env prune``) waits for them."""
-        self.cache.mkdir(parents=True, exist_ok=True)
         try:
-            with alone(self.cache / ".lock", shared=True):
-                yield
-        except PermissionError as error:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            (self.cache / ".lock").touch()
+        except OSError as error:
             raise BuildError(f"the package cache {self.cache} cannot be used: {error}") from error
+        with alone(self.cache / ".lock", shared=True):
+            yield
 
     def make_prefix(
         self,
@@ -220,7 +221,8 @@ class Maker:
                 if found is None or found.lock_digest != locked.lock.digest:
                     raise BuildError(f"{prefix} is another environment; remove it, or rename one")
                 meter.done(f"{prefix} is there already")
-                return Made(Staged(prefix, str(prefix), found.python, {}), found, ())
+                there = Staged(prefix, str(prefix), found.python, kernelspecs(prefix))
+                return Made(there, found, ())
             remove(prefix)  # without a history it is none, and nobody was offered it
             try:
                 made = self.install(spec, locked, str(prefix), staging, stamp, meter)
@@ -275,7 +277,7 @@ def alone(path: Path, shared: bool = False) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BuildError(f"the disk below {path.parent} is full; make room") from error
         raise
     finally:

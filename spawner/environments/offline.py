@@ -25,9 +25,10 @@ from rattler import BuildString, MatchSpec, PackageRecord
 from spawner.environments import worker
 from spawner.environments.channel import Say
 from spawner.environments.debian import SUITES, StagedPython, stage_python
+from spawner.environments.dependencies import Dependency
 from spawner.environments.errors import BuildError
 from spawner.environments.package import Metadata, write_package
-from spawner.environments.spec import Dependency, EnvironmentSpec
+from spawner.environments.spec import EnvironmentSpec
 from spawner.environments.wheel import Wheel
 
 # Raise it when packages are made differently: they are all made anew then.

@@ -228,7 +228,8 @@ def _pip(
     """Our pip, for the Python of a prefix. Raises BuildError when it hangs."""
     command = [
         *(sys.executable, "-m", "pip", "--python", str(prefix / "bin" / "python")),
-        *("--quiet", "--no-input", "--disable-pip-version-check", "--no-color"),
+        # Not --quiet: with it, `check` would not say what it found.
+        *("--no-input", "--disable-pip-version-check", "--no-color"),
         *arguments,
     ]
     with credentials.for_pip() as secrets:
@@ -255,6 +256,6 @@ def _pip(
 
 def _reason(said: str) -> str:
     """pip's errors, without secrets that a URL might carry."""
-    lines = [line for line in said.splitlines() if line.startswith("ERROR")]
-    text = "\n".join(lines or said.splitlines())[-1500:]
+    begin = said.find("ERROR")
+    text = said[max(begin, 0) :].strip()[-1500:]
     return re.sub(r"://[^/@\s]+@", "://", text)

@@ -326,8 +326,10 @@ def test_an_old_version_goes_when_nobody_uses_it_any_more(bench: Bench, engine: 
     newest = bench.newest()
     assert newest is not None
     labels = {"labcommons.environment": f"{NAME}:20250101-00000000", "labcommons.user": "alice"}
-    container = engine.create_container(newest.image_id, ["x"], labels=labels)["Id"]
-    old_image = engine.commit(container, repository=f"labcommons/env-{NAME}", tag="old")["Id"]
+    made = engine.create_container(newest.image_id, ["x"])["Id"]
+    old_image = engine.commit(made, repository=f"labcommons/env-{NAME}", tag="old")["Id"]
+    engine.remove_container(made)
+    container = engine.create_container(old_image, ["x"], labels=labels)["Id"]
     old = replace(
         newest,
         version="20250101-00000000",

@@ -10,9 +10,6 @@ import sys
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import pytest
 
 from hub_ext.site import Environments
 from rig.channel import TinyChannel
+from rig.web import web
 from spawner.environments.errors import BuildError, ChannelError
 from spawner.environments.maker import Maker
 from spawner.environments.progress import Progress
@@ -164,41 +162,6 @@ def test_two_makers_of_one_prefix_wait_for_each_other(
 
 
 # The network and the disk ----------------------------------------------------------------------
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    fails_after = -1
-    login = ""
-
-    def do_GET(self) -> None:
-        if self.login and self.headers.get("Authorization") != self.login:
-            self.send_error(401)
-            return
-        if self.fails_after >= 0 and self.path.endswith(".conda"):
-            path = Path(self.directory + self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(path.stat().st_size))
-            self.end_headers()
-            self.wfile.write(path.read_bytes()[: self.fails_after])
-            self.close_connection = True
-            return
-        super().do_GET()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@contextmanager
-def web(folder: Path, **behaviour: Any) -> Iterator[str]:
-    handler = type("Handler", (_Handler,), behaviour)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_channel_that_goes_down_in_mid_download_leaves_nothing_and_heals(

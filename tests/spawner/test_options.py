@@ -205,3 +205,12 @@ def test_an_environment_that_needs_a_gpu_is_refused_without_one(site: Site) -> N
     with pytest.raises(BadRequest, match="only with a GPU"):
         options.resolve(options.Request("data"), catalog, site)
     assert options.resolve(options.Request("data", gpus=1), catalog, site).gpus == 1
+
+
+def test_an_environment_suggests_the_size_that_suits_it(site: Site) -> None:
+    for suggested, expected in (("small", "small"), ("huge", "large"), (None, "large")):
+        catalog = {"data": [replace(CATALOG["data"][0], server_size=suggested)]}
+        choice = options.resolve(options.Request("data"), catalog, site)
+        assert choice.size_name == expected
+        shown = options.form_model(catalog, site, SOME, {}, "en", gettext_for("en"))
+        assert [size["name"] for size in shown["sizes"] if size["selected"]] == [expected]

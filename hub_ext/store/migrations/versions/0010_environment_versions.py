@@ -17,6 +17,7 @@ def upgrade() -> None:
             sa.Column("size", sa.BigInteger(), nullable=False, server_default="0"),
             sa.Column("cuda", sa.String(length=32), nullable=True),
             sa.Column("gpu", sa.String(length=16), nullable=False, server_default="none"),
+            sa.Column("server_size", sa.String(length=64), nullable=True),
             sa.Column("access", sa.JSON(), nullable=False, server_default=empty["access"]),
             sa.Column("findings", sa.JSON(), nullable=False, server_default=empty["findings"]),
             sa.Column("pinned", sa.Boolean(), nullable=False, server_default=sa.false()),
