@@ -39,6 +39,7 @@ class _Part:
     worker: threading.Thread | None = None
     result: list[Environment] = field(default_factory=list)
     seconds: float = 0.0
+    busy: float = 0.0
 
     def is_stuck(self, now: float, limit: float) -> bool:
         return self.since is not None and now - self.since > limit
@@ -69,8 +70,13 @@ class Listing:
 
     @property
     def seconds(self) -> float:
-        """How long the last pass over all sources took."""
+        """How long the last pass over all sources took, waiting for the disk included."""
         return sum(part.seconds for part in self._parts)
+
+    @property
+    def busy(self) -> float:
+        """Seconds of a core that the last pass over all sources took."""
+        return sum(part.busy for part in self._parts)
 
     def environments(self, patience: float) -> list[Environment]:
         """All environments after a new look; after ``patience`` seconds, what is known."""
@@ -124,7 +130,7 @@ class Listing:
     def _work(self) -> None:
         self._load()
         while (part := self._next()) is not None:
-            started = time.monotonic()
+            started, busy = time.monotonic(), time.thread_time()
             try:
                 result = self._scan(part.discovery)
             except Exception:
@@ -132,6 +138,7 @@ class Listing:
                 result = part.result
             with self._condition:
                 part.since, part.seconds = None, time.monotonic() - started
+                part.busy = time.thread_time() - busy
                 if result != part.result:
                     part.result = result
                     self.serial += 1

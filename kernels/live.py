@@ -87,11 +87,12 @@ async def watch(
     """
     shown = _shown(manager)
     while True:
-        await asyncio.sleep(min(max(_EVERY, manager.listing.seconds / _SHARE), _LONGEST))
+        listing = manager.listing
+        await asyncio.sleep(min(max(_EVERY, listing.busy / _SHARE, listing.seconds), _LONGEST))
         if time.monotonic() - manager.last_asked > _OPEN:
             continue
         # In a thread, as a disk may take its time; the list itself belongs to the loop.
-        manager.take(await asyncio.to_thread(manager.listing.environments, _LONGEST))
+        manager.take(await asyncio.to_thread(listing.environments, _LONGEST))
         before, shown = shown, _shown(manager)
         if shown != before:
             new, gone = shown - before, before - shown

@@ -201,7 +201,8 @@ class CondaKernelSpecManager(KernelSpecManager):
     def menu(self, patience: float | None = None) -> Menu:
         """The environments' part of the list after a new look at the disk."""
         if patience is None:
-            patience = self.patience
+            # An empty list is worth a wait, once.
+            patience = self.patience if self.listing.serial else 10 * self.patience
         self.take(self.listing.environments(patience if _is_on_loop() else _ALONE))
         return self._menu
 
@@ -227,8 +228,11 @@ class CondaKernelSpecManager(KernelSpecManager):
         """The kernel for new notebooks of who chose an environment; None where it has none."""
         return default_name(self._menu if self._is_fresh() else self.menu(), environment)
 
-    def nearest(self, wanted: Wanted) -> Nearest | None:
-        """The kernel nearest to one that is not there. Reads folders of some environments."""
+    def nearest(self, wanted: Wanted, besides: str = "") -> Nearest | None:
+        """The kernel, besides one, nearest to one that is not there or cannot start.
+
+        Reads folders of some environments.
+        """
         return nearest(
             wanted,
             [
@@ -241,7 +245,7 @@ class CondaKernelSpecManager(KernelSpecManager):
                     entry.environment.place.prefix,
                 )
                 for entry in self._menu.entries.values()
-                if entry.is_healthy
+                if entry.is_healthy and entry.name != besides
             ],
         )
 

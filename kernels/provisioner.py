@@ -16,6 +16,8 @@ from traitlets import Bool, Dict, Float, Int, TraitError, Unicode, validate
 
 from kernels import standin
 from kernels.activation import SCRIPT_TIMEOUT
+from kernels.menu import UNUSABLE
+from kernels.nearest import Wanted
 from kernels.preparation import KernelCannotStart, Start, prepare, why_it_died
 
 __all__ = ["CondaProvisioner", "KernelCannotStart"]
@@ -95,8 +97,9 @@ class CondaProvisioner(LocalProvisioner):
         except KernelCannotStart as error:
             if not self.explain:
                 raise
+            other = await asyncio.to_thread(self._another)
             self.explanation = (
-                f"{error}\nThen restart the kernel (menu Kernel, Restart Kernel) or choose another."
+                f"{error}\nThen restart the kernel (menu Kernel, Restart Kernel){other}."
             )
             self.log.warning("Kernel %s: %s", self.kernel_id, error)
             start = stand_in(self.explanation, base)
@@ -107,6 +110,15 @@ class CondaProvisioner(LocalProvisioner):
         finally:
             self.kernel_spec.argv = known
         return prepared
+
+    def _another(self) -> str:
+        """The kernel to use meanwhile, where the list of kernels knows one."""
+        name = getattr(self.parent, "kernel_name", "")
+        nearest = getattr(getattr(self.parent, "kernel_spec_manager", None), "nearest", None)
+        language = self.kernel_spec.language
+        wanted = Wanted(name, "python" if language == UNUSABLE else language)
+        found = nearest(wanted, besides=name) if nearest else None
+        return f", or use {found.candidate.shown}" if found else " or choose another"
 
     async def _prepared(self, base: Mapping[str, str]) -> Start:
         died, self._died = self._died, None

@@ -45,7 +45,7 @@ def test_an_environment_comes_and_goes_in_the_open_launcher(
     assert run_cell(page, "import sys; print(sys.prefix)").strip() == "/home/alice/.conda/envs/mine"
     page.get_by_role("menuitem", name="File", exact=True).click()
     page.get_by_role("menuitem", name="New Launcher").click()
-    expect(cards.first).to_be_visible()
+    expect(cards.first).to_be_visible(timeout=30_000)
     in_terminal(page, "rm -rf ~/.conda/envs/mine")
     expect(cards).to_have_count(0, timeout=30_000)
 
@@ -72,12 +72,13 @@ def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
     )
     page = new_page()
     log_in(page, "alice")
-    page.goto("/user/alice/lab/tree/gone.ipynb")
+    page.goto("/user/alice/lab/tree/gone.ipynb?reset")  # without the tabs of earlier visits
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("Kernel not found")).to_be_visible()
+    expect(dialog.get_by_text("Kernel not found")).to_be_visible(timeout=60_000)
     picture(page, pictures, "kernel-not-found")
     dialog.get_by_role("button", name="Use py313-data - Python 3.13").click()
+    expect(page.get_by_text("py313-data - Python 3.13 | Idle")).to_be_visible(timeout=60_000)
     output = page.locator(".jp-OutputArea-output")
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Shift+Enter")
-    expect(output.first).to_contain_text("/opt/conda/envs/py313-data")
+    expect(output.first).to_contain_text("/opt/conda/envs/py313-data", timeout=60_000)

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 
+from kernels import standin
 from kernels.kernelspec import Place, check_document, plain_spec
 from kernels.manager import CondaKernelSpecManager
 from kernels.provisioner import CondaProvisioner, KernelCannotStart
@@ -257,6 +259,29 @@ async def test_a_kernel_that_cannot_start_explains_in_the_notebook(
         assert reason.format(prefix=prefix) in reply["evalue"]
 
 
+def test_a_stand_in_ends_with_its_server(tmp_path) -> None:
+    ports = {name: 1 + index for index, name in enumerate(("shell_port", "control_port"))}
+    ports |= {"stdin_port": 3, "hb_port": 4, "iopub_port": 5}
+    connection = {"key": "k", "signature_scheme": "hmac-sha256", "transport": "ipc"}
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps({**connection, **ports, "ip": str(tmp_path / "s")}))
+    command = f"{sys.executable} -I {standin.__file__} {file} & echo $!; sleep 3"
+    shell = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60
+    )
+    deadline = time.monotonic() + 20
+    while "standin" in command_of(int(shell.stdout)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 async def test_a_site_may_have_the_start_fail_instead(live_prefix, roots) -> None:
     prefix = copy_of(live_prefix, roots)
     kernel = AsyncKernelManager(kernel_spec_manager=manager_of(f"{roots}/envs/*"), kernel_name=NAME)
@@ -322,12 +347,14 @@ async def test_a_withdrawn_environment_is_marked_and_explains(live_prefix, roots
     manager = manager_of(f"{roots}/envs/*")
     kernel = AsyncKernelManager(kernel_spec_manager=manager, kernel_name=NAME)
     assert kernel.kernel_spec.argv
+    shutil.copytree(live_prefix, roots / "envs/lab-env2", symlinks=True)
     notes = {"schema": 1, "version": "7", "withdrawn": "CVE-2026-1"}
     write_notes(prefix, json.dumps(notes))
     assert "(withdrawn)" in manager.get_all_specs()[NAME]["spec"]["display_name"]
     async with started(kernel) as client:
         said = (await client.execute_interactive("1"))["content"]["evalue"]
     assert "version 7 of it was withdrawn (CVE-2026-1)" in said
+    assert "or use lab-env2 - Python 3." in said
 
 
 async def test_a_kernel_keeps_to_the_version_it_began_with(live_prefix, roots) -> None:
