@@ -201,7 +201,8 @@ class CondaKernelSpecManager(KernelSpecManager):
     def menu(self, patience: float | None = None) -> Menu:
         """The environments' part of the list after a new look at the disk."""
         if patience is None:
-            patience = self.patience
+            # An empty list is worth a wait, once.
+            patience = self.patience if self.listing.serial else 10 * self.patience
         self.take(self.listing.environments(patience if _is_on_loop() else _ALONE))
         return self._menu
 

@@ -47,18 +47,20 @@ class StandIn:
         return socket
 
     def run(self) -> None:
-        """Answer until a shutdown is asked for."""
+        """Answer until a shutdown is asked for, or whoever started us is gone."""
+        parent = os.getppid()
         poller = zmq.Poller()
         for socket in (self.shell, self.control, self.heartbeat):
             poller.register(socket, zmq.POLLIN)
         self.session.send(self.iopub, "status", {"execution_state": "starting"}, ident=b"status")
         going = True
         while going:
-            for socket, _ in poller.poll():
+            for socket, _ in poller.poll(1000):
                 if socket is self.heartbeat:
                     socket.send(socket.recv())
                 else:
                     going = self._serve(socket) and going
+            going = going and os.getppid() == parent
         self._context.destroy(linger=1000)
 
     def _serve(self, socket: zmq.Socket[bytes]) -> bool:

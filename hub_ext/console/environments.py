@@ -79,7 +79,7 @@ class EnvironmentsPage(_Mine, Page):
         def work(session: Session) -> dict[str, Any]:
             return {
                 "environments": tiers.listing(session, who, lang),
-                "builds": tiers.builds(session, who, 8),
+                "builds": tiers.fresh_builds(session, who),
             }
 
         def label(source: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hub_ext.console.viewer import Viewer
 from hub_ext.i18n import Gettext
 from hub_ext.site import words_in
 from hub_ext.store.environments import EnvironmentBuild, TierEnvironment
+from hub_ext.store.models import utcnow
 from spawner.environments.catalog import CatalogEntry
 from spawner.options import show_bytes
 from spawner.tiers import asking, jobs, shelf
@@ -20,6 +22,9 @@ from spawner.tiers.rights import Person, may_change, person_of
 from spawner.tiers.tier import IMAGE, SHARED, Kind, Tier
 
 _LOGS = ("lock.log", "install.log", "delete.log")
+# How long a job that has ended is on the page, and how many of them.
+FRESH = timedelta(hours=1)
+MAX_ENDED = 2
 MAX_LOG_PART = 256 * 1024  # bytes
 
 
@@ -106,6 +111,15 @@ def builds(session: Session, who: Person, limit: int = 20) -> list[dict[str, Any
     """The newest jobs that are somebody's business, newest first."""
     found = (job for job in jobs.recent(session, 500) if asking.may_follow(who, job))
     return [build(job) for job, _ in zip(found, range(limit), strict=False)]
+
+
+def fresh_builds(session: Session, who: Person) -> list[dict[str, Any]]:
+    """The jobs that somebody who opens the page wants to see: what goes on, and what just ended."""
+    since = _time(utcnow() - FRESH)
+    found = builds(session, who, 100)
+    live = [one for one in found if not one["ended"]]
+    ended = [one for one in found if one["ended"] and one["ended"] > since]
+    return [*live, *ended[:MAX_ENDED]]
 
 
 def build(job: EnvironmentBuild) -> dict[str, Any]:

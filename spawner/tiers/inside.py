@@ -244,6 +244,9 @@ def _discard(path: Path) -> bool:
     """Take a folder out of sight, then remove it. False where it is not ours to take away."""
     trash = path.with_name(f"{_TRASH}{path.name.removeprefix(_TRASH)}")
     try:
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+            return True
         if path != trash:
             path.rename(trash)
     except OSError:

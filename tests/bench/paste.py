@@ -48,10 +48,11 @@ def pasted(site: Deployment, token: str, name: str) -> tuple[float, float]:
 
 
 def kernels(site: Deployment) -> str:
-    """The kernels that alice's server lists."""
-    return site.docker(
-        "exec", server(site), "/opt/labcommons/server/bin/jupyter", "kernelspec", "list"
+    """The kernels that a kernel manager in alice's server lists."""
+    program = (
+        "from kernels.manager import CondaKernelSpecManager as M; print(*M().find_kernel_specs())"
     )
+    return site.docker("exec", server(site), "/opt/labcommons/server/bin/python", "-c", program)
 
 
 def server(site: Deployment) -> str:
@@ -63,7 +64,8 @@ def plain(site: Deployment, folder: str) -> float:
     begun = time.monotonic()
     site.run(
         "sh", "-c",
-        f"python3 -m venv {folder} && {folder}/bin/pip install -q {PACKAGES}; rm -rf {folder}",
+        f"{sys.executable} -m venv {folder} && {folder}/bin/pip install -q {PACKAGES}; "
+        f"rm -rf {folder}",
     )  # fmt: skip
     return time.monotonic() - begun
 

@@ -72,7 +72,7 @@ def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
     )
     page = new_page()
     log_in(page, "alice")
-    page.goto("/user/alice/lab/tree/gone.ipynb")
+    page.goto("/user/alice/lab/tree/gone.ipynb?reset")  # without the tabs of earlier visits
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("Kernel not found")).to_be_visible(timeout=60_000)
     picture(page, pictures, "kernel-not-found")

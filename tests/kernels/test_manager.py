@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 
+from kernels import standin
 from kernels.kernelspec import Place, check_document, plain_spec
 from kernels.manager import CondaKernelSpecManager
 from kernels.provisioner import CondaProvisioner, KernelCannotStart
@@ -255,6 +257,29 @@ async def test_a_kernel_that_cannot_start_explains_in_the_notebook(
         reply = (await client.execute_interactive("1 + 1"))["content"]
         assert (reply["status"], reply["ename"]) == ("error", "KernelCannotStart")
         assert reason.format(prefix=prefix) in reply["evalue"]
+
+
+def test_a_stand_in_ends_with_its_server(tmp_path) -> None:
+    ports = {name: 1 + index for index, name in enumerate(("shell_port", "control_port"))}
+    ports |= {"stdin_port": 3, "hb_port": 4, "iopub_port": 5}
+    connection = {"key": "k", "signature_scheme": "hmac-sha256", "transport": "ipc"}
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps({**connection, **ports, "ip": str(tmp_path / "s")}))
+    command = f"{sys.executable} -I {standin.__file__} {file} & echo $!; sleep 3"
+    shell = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60
+    )
+    deadline = time.monotonic() + 20
+    while "standin" in command_of(int(shell.stdout)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 async def test_a_site_may_have_the_start_fail_instead(live_prefix, roots) -> None:
