@@ -203,7 +203,7 @@ def show(
 ) -> list[Notice]:
     """A person's notices of the last days, newest first, at most ``SHOWN_AT_MOST``."""
     query = (
-        select(GpuNotice, Lease.server_name, Lease.state)
+        select(GpuNotice, Lease)
         .outerjoin(Lease, Lease.id == GpuNotice.lease_id)
         .where(GpuNotice.username == username, GpuNotice.at > (now or utcnow()) - SHOWN_FOR)
         .order_by(GpuNotice.id.desc())
@@ -211,9 +211,9 @@ def show(
     )
     shown: list[Notice] = []
     topics: set[tuple[str | None, str]] = set()
-    for row, server, state in session.execute(query):
+    for row, lease in session.execute(query):
         kind = KINDS.get(row.code)
-        if kind is None or (kind.upcoming and state in (None, LeaseState.ENDED)):
+        if kind is None or not still_true(row, lease):
             continue
         if kind.topic and (row.lease_id, kind.topic) in topics:
             continue
@@ -227,11 +227,25 @@ def show(
                 sentence(row.code, row.data, _, timezone),
                 kind.actions,
                 row.lease_id,
-                server or "",
+                lease.server_name if lease is not None else "",
                 row.seen_at is not None,
             )
         )
     return shown
+
+
+def still_true(notice: GpuNotice, lease: Lease | None) -> bool:
+    """Whether what a notice says is going to happen, still is: not of a lease that is over, and
+    no end that was put off meanwhile.
+    """
+    if not KINDS[notice.code].upcoming:
+        return True
+    if lease is None or lease.state is LeaseState.ENDED:
+        return False
+    said = notice.data.get("ends_at")
+    if said is None or lease.ends_at is None:
+        return True
+    return lease.ends_at.replace(tzinfo=UTC).timestamp() < float(said) + 1
 
 
 def mark_seen(
