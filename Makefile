@@ -21,4 +21,6 @@ bench:
 	@$(PYTHON) -m deploy test-tools
 	@.venv/bin/python -m pip install --quiet --editable ".[bench]"
 	@.venv/bin/python tests/bench/ldap.py
+	@.venv/bin/python tests/bench/gpu_policy.py
+	@.venv/bin/python tests/bench/gpu_month.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py

@@ -1,13 +1,10 @@
-"""The words of GPU allocation, as plain data, and the choice of devices as a pure function."""
+"""Devices, and how many of each model there are. Which a request gets, ``policy`` decides."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
-
-from hub_ext.i18n import N_
-from spawner.errors import BadRequest, NotAvailable
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Device:
 
 @dataclass(frozen=True)
 class GpuType:
-    """All devices of one model, counted."""
+    """All slots of one model, counted: whole GPUs, or shares of those that the site shares."""
 
     model: str
     memory: int
@@ -63,78 +60,26 @@ class Availability:
 
     @property
     def total(self) -> int:
-        """All devices present."""
+        """All slots present."""
         return sum(kind.total for kind in self.types)
 
     @property
     def free(self) -> int:
-        """Devices present that nobody holds."""
+        """Slots present that nobody holds."""
         return sum(kind.free for kind in self.types)
 
 
-def count_types(devices: Iterable[Device], leased: Collection[str]) -> Availability:
-    """Count devices by model; ``leased`` are the ids somebody holds."""
+def count_types(devices: Iterable[Device], taken: Iterable[tuple[str, int]]) -> Availability:
+    """Count the slots of devices by model; ``taken`` are those somebody holds (device, slot)."""
     devices = sorted(devices, key=lambda device: (device.model, device.id))
+    held: dict[str, set[int]] = {}
+    for device_id, slot in taken:
+        held.setdefault(device_id, set()).add(slot)
     types = []
     for model in dict.fromkeys(device.model for device in devices):
         of_model = [device for device in devices if device.model == model]
-        free = sum(device.id not in leased for device in of_model)
-        types.append(GpuType(model, max(d.memory for d in of_model), len(of_model), free))
+        total = sum(device.slots for device in of_model)
+        busy = sum(len(held.get(device.id, ())) for device in of_model)
+        memory = max(device.memory for device in of_model)
+        types.append(GpuType(model, memory, total, max(0, total - busy)))
     return Availability(tuple(types), any(device.simulated for device in devices))
-
-
-def choose_devices(
-    devices: Iterable[Device], leased: Collection[str], count: int, model: str = ""
-) -> list[Device]:
-    """The devices for a request of ``count`` GPUs (of one model where ``model`` is set).
-
-    All come from one model, so that a server never has to work with unequal GPUs; among
-    models that fit, the one with the least memory, so that large GPUs stay free for those
-    who ask for them.
-
-    Raises BadRequest for more than exist, NotAvailable for more than are free now.
-    """
-    devices = list(devices)
-    available = count_types(devices, leased)
-    types = [kind for kind in available.types if model in ("", kind.model)]
-    known = ", ".join(kind.model for kind in available.types)
-    if not types:
-        if not available.types:
-            raise BadRequest("gpu_none_here", N_("This site has no GPUs. Ask for 0 GPUs."))
-        raise BadRequest(
-            "gpu_type_unknown",
-            N_("There is no GPU type “{model}” here. Types: {known}."),
-            {"model": model, "known": known},
-        )
-    most = max(kind.total for kind in types)
-    if count > most:
-        raise BadRequest(
-            "gpu_more_than_exist",
-            N_("{count} GPUs were asked for, but only {most} of one type exist."),
-            {"count": count, "most": most},
-        )
-    fitting = [kind for kind in types if kind.free >= count]
-    if not fitting:
-        others = [kind for kind in available.types if kind.free >= count]
-        if others:
-            raise NotAvailable(
-                "gpu_type_none_free",
-                N_("No {model} is free now. Free: {others}. Choose one of them, or try later."),
-                {
-                    "model": model or types[0].model,
-                    "others": ", ".join(f"{kind.free} × {kind.model}" for kind in others),
-                },
-            )
-        raise NotAvailable(
-            "gpu_none_free",
-            N_(
-                "Not enough GPUs are free now: {count} asked for, {free} free. "
-                "Start without a GPU, or try again when somebody stops a server."
-            ),
-            {"count": count, "free": max(kind.free for kind in types)},
-        )
-    best = min(fitting, key=lambda kind: (kind.memory, kind.model))
-    return sorted(
-        (device for device in devices if device.model == best.model and device.id not in leased),
-        key=lambda device: device.id,
-    )[:count]

@@ -72,8 +72,11 @@ def version(session: Session) -> int:
 
 def availability(session: Session) -> Availability:
     """How many GPUs of each model there are and how many are free."""
-    leased = session.scalars(select(LeaseDevice.device_id).where(LeaseDevice.released_at.is_(None)))
-    return count_types([d for d in read_devices(session) if d.offered], set(leased))
+    taken = session.execute(
+        select(LeaseDevice.device_id, LeaseDevice.slot).where(LeaseDevice.released_at.is_(None))
+    )
+    offered = [device for device in read_devices(session) if device.offered]
+    return count_types(offered, [(device, slot) for device, slot in taken])
 
 
 def live_leases(session: Session) -> list[Lease]:

@@ -71,12 +71,19 @@ def person_subjects(user: str, account: Subject) -> tuple[Subject, ...]:
     return tuple(dict.fromkeys((f"user:{user}", account, "default")))
 
 
+def _said(
+    user: str, account: Subject, quotas: Mapping[Subject, Quota]
+) -> list[tuple[Subject, Quota]]:
+    """The quotas that say something of a person, the one that wins first."""
+    return [(s, quotas[s]) for s in person_subjects(user, account) if s in quotas]
+
+
 def person_limit(
     field: str, user: str, account: Subject, quotas: Mapping[Subject, Quota]
 ) -> tuple[Any, Subject] | None:
     """What holds for a person for one field of ``Quota``, and which subject says it."""
-    for subject in person_subjects(user, account):
-        value = getattr(quotas.get(subject, NO_QUOTA), field)
+    for subject, quota in _said(user, account, quotas):
+        value = getattr(quota, field)
         if value is not None:
             return value, subject
     return None
@@ -93,21 +100,26 @@ def person_scope(field: str, user: str, account: Subject, source: Subject) -> Sc
 
 def count_limits(user: str, account: Subject, quotas: Mapping[Subject, Quota]) -> tuple[Limit, ...]:
     """All limits on GPUs at once that concern a person charging an account."""
-    return tuple(_count_limits(user, account, quotas))
+    return (*person_counts(user, account, quotas), *group_counts(account, quotas))
 
 
-def _count_limits(user: str, account: Subject, quotas: Mapping[Subject, Quota]) -> Iterator[Limit]:
-    found = person_limit("max_gpus", user, account, quotas)
-    if found:
-        most, source = found
-        yield Limit("person_gpus", source, person_scope("max_gpus", user, account, source), most)
-    seen = set()
-    for source in person_subjects(user, account):
-        for model, most in quotas.get(source, NO_QUOTA).max_by_type.items():
-            if model not in seen:
-                seen.add(model)
+def person_counts(user: str, account: Subject, quotas: Mapping[Subject, Quota]) -> Iterator[Limit]:
+    """The limits on what the person holds."""
+    general, models = False, set()
+    for source, quota in _said(user, account, quotas):
+        if quota.max_gpus is not None and not general:
+            general = True
+            scope = person_scope("max_gpus", user, account, source)
+            yield Limit("person_gpus", source, scope, quota.max_gpus)
+        for model, most in quota.max_by_type.items():
+            if model not in models:
+                models.add(model)
                 scope = replace(person_scope("max_by_type", user, account, source), model=model)
                 yield Limit("person_type", source, scope, most)
+
+
+def group_counts(account: Subject, quotas: Mapping[Subject, Quota]) -> Iterator[Limit]:
+    """The limits on what all people of an account hold."""
     quota = quotas.get(account, NO_QUOTA)
     if quota.grp_gpus is not None:
         yield Limit("group_gpus", account, Scope("", account), quota.grp_gpus)
@@ -119,14 +131,23 @@ def budget_limits(
     user: str, account: Subject, quotas: Mapping[Subject, Quota]
 ) -> tuple[BudgetLimit, ...]:
     """All budgets that a lease of a person, charged to an account, counts against."""
-    limits = []
+    return (*person_budgets(user, account, quotas), *group_budgets(account, quotas))
+
+
+def person_budgets(
+    user: str, account: Subject, quotas: Mapping[Subject, Quota]
+) -> Iterator[BudgetLimit]:
+    """The budget of the person."""
     found = person_limit("budget", user, account, quotas)
     if found:
         budget, source = found
         scope = person_scope("budget", user, account, source)
         key = f"{account}/{user}" if scope.account else f"user:{user}"
-        limits.append(BudgetLimit("person_budget", key, source, scope, budget))
-    group = quotas.get(account, NO_QUOTA).grp_budget
-    if group is not None:
-        limits.append(BudgetLimit("group_budget", account, account, Scope("", account), group))
-    return tuple(limits)
+        yield BudgetLimit("person_budget", key, source, scope, budget)
+
+
+def group_budgets(account: Subject, quotas: Mapping[Subject, Quota]) -> Iterator[BudgetLimit]:
+    """The budget of all people of an account together."""
+    budget = quotas.get(account, NO_QUOTA).grp_budget
+    if budget is not None:
+        yield BudgetLimit("group_budget", account, account, Scope("", account), budget)

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from spawner.gpu.budgets import Account
 from spawner.gpu.door import lendable
 from spawner.gpu.gates import BudgetGate, CohortGate, CountGate, Gate, held_first
-from spawner.gpu.limits import NO_QUOTA, Scope, budget_limits, count_limits
-from spawner.gpu.state import Claim, Grant, Quota, Reason, Slot, Snapshot, Subject, Window
+from spawner.gpu.limits import (
+    NO_QUOTA,
+    BudgetLimit,
+    Limit,
+    Scope,
+    group_budgets,
+    group_counts,
+    person_budgets,
+    person_counts,
+)
+from spawner.gpu.state import Claim, Grant, Quota, Slot, Snapshot, Subject, Window
 from spawner.gpu.timeline import INF, NOBODY, Audience, Kind, Pool, Profile, Slots
 
 # A lease whose end has come still needs so many seconds to stop.
@@ -46,6 +55,7 @@ class Placement:
     pool: Pool | None
     gates: dict[Gate, float]  # that are shut now, and until when
     kinds: list[Kind]  # of which it lacks devices now, not limits of their type
+    never: bool = False  # whatever ends, as far as can be known
 
 
 class Plan:
@@ -88,10 +98,12 @@ class Plan:
         self._budgets: dict[str, BudgetGate] = {}
         self._shared: dict[str, Profile] = {}
         self._own: dict[Subject, Profile] = {}
-        self._nominals: dict[Subject, CountGate] = {}
+        self._common: dict[Subject, tuple[tuple[str, Gate], ...]] = {}
         self._gates: dict[tuple[str, Subject], tuple[tuple[str, Gate], ...]] = {}
         self._kinds: dict[tuple[str, int], tuple[Kind, ...]] = {}
         self._audiences: dict[tuple[str, Subject], Audience] = {}
+        self._audience_of = {NOBODY.subjects: NOBODY}
+        self._free: dict[tuple[Kind, ...], tuple[int, int, int]] = {}  # while nothing is granted
         self._held: dict[Subject, int] = {
             account: sum(lease.claim.gpus for lease in leases)
             for account, leases in self._of_account.items()
@@ -106,7 +118,7 @@ class Plan:
         if gates is None:
             gates = self._gates[who] = tuple(self._make_gates(*who))
             subjects = self._subjects & {claim.account, f"user:{claim.user}"}
-            self._audiences[who] = Audience(subjects) if subjects else NOBODY
+            self._audiences[who] = self._audience_of.setdefault(subjects, Audience(subjects))
         what = claim.gpu_type, claim.gpus
         kinds = self._kinds.get(what)
         if kinds is None:
@@ -123,25 +135,56 @@ class Plan:
         """GPUs that an account holds now, with what was granted."""
         return self._held.get(account, 0)
 
+    def reserved_now(self) -> dict[Subject, int]:
+        """GPUs of reservations that have begun, by subject, less what runs inside them."""
+        left: dict[Subject, int] = {}
+        for window in self.snapshot.windows:
+            if window.start <= self.now < window.end:
+                inside = sum(
+                    lease.claim.gpus
+                    for lease in self.running
+                    if lease.claim.reservation == window.reservation
+                )
+                left[window.subject] = left.get(window.subject, 0) + max(0, window.gpus - inside)
+        return left
+
     def _make_gates(self, user: str, account: Subject) -> Iterator[tuple[str, Gate]]:
         quotas = self.snapshot.quotas
-        for limit in count_limits(user, account, quotas):
-            gate = self._counts.get(limit.scope)
-            if gate is None:
-                profile = Profile(self.now, limit.most, self._counted(limit.scope))
-                gate = CountGate(limit.code, limit.source, limit.scope.model, profile)
-                self._counts[limit.scope] = gate
-            yield limit.scope.model, gate
-        for budget in budget_limits(user, account, quotas):
-            charged = self._budgets.get(budget.key)
-            if charged is None:
-                spans = [(lease.end, lease.claim.weight) for lease in self._in_scope(budget.scope)]
-                used = self.snapshot.usage.budgets.get(budget.key, 0.0)
-                charged = BudgetGate(budget, Account(self.now, budget.budget, used, spans))
-                self._budgets[budget.key] = charged
-            yield "", charged
-        for gate_ in self._nominal_gates(account, quotas.get(account, NO_QUOTA)):
-            yield "", gate_
+        for limit in person_counts(user, account, quotas):
+            yield limit.scope.model, self._count_gate(limit)
+        for budget in person_budgets(user, account, quotas):
+            yield "", self._budget_gate(budget)
+        common = self._common.get(account)
+        if common is None:
+            common = self._common[account] = tuple(self._make_common(account))
+        yield from common
+
+    def _make_common(self, account: Subject) -> Iterator[tuple[str, Gate]]:
+        """The gates of all people of an account."""
+        quotas = self.snapshot.quotas
+        for limit in group_counts(account, quotas):
+            yield limit.scope.model, self._count_gate(limit)
+        for budget in group_budgets(account, quotas):
+            yield "", self._budget_gate(budget)
+        for gate in self._nominal_gates(account, quotas.get(account, NO_QUOTA)):
+            yield "", gate
+
+    def _count_gate(self, limit: Limit) -> CountGate:
+        gate = self._counts.get(limit.scope)
+        if gate is None:
+            profile = Profile(self.now, limit.most, self._counted(limit.scope))
+            gate = CountGate(limit.code, limit.source, limit.scope.model, profile)
+            self._counts[limit.scope] = gate
+        return gate
+
+    def _budget_gate(self, limit: BudgetLimit) -> BudgetGate:
+        gate = self._budgets.get(limit.key)
+        if gate is None:
+            spans = [(lease.end, lease.claim.weight) for lease in self._in_scope(limit.scope)]
+            used = self.snapshot.usage.budgets.get(limit.key, 0.0)
+            account = Account(self.now, limit.budget, used, spans)
+            gate = self._budgets[limit.key] = BudgetGate(limit, account)
+        return gate
 
     def _nominal_gates(self, account: Subject, quota: Quota) -> Iterator[Gate]:
         if quota.cohort is None and quota.nominal is None:
@@ -149,12 +192,9 @@ class Plan:
         nominal = quota.nominal or 0
         if quota.cohort is None or quota.borrowing_limit is not None:
             cap = nominal + (quota.borrowing_limit or 0 if quota.cohort is not None else 0)
-            gate = self._nominals.get(account)
-            if gate is None:
-                code = "nominal" if quota.cohort is None else "borrowing_limit"
-                profile = Profile(self.now, cap, self._counted(Scope("", account)))
-                gate = self._nominals[account] = CountGate(code, account, "", profile)
-            yield gate
+            code = "nominal" if quota.cohort is None else "borrowing_limit"
+            profile = Profile(self.now, cap, self._counted(Scope("", account)))
+            yield CountGate(code, account, "", profile)
         if quota.cohort is not None:
             shared = self._shared.get(quota.cohort)
             if shared is None:
@@ -205,6 +245,24 @@ class Plan:
             self._place(request, kind, best)
             if best.start <= self.now:
                 break
+        best.never = best.start == INF
+        return best
+
+    def glance(self, request: Request) -> Placement:
+        """Like ``place``, but without a start when that is not now."""
+        if self.free_of(request.kinds)[1] >= request.count:
+            found = self.place(request)
+            if found.start > self.now:
+                found.start, found.pool = INF, None
+            return found
+        best = Placement(INF, request.kinds[0] if request.kinds else None, None, {}, [])
+        best.kinds.extend(request.kinds)
+        for model, gate in request.gates:
+            for kind in request.kinds[:1]:
+                if not model or model == kind.model:
+                    opens = gate.earliest(request.count, kind.weight, request.duration, self.now)
+                    if opens > self.now:
+                        best.gates[gate] = opens
         return best
 
     def _place(self, request: Request, kind: Kind, best: Placement) -> None:
@@ -257,6 +315,7 @@ class Plan:
     def grant(self, request: Request, found: Placement) -> Grant:
         """Take what a request gets now."""
         claim = request.claim
+        self._free.clear()
         taken = self.take(request, found)
         places = [pool.places[index] for pool, index, _ in taken]
         windows = {request.audience.reserved(place, self.now) for place in places}
@@ -292,92 +351,14 @@ class Plan:
                 return seconds
         return 0.0
 
-    # -- why --------------------------------------------------------------------------------
-
-    def reasons(self, request: Request, found: Placement, position: int) -> tuple[Reason, ...]:
-        """Everything that keeps a request from starting now."""
-        kind = found.kind
-        if kind is None:
-            return (self._out_of_service(request),)
-        reasons = []
-        behind = False
-        for gate, until in found.gates.items():
-            why = gate.reason(request.count, kind.weight, request.duration, until)
-            if why is None:
-                behind = True
-            else:
-                reasons.append(why)
-        if found.kinds:
-            why = self._no_devices(request, found.kinds)
-            if why is None:
-                behind = True
-            else:
-                reasons.append(why)
-        if behind or not reasons:
-            reasons.append(Reason("behind", {"count": position - 1}))
-        return tuple(reasons)
-
-    def _no_devices(self, request: Request, kinds: list[Kind]) -> Reason | None:
-        """Why there are no devices now; None when they are kept for earlier requests."""
-        pools = [pool for kind in kinds for pool in self.slots.kinds[kind]]
-        most = max((pool.free for pool in pools), default=0)
-        free = sum(pool.free for pool in pools)
-        data = {
-            "gpus": request.count,
-            "free": free,
-            "total": sum(len(pool.places) for pool in pools),
-            "type": request.claim.gpu_type,
-        }
-        if most < request.count:
-            return Reason("one_node" if free >= request.count else "gpus_busy", data)
-        return self._reserved(request, pools)
-
-    def _reserved(self, request: Request, pools: list[Pool]) -> Reason | None:
-        end = self.now + request.duration
-        first: Window | None = None
-        for pool in pools:
-            if pool.free < request.count:
-                continue
-            open_now = 0
-            for place in pool.places:
-                if not any(gaps and gaps[0][0] <= self.now for gaps in place.gaps):
-                    continue
-                foreign = [
-                    window
-                    for window in place.windows
-                    if window.subject not in request.audience.subjects
-                    and window.start < end
-                    and window.end > self.now
-                ]
-                if foreign:
-                    window = min(foreign, key=lambda w: w.start)
-                    if first is None or window.start < first.start:
-                        first = window
-                else:
-                    open_now += 1
-            if open_now >= request.count:
-                return None
-        if first is None:
-            return None
-        return Reason(
-            "reserved",
-            {
-                "name": first.name,
-                "subject": first.subject,
-                "start": first.start,
-                "end": first.end,
-            },
-        )
-
-    def _out_of_service(self, request: Request) -> Reason:
-        """No node has enough offered devices of a kind that fits."""
-        fitting = [d for d in self.snapshot.devices if request.claim.gpu_type in ("", d.model)]
-        return Reason(
-            "out_of_service",
-            {
-                "gpus": request.count,
-                "type": request.claim.gpu_type,
-                "offered": sum(d.offered for d in fitting),
-                "total": len(fitting),
-            },
-        )
+    def free_of(self, kinds: tuple[Kind, ...]) -> tuple[int, int, int]:
+        """Devices free now, the most of them in one pool, and all there are."""
+        found = self._free.get(kinds)
+        if found is None:
+            pools = [pool for kind in kinds for pool in self.slots.kinds[kind]]
+            found = self._free[kinds] = (
+                sum(pool.free for pool in pools),
+                max((pool.free for pool in pools), default=0),
+                sum(len(pool.places) for pool in pools),
+            )
+        return found

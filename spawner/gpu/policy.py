@@ -2,14 +2,15 @@
 
 The queue, in this order:
 
-1. requests that have waited longer than ``Settings.patience``, the oldest first;
-2. those within the nominal quota of their account: what it was promised;
-3. those of accounts without a nominal quota;
-4. those that borrow from their cohort.
+1. inside a reservation, requests of those it is for, as far as its GPUs go;
+2. requests that have waited longer than ``Settings.patience``, the oldest first;
+3. those within the nominal quota of their account: what it was promised;
+4. those of accounts without a nominal quota;
+5. those that borrow from their cohort.
 
-Within 2, 3 and 4 fair share decides (``fairshare``), then age, then the lease's id. What runs is
-charged with all that it may still use (entry penalty), what was taken from the queue as well, so
-that several requests of one person do not come in one block.
+Within each but the second fair share decides (``fairshare``), then age, then the lease's id. What
+runs is charged with all that it may still use (entry penalty), what was taken from the queue as
+well, so that several requests of one person do not come in one block.
 
 ``backfill`` is conservative: every request, in order, gets the earliest start that its limits,
 its budgets and the devices' timeline allow, after all requests before it have got theirs. A
@@ -20,13 +21,13 @@ requests of the same person or group.
 Nobody starves. Let every time limit be finite and a request R be eligible: by itself within its
 limits, of a kind that a node has enough offered devices of, not borrowing, and such that
 reservations leave a gap as long as its time limit. (a) After ``patience`` only older requests are
-before R, finitely many, and none is added. (b) The first in the queue is planned on what runs
-alone. All of that ends, so its planned start is at most the latest end, or the end of the
-reservations in its way, or the moment from which its budget has room. (c) What is granted after
-it leaves that start as it is, so from pass to pass it only comes closer. (d) At that moment at
-the latest it is granted; then (a) holds with one request fewer before R. ``BestEffortFIFO`` plans
-overdue requests in the same way, so it holds there too; in ``StrictFIFO`` the first in the queue
-lets nothing past.
+before R, finitely many, and none is added; those inside a reservation take what is reserved.
+(b) The first in the queue is planned on what runs alone. All of that ends, so its planned start
+is at most the latest end, or the end of the reservations in its way, or the moment from which its
+budget has room. (c) What is granted after it leaves that start as it is, so from pass to pass it
+only comes closer. (d) At that moment at the latest it is granted; then (a) holds with one request
+fewer before R. ``BestEffortFIFO`` plans overdue requests in the same way, so it holds there too;
+in ``StrictFIFO`` the first in the queue lets nothing past.
 """
 
 from __future__ import annotations
@@ -49,12 +50,13 @@ from spawner.gpu.state import (
     Snapshot,
     Verdict,
 )
+from spawner.gpu.why import could_start, reasons_of
 
 __all__ = ["at_the_door", "decide"]
 
 # How many requests get a planned start (Slurm bf_max_job_test). Those behind start as soon as
 # they fit beside the plan; their start is not told before.
-DEPTH = 500
+DEPTH = 100
 # What a lease without an end is charged for fair share when it is admitted.
 UNLIMITED = 24 * HOUR
 
@@ -132,7 +134,7 @@ class _Round:
         plan, blocked, strict = self.plan, False, strategy == "StrictFIFO"
         blocked_accounts: set[str] = set()
         for index, request in enumerate(self._queue()):
-            found = plan.place(request)
+            found = plan.place(request) if index < DEPTH else plan.glance(request)
             if blocked or request.claim.account in blocked_accounts:
                 self.waiting.append(_Waiting(request, found, blocked=True))
             elif found.start <= now:
@@ -159,22 +161,17 @@ class _Round:
                 waiting.start = found.start
 
     def some_might_fit(self) -> bool:
-        """Whether devices are left that a waiting request could take."""
-        return any(
-            pool.free >= waiting.request.count
-            for waiting in self.waiting
-            for kind in waiting.request.kinds
-            for pool in self.plan.slots.kinds[kind]
-        )
+        """Whether devices are left that a waiting request could take in another order."""
+        return any(could_start(self.plan, w.request, w.found) for w in self.waiting)
 
     def verdicts(self) -> list[Verdict]:
         """Place, expected start and reasons of all that wait."""
         verdicts = []
         for position, waiting in enumerate(self.waiting, 1):
-            reasons = self.plan.reasons(waiting.request, waiting.found, position)
+            reasons = reasons_of(self.plan, waiting.request, waiting.found, position)
             if waiting.blocked and not any(reason.code == "behind" for reason in reasons):
                 reasons = (*reasons, Reason("behind", {"count": position - 1}))
-            if waiting.start == math.inf:
+            if waiting.found.never:
                 reasons = at_the_door(waiting.request.claim, self.snapshot) or reasons
             start = None if waiting.start == math.inf else waiting.start
             verdicts.append(Verdict(waiting.request.claim.id, position, reasons, start))
@@ -189,9 +186,13 @@ class _Round:
         tree: FairTree[Request] = FairTree(snapshot.usage.decayed, snapshot.quotas)
         penalty = snapshot.settings.entry_penalty
         if penalty:
+            charges: dict[tuple[str, str], float] = {}
             for lease in plan.running:
                 ahead = UNLIMITED if lease.end == math.inf else lease.end - snapshot.now
-                tree.charge(lease.claim.account, lease.claim.user, ahead * lease.claim.weight)
+                leaf = lease.claim.account, lease.claim.user
+                charges[leaf] = charges.get(leaf, 0.0) + ahead * lease.claim.weight
+            for (account, user), seconds in charges.items():
+                tree.charge(account, user, seconds)
         overdue: list[Request] = []
         for claim in snapshot.claims:
             if claim.waits:
@@ -203,18 +204,23 @@ class _Round:
         overdue.sort(key=lambda request: (request.claim.requested_at, request.claim.id))
         fair = tree.drain(_penalty if penalty else lambda request: 0.0)
         # In the order of fair share, what each account would hold after it tells who borrows.
-        queues: tuple[list[Request], ...] = ([], [], [], [])
+        queues: tuple[list[Request], ...] = ([], [], [], [], [])
         held: dict[str, int] = {}
+        reserved = plan.reserved_now()
         for request in (*overdue, *fair):
             account = request.claim.account
             quota = snapshot.quotas.get(account, NO_QUOTA)
             held[account] = held.get(account, plan.held(account)) + request.count
-            if quota.cohort is not None and held[account] > (quota.nominal or 0):
-                queues[3].append(request)
-            elif self._overdue(request.claim):
+            inside = [s for s in request.audience.subjects if reserved.get(s, 0) >= request.count]
+            if inside:
+                reserved[min(inside)] -= request.count
                 queues[0].append(request)
+            elif quota.cohort is not None and held[account] > (quota.nominal or 0):
+                queues[4].append(request)
+            elif self._overdue(request.claim):
+                queues[1].append(request)
             else:
-                queues[1 if quota.nominal is not None else 2].append(request)
+                queues[2 if quota.nominal is not None else 3].append(request)
         return [request for queue in queues for request in queue]
 
 

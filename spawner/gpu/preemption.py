@@ -46,6 +46,12 @@ class _Reclaim:
         self._ended: set[str] = set()
         self._freed: dict[str, int] = {}  # by cohort: freed and not promised to anybody
         self._open: dict[int, set[str]] = {}  # by pool: devices free, or freed by this decision
+        self._in_vain: set[tuple[object, ...]] = set()  # what was looked for, and not found
+        self._lenders: dict[str, list[Running]] = {}  # by cohort
+        for lease in plan.running:
+            cohort = plan.snapshot.quotas.get(lease.claim.account, NO_QUOTA).cohort
+            if cohort is not None:
+                self._lenders.setdefault(cohort, []).append(lease)
 
     def consider(self, waiting: Waiting) -> None:
         request, plan = waiting.request, self.plan
@@ -58,19 +64,20 @@ class _Reclaim:
             return
         if any(not isinstance(gate, CohortGate) for gate in waiting.found.gates):
             return
-        lenders = [
-            lease
-            for lease in plan.running
-            if plan.snapshot.quotas.get(lease.claim.account, NO_QUOTA).cohort == quota.cohort
-        ]
+        lenders = self._lenders.get(quota.cohort, [])
         coming = [lease.end for lease in lenders if lease.claim.stops_at is not None]
         if waiting.start <= max(coming, default=0.0):
             self._wanted[claim.account] = wanted
             return
-        candidates = self._candidates(claim.account, lenders)
-        chosen = self._cheapest(request, quota.cohort, candidates)
-        if chosen is None:
+        asked = (claim.account, request.count, request.duration, request.kinds, request.audience)
+        if asked in self._in_vain:
             return
+        candidates = self._candidates(claim.account, lenders)
+        chosen = self._cheapest(request, quota.cohort, candidates) if candidates else None
+        if chosen is None:
+            self._in_vain.add(asked)
+            return
+        self._in_vain.clear()
         pool, leases = chosen
         self._wanted[claim.account] = wanted
         for lease in leases:
@@ -138,8 +145,12 @@ class _Reclaim:
         missing = self._missing_of_cohort(request)
         missing -= self._freed.get(cohort, 0)
         here = [
-            lease for lease in candidates if usable & {slot.device for slot in lease.claim.slots}
+            lease
+            for lease in candidates
+            if any(slot.device in usable for slot in lease.claim.slots)
         ]
+        if len(open_now) + sum(lease.claim.gpus for lease in here) < request.count:
+            return []
         elsewhere = [lease for lease in candidates if lease not in here]
 
         def fits(leases: Sequence[Running]) -> bool:
@@ -191,5 +202,5 @@ class _Reclaim:
         return {
             place.device.id
             for place in pool.places
-            if not place.windows or request.audience.cut(place, span) == span
+            if not place.windows or request.audience.cut(place.windows, span) == span
         }

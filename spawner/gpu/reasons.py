@@ -105,8 +105,11 @@ SENTENCES: Mapping[str, tuple[str, str | None]] = {
         ),
     ),
     "cohort_full": (
-        N_("All {limit} GPUs that the teams of “{cohort}” share are in use."),
-        N_("All {limit} GPUs that the teams of “{cohort}” share are in use, until {until}."),
+        N_("The teams of “{cohort}” hold {held} of the {limit} GPUs that they share."),
+        N_(
+            "The teams of “{cohort}” hold {held} of the {limit} GPUs that they share, "
+            "until {until}."
+        ),
     ),
     "person_budget": (
         N_(

@@ -10,7 +10,7 @@ import heapq
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spawner.gpu.devices import Device
 from spawner.gpu.state import Slot, Subject, Window
@@ -99,7 +99,22 @@ class _Place:
 
     device: Device
     gaps: list[list[Gap]]
-    windows: list[Window]
+    windows: list[Window] = field(default_factory=list)
+    reserved_until: float = -INF  # the end of the last window that was given to it
+    _cut: dict[Audience, list[list[Gap]]] = field(default_factory=dict)
+
+    def open(self, audience: Audience) -> list[list[Gap]]:
+        """The gaps of each slot without what is reserved for others."""
+        if not self.windows:
+            return self.gaps
+        found = self._cut.get(audience)
+        if found is None:
+            found = self._cut[audience] = [audience.cut(self.windows, gaps) for gaps in self.gaps]
+        return found
+
+    def changed(self) -> None:
+        """A slot was taken: what was worked out from the gaps holds no more."""
+        self._cut.clear()
 
 
 class Pool:
@@ -119,24 +134,37 @@ class Pool:
 
     def earliest(self, count: int, duration: float, after: float, audience: Audience) -> float:
         """When ``count`` devices have a slot free for so long; ``inf`` when never."""
+        if count == 1:
+            return self._earliest_of_one(duration, after, audience)
         ranges = []  # in which a lease may start, of one slot each
         for index, place in enumerate(self.places):
-            for gaps in place.gaps:
-                for low, high in audience.cut(place, gaps) if place.windows else gaps:
-                    first = max(low, after)
+            for gaps in place.open(audience) if place.windows else place.gaps:
+                for low, high in gaps:
+                    first = low if low > after else after
                     last = INF if high == INF else high - duration
                     if first <= last:
                         ranges.append((first, last, index))
         if len(ranges) < count:
             return INF
-        if count == 1:
-            return min(ranges)[0]
         ranges.sort()
         for index in range(count - 1, len(ranges)):
             at = ranges[index][0]
             if len({p for _, last, p in ranges[: index + 1] if last >= at}) >= count:
                 return at
         return INF
+
+    def _earliest_of_one(self, duration: float, after: float, audience: Audience) -> float:
+        best = INF
+        for place in self.places:
+            for gaps in place.open(audience) if place.windows else place.gaps:
+                for low, high in gaps:
+                    if low >= best:
+                        break
+                    first = low if low > after else after
+                    if first < best and (high == INF or first <= high - duration):
+                        best = first
+                        break
+        return best
 
     def choose(
         self, count: int, duration: float, at: float, audience: Audience
@@ -147,8 +175,8 @@ class Pool:
         found = []
         for index, place in enumerate(self.places):
             busy = sum(not gaps or gaps[0][0] > at for gaps in place.gaps)
-            for slot, gaps in enumerate(place.gaps):
-                for low, high in audience.cut(place, gaps) if place.windows else gaps:
+            for slot, gaps in enumerate(place.open(audience)):
+                for low, high in gaps:
                     if low <= at and (high == INF or at <= high - duration):
                         own = not audience.reserved(place, at)
                         found.append((own, -busy, high, place.device.id, index, slot))
@@ -171,10 +199,11 @@ class Pool:
         ]
         if start <= now and not any(gaps and gaps[0][0] <= now for gaps in place.gaps):
             self.free -= 1
+        place.changed()
         self.version += 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """Devices as good as each other; ``size`` orders kinds, the smallest is tried first."""
 
@@ -187,16 +216,16 @@ class Kind:
         return (self.memory * self.weight, self.weight, self.model)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audience:
     """Whose reservations are open to a request: what it is charged to, and its person."""
 
     subjects: frozenset[Subject] = frozenset()
 
-    def cut(self, place: _Place, gaps: Sequence[Gap]) -> list[Gap]:
-        """The gaps of a slot without what is reserved for others."""
+    def cut(self, windows: Iterable[Window], gaps: Iterable[Gap]) -> list[Gap]:
+        """Gaps without what is reserved for others."""
         free = list(gaps)
-        for window in place.windows:
+        for window in windows:
             if window.subject not in self.subjects:
                 free = [
                     part
@@ -252,16 +281,18 @@ class Slots:
             for index in range(device.slots):
                 end = busy.get(Slot(device.id, index), now)
                 gaps.append([(end, INF)] if end < INF else [])
-            place = _Place(device, gaps, [])
+            place = _Place(device, gaps)
             places[device.id] = place
             kind = names[device.model, device.weight]
             pools.setdefault((kind, device.node), []).append(place)
-        _reserve(places, windows, inside or {})
         self.kinds: dict[Kind, list[Pool]] = {}
         for (kind, node), members in sorted(
             pools.items(), key=lambda item: (item[0][0].size, item[0][1])
         ):
             self.kinds.setdefault(kind, []).append(Pool(kind, node, members, now))
+        if windows:
+            by_size = [p for pools_ in self.kinds.values() for pool in pools_ for p in pool.places]
+            _reserve(places, by_size, windows, inside or {})
 
     def earliest(
         self, kind: Kind, count: int, duration: float, audience: Audience, after: float
@@ -287,12 +318,13 @@ class Slots:
         if at >= after:
             return at, pools[index]
         best: tuple[float, Pool | None] = (INF, None)
-        for bound, index, _ in sorted(heap):
-            if bound >= best[0] or best[0] == after:
-                break
-            at = pools[index].earliest(count, duration, after, audience)
-            if at < best[0]:
-                best = (at, pools[index])
+        for bound, index, _ in heap:
+            if bound < best[0]:
+                at = pools[index].earliest(count, duration, after, audience)
+                if at == after:
+                    return at, pools[index]
+                if at < best[0]:
+                    best = (at, pools[index])
         return best
 
     def _heap(
@@ -319,8 +351,8 @@ class Slots:
         duration: float,
         audience: Audience,
     ) -> Pool:
-        """Of the pools with room now, the one with the fewest free devices."""
-        best: Pool | None = None
+        """Of the pools with room now: one with devices reserved for them, then the fullest."""
+        best: tuple[tuple[int, int, str], Pool] | None = None
         for entry, (bound, index, version) in enumerate(heap):
             if bound > self._now:
                 continue
@@ -330,37 +362,34 @@ class Slots:
                 heap[entry] = (at, index, pool.version)
                 if at > self._now:
                     continue
-            if best is None or (pool.free, pool.node) < (best.free, best.node):
-                best = pool
+            own = 0
+            if audience.subjects:
+                own = sum(bool(audience.reserved(p, self._now)) for p in pool.places if p.windows)
+            rank = (-own, pool.free, pool.node)
+            if best is None or rank < best[0]:
+                best = (rank, pool)
         heapq.heapify(heap)
         assert best is not None  # the top of the heap has room now
-        return best
+        return best[1]
 
 
 def _reserve(
     places: Mapping[str, _Place],
+    by_size: Sequence[_Place],
     windows: Sequence[Window],
     inside: Mapping[str, frozenset[str]],
 ) -> None:
     """Tell the devices of each window; where it names none, the smallest that are free then."""
     if not windows:
         return
-    by_size = sorted(
-        places.values(),
-        key=lambda p: (
-            p.device.memory * p.device.weight,
-            p.device.model,
-            p.device.node,
-            p.device.id,
-        ),
-    )
-    for window in sorted(windows, key=lambda w: (not w.devices, w.start, w.reservation)):
+    for window in windows:
+        for name in window.devices:
+            if name in places:
+                places[name].windows.append(window)
+    for window in sorted(windows, key=lambda w: (w.start, w.reservation)):
         if window.devices:
-            for name in window.devices:
-                if name in places:
-                    places[name].windows.append(window)
             continue
-        chosen: list[_Place] = [
+        chosen = [
             places[name]
             for name in sorted(inside.get(window.reservation, ()))
             if name in places and _open(places[name], window)
@@ -371,14 +400,19 @@ def _reserve(
                     break
                 if (
                     window.gpu_type in ("", place.device.model)
-                    and place not in chosen
                     and _open(place, window)
+                    and place not in chosen
                     and (not free_only or all(g and g[0][0] <= window.start for g in place.gaps))
                 ):
                     chosen.append(place)
         for place in chosen[: window.gpus]:
             place.windows.append(window)
+            place.reserved_until = max(place.reserved_until, window.end)
 
 
 def _open(place: _Place, window: Window) -> bool:
-    return all(w.end <= window.start or w.start >= window.end for w in place.windows)
+    """Whether no other window has a device at that time; they are given out by their start."""
+    return place.reserved_until <= window.start and all(
+        not other.devices or other.end <= window.start or other.start >= window.end
+        for other in place.windows
+    )
