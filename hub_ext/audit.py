@@ -83,6 +83,15 @@ def make_event(
     return event
 
 
+def log_to_stderr() -> None:
+    """Let events that go to the logger be seen: one JSON object a line, nothing around it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
+
+
 class AuditTrail:
     """Appends events to a file, or to the logger ``labcommons.audit`` where there is none.
 

@@ -7,8 +7,10 @@ compiled copies to forget). English is what the code says.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, tzinfo
 from functools import cache
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from babel import Locale
 from babel.messages.pofile import read_po
@@ -17,6 +19,8 @@ LANGUAGES = ("en", "zh_CN")
 LANGUAGE_NAMES = {"en": "English", "zh_CN": "简体中文"}
 # The cookie that remembers what a person chose; it wins over Accept-Language.
 LANGUAGE_COOKIE = "labcommons-lang"
+# The reader's IANA time zone, as page.js finds it in their browser.
+TIMEZONE_COOKIE = "labcommons-tz"
 
 Gettext = Callable[[str], str]
 
@@ -66,3 +70,11 @@ def choose_language(cookie: str | None, accept_language: str | None) -> str:
         if language:
             return language
     return "en"
+
+
+def choose_timezone(cookie: str | None) -> tzinfo:
+    """The time zone of a cookie; UTC without one that is known."""
+    try:
+        return ZoneInfo(cookie or "UTC")
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return UTC

@@ -23,9 +23,9 @@ from sqlalchemy.orm import Session
 
 from hub_ext.i18n import N_, choose_language, gettext_for
 from hub_ext.site import Mail, Site
-from hub_ext.store import GpuNotice, Lease, LeaseState, Store, StoreError
+from hub_ext.store import GpuNotice, Lease, Store, StoreError
 from hub_ext.store.models import utcnow
-from spawner.gpu.notices import KINDS, sentence
+from spawner.gpu.notices import KINDS, sentence, still_true
 
 INTERVAL = 20  # seconds between two looks
 LONGEST_PAUSE = 900  # seconds, after failures
@@ -113,7 +113,7 @@ class Postman:
 def pending(session: Session) -> list[Letter]:
     """Notices to be mailed, oldest first: not seen, not too old, and still true."""
     query = (
-        select(GpuNotice, Lease.server_name, Lease.state)
+        select(GpuNotice, Lease)
         .outerjoin(Lease, Lease.id == GpuNotice.lease_id)
         .where(
             GpuNotice.mailed_at.is_(None),
@@ -124,9 +124,16 @@ def pending(session: Session) -> list[Letter]:
         .order_by(GpuNotice.id)
     )
     found = [
-        Letter(row.id, row.username, row.code, dict(row.data), row.key, server or "")
-        for row, server, state in session.execute(query)
-        if not (KINDS[row.code].upcoming and state in (None, LeaseState.ENDED))
+        Letter(
+            row.id,
+            row.username,
+            row.code,
+            dict(row.data),
+            row.key,
+            lease.server_name if lease is not None else "",
+        )
+        for row, lease in session.execute(query)
+        if still_true(row, lease)
     ]
     return found[:AT_ONCE]
 

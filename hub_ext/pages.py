@@ -12,10 +12,9 @@ The console renders its pages with the same extension (``handler`` in the contex
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jinja2 import Environment, pass_context
 from jinja2.ext import InternationalizationExtension
@@ -26,17 +25,17 @@ from hub_ext.i18n import (
     LANGUAGE_COOKIE,
     LANGUAGE_NAMES,
     N_,
+    TIMEZONE_COOKIE,
     choose_language,
+    choose_timezone,
     gettext_for,
 )
 from hub_ext.site import Site
 from hub_ext.store.models import utcnow
+from spawner.gpu.reasons import duration
 
 _HERE = Path(__file__).parent
 template_paths = [str(_HERE / "templates"), str(_HERE / "static")]
-
-# The reader's IANA time zone, written by page.js.
-TIMEZONE_COOKIE = "labcommons-tz"
 
 # Sentences that JupyterHub itself says on our pages, for the catalogue.
 HUB_SENTENCES = (
@@ -67,10 +66,7 @@ def language_of(handler: RequestHandler) -> str:
 
 def timezone_of(handler: RequestHandler) -> tzinfo:
     """The time zone of one request's reader, as their browser has said it; else UTC."""
-    try:
-        return ZoneInfo(handler.get_cookie(TIMEZONE_COOKIE) or "UTC")
-    except (ValueError, OSError, ZoneInfoNotFoundError):
-        return UTC
+    return choose_timezone(handler.get_cookie(TIMEZONE_COOKIE))
 
 
 def _handler(context: Context) -> RequestHandler | None:
@@ -136,6 +132,11 @@ def _choose_posted(model: dict[str, Any], handler: RequestHandler) -> None:
     for entry in model["environments"]:
         if entry["selected"] and version in entry["versions"]:
             entry["chosen_version"] = version
+    if model["gpus"].get("accounts"):
+        _choose(model["gpus"]["accounts"], "name", handler.get_body_argument("account", ""))
+        minutes = handler.get_body_argument("time_limit", "")
+        model["gpus"]["time_limit"] = int(minutes) if minutes.isdecimal() else None
+        model["gpus"]["wait"] = bool(handler.get_body_argument("wait", ""))
     gpu_type = handler.get_body_argument("gpu_type", "")
     if gpu_type in [kind["name"] for kind in model["gpus"]["types"]]:
         model["gpus"]["selected_type"] = gpu_type
@@ -143,9 +144,22 @@ def _choose_posted(model: dict[str, Any], handler: RequestHandler) -> None:
 
 def _choose(options: list[dict[str, Any]], key: str, value: str) -> None:
     """Make one option the selected one, where it exists and can be had."""
-    if any(str(option[key]) == value and not option["disabled"] for option in options):
+    if any(str(option[key]) == value and not option.get("disabled") for option in options):
         for option in options:
             option["selected"] = str(option[key]) == value
+
+
+@pass_context
+def show_minutes(context: Context, minutes: int) -> str:
+    """A time limit: "8 h"."""
+    return duration(minutes * 60, gettext_for(language(context)))
+
+
+@pass_context
+def all_minutes(context: Context, accounts: list[dict[str, Any]]) -> dict[str, str]:
+    """Every time limit of the form's accounts in words, by its minutes."""
+    found = {minutes for one in accounts for minutes in (*one["minutes"], one["usual"]) if minutes}
+    return {str(minutes): str(show_minutes(context, minutes)) for minutes in sorted(found)}
 
 
 @pass_context
@@ -174,6 +188,8 @@ class PageExtension(InternationalizationExtension):
             language_cookie=LANGUAGE_COOKIE,
             known=known,
             form_model=form_model,
+            show_minutes=show_minutes,
+            all_minutes=all_minutes,
             request_method=request_method,
             seconds_since=seconds_since,
         )

@@ -77,7 +77,7 @@ class HubServers:
                 begun.cancel()
                 await asyncio.wait([begun], timeout=CANCELLED_WITHIN)
                 await asyncio.sleep(0)  # the hub's own callback marks the start as over
-        stopping = spawner._stop_future
+        stopping = getattr(spawner, "_stop_future", None)  # there is none before the first stop
         if spawner.pending != "stop":
             stopping = await self._handler().stop_single_user(owner, server)
         if stopping is not None:

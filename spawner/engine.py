@@ -200,8 +200,13 @@ class Engine:
 
         def work(api: Any) -> frozenset[int]:
             found = api.top(name)
-            column = found["Titles"].index("PID")
-            return frozenset(int(row[column]) for row in found["Processes"] or ())
+            try:
+                column = found["Titles"].index("PID")
+                return frozenset(int(row[column]) for row in found["Processes"] or ())
+            except (KeyError, ValueError, IndexError) as error:
+                raise EngineRefused("engine_refused", REFUSED, {"reason": "no process ids"}) from (
+                    error
+                )
 
         return await self._call(work)
 

@@ -18,6 +18,7 @@ from hub_ext.site import Site, Size, words_in
 from spawner.environments.catalog import CatalogEntry
 from spawner.errors import BadRequest, NotAllowed
 from spawner.gpu.devices import Availability
+from spawner.gpu.offer import Offer
 
 KEYS = ("environment", "gpus", "gpu_type", "size", "course", "account", "time_limit", "wait")
 NOT_TEXTS = ("gpus", "time_limit", "wait")
@@ -116,9 +117,16 @@ def from_form(form: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
             )
         if values and values[0] != "":
             options[key] = values[0]
-    gpus = options.get("gpus")
-    if isinstance(gpus, str) and re.fullmatch(r"\d{1,4}", gpus):
-        options["gpus"] = int(gpus)
+    for key in ("gpus", "time_limit"):
+        value = options.get(key)
+        if isinstance(value, str) and re.fullmatch(r"\d{1,6}", value):
+            options[key] = int(value)
+    # A browser does not send a box that is not ticked; that there was one, says its twin.
+    wait = options.pop("wait", None)
+    if wait == "false" or (wait is None and form.get("wait_shown")):
+        options["wait"] = False
+    elif wait not in (None, "true"):
+        options["wait"] = wait
     return options
 
 
@@ -273,11 +281,13 @@ def form_model(
     last: Mapping[str, Any],
     lang: str,
     gettext: Gettext,
+    offers: Sequence[Offer] = (),
 ) -> dict[str, Any]:
     """All that the spawn page shows, in a person's language, as JSON-ready data.
 
     ``last`` are the options of the person's last start, which are chosen beforehand
-    where they still exist. ``disabled`` is the reason why something can't be had.
+    where they still exist. ``disabled`` is the reason why something can't be had. ``offers``
+    are the accounts that the person may charge, the usual one first.
     """
     chosen, _, pinned = str(last.get("environment", "")).partition(":")
     if chosen not in catalog:
@@ -286,7 +296,11 @@ def form_model(
     most = min(site.gpus.max_per_server, gpus.total)
     best = max((kind.free for kind in gpus.types), default=0)
     last_gpus = last.get("gpus")
-    wanted = max(0, min(last_gpus if isinstance(last_gpus, int) else 0, best, most))
+    wanted = max(0, min(last_gpus if isinstance(last_gpus, int) else 0, most))
+    account = next((one for one in offers if one.account == last.get("account")), None)
+    account = account or next(iter(offers), None)
+    choices = [_gpu_choice(count, best, account, gettext) for count in range(most + 1)]
+    wanted = max(c["count"] for c in choices[: wanted + 1] if not c["disabled"])
     return {
         "environments": [
             _environment(versions, lang, versions[0].name == chosen, pinned)
@@ -308,14 +322,10 @@ def form_model(
             "total": gpus.total,
             "free": gpus.free,
             "max": most,
-            "choices": [
-                {
-                    "count": count,
-                    "disabled": None if count <= best else _why_not(count, best, gettext),
-                    "selected": count == wanted,
-                }
-                for count in range(most + 1)
-            ],
+            "choices": [choice | {"selected": choice["count"] == wanted} for choice in choices],
+            "accounts": [one.as_json(one is account) for one in offers],
+            "time_limit": last.get("time_limit"),
+            "wait": last.get("wait", True),
             "types": [
                 {
                     "name": kind.model,
@@ -339,6 +349,18 @@ def show_bytes(count: int) -> str:
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
     return f"{count} B"
+
+
+def _gpu_choice(count: int, free: int, offer: Offer | None, gettext: Gettext) -> dict[str, Any]:
+    """A number of GPUs: whether it can be had now, must be waited for, or never can be."""
+    state, text = ("now", "") if offer is None else offer.outlooks.get(count, ("now", ""))
+    if offer is None and count > free:
+        state, text = "never", _why_not(count, free, gettext)
+    return {
+        "count": count,
+        "disabled": text if state == "never" else None,
+        "note": text if state != "never" else "",
+    }
 
 
 def _why_not(count: int, free: int, gettext: Gettext) -> str:

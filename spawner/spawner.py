@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from jupyterhub.utils import maybe_future
 from traitlets import Any as AnyTrait
 from traitlets import Unicode, default
 
-from hub_ext.i18n import LANGUAGE_COOKIE, N_, Gettext, choose_language, gettext_for
+from hub_ext.i18n import (
+    LANGUAGE_COOKIE,
+    N_,
+    TIMEZONE_COOKIE,
+    Gettext,
+    choose_language,
+    choose_timezone,
+    gettext_for,
+)
 from hub_ext.site import parse_bytes
 from hub_ext.store import StoreError
 from spawner import answering, options
@@ -35,7 +44,9 @@ from spawner.environments import catalog
 from spawner.errors import NotAllowed, NotAvailable, SpawnerError
 from spawner.gpu import ledger, waiting
 from spawner.gpu.admission import Ask
-from spawner.gpu.snapshot import read_devices
+from spawner.gpu.offer import make_offers
+from spawner.gpu.outlook import probe
+from spawner.gpu.snapshot import read_devices, read_snapshot
 from spawner.homes import Homes
 from spawner.refusal import Refusal
 from spawner.resources import Resources
@@ -125,13 +136,25 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
 
     async def _form(self) -> str:
         """The spawn page's model as JSON; the template draws it."""
-        entries, available = await self.resources.store.read(
-            lambda session: (catalog.newest(session), ledger.availability(session))
-        )
-        return json.dumps(
-            options.form_model(
-                entries, self.resources.site, available, self.user_options or {}, self.lang, self._
+        person = options.Person.of(self.user.name, self._auth_state)
+        site, now = self.resources.site, time.time()
+        probes = tuple(probe(person.name, account, now) for account in person.accounts)
+        entries, available, snapshot = await self.resources.store.read(
+            lambda session: (
+                catalog.newest(session),
+                ledger.availability(session),
+                read_snapshot(session, now, probes=probes),
             )
+        )
+        zone = choose_timezone(self.handler and self.handler.get_cookie(TIMEZONE_COOKIE))
+        most = min(site.gpus.max_per_server, available.total)
+        # Looking ahead counts with every request that waits: off the event loop.
+        offers = await asyncio.to_thread(
+            make_offers, snapshot, person.name, person.accounts, most, self._, zone
+        )
+        last = self.user_options or {}
+        return json.dumps(
+            options.form_model(entries, site, available, last, self.lang, self._, offers)
         )
 
     def _from_form(self, form: dict[str, Any]) -> dict[str, Any]:

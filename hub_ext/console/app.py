@@ -15,7 +15,7 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from hub_ext import pages
-from hub_ext.audit import AuditTrail
+from hub_ext.audit import AuditTrail, log_to_stderr
 from hub_ext.console import (
     gpu_api,
     gpu_pages,
@@ -99,8 +99,6 @@ def make_app(site: Site, store: Store, hub_auth: HubOAuth) -> Application:
         (f"{api}reservations", reservation_api.ReservationsApi),
         (f"{api}reservations/{one}", reservation_api.ReservationApi),
         (f"{api}reservations/{one}/skip", reservation_api.SkipApi),
-        (f"{api}notices", notice_api.NoticesApi),
-        (f"{api}notices/seen", notice_api.SeenApi),
         (f"{api}environments", handlers.EnvironmentsApi),
         (f"{api}notices", notice_api.NoticesApi),
         (f"{api}notices/seen", notice_api.SeenApi),
@@ -141,6 +139,7 @@ async def serve(app: Application, port: int) -> None:
 @click.option("--port", default=PORT, show_default=True, help="Port to listen on.")
 def console(port: int) -> None:
     """Serve the console (settings: the site file and the variables JUPYTERHUB_*)."""
+    log_to_stderr()
     site = load_site()
     hub_auth = make_hub_auth()
     store = Store()

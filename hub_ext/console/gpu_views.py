@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from hub_ext.console.viewer import Viewer
-from hub_ext.store.models import Lease
+from hub_ext.store.models import LeaseState
 from spawner.gpu import board, ledger, quotas
 from spawner.gpu.explain import settings_for
+from spawner.gpu.limits import Scope
 from spawner.gpu.outlook import (
     BudgetLeft,
     budgets_left,
@@ -27,7 +28,7 @@ from spawner.options import show_bytes
 def gpus(session: Session) -> dict[str, Any]:
     """Models of GPU with how many there are and how many are free; how many people wait."""
     found = ledger.availability(session)
-    waiting = [lease for lease in ledger.live_leases(session) if lease.state in board.WAITING]
+    requests, wanted = board.count(session, board.WAITING)
     return {
         "simulated": found.simulated,
         "total": found.total,
@@ -42,7 +43,7 @@ def gpus(session: Session) -> dict[str, Any]:
             }
             for kind in found.types
         ],
-        "waiting": {"requests": len(waiting), "gpus": sum(lease.gpus for lease in waiting)},
+        "waiting": {"requests": requests, "gpus": wanted},
     }
 
 
@@ -58,33 +59,34 @@ def devices(session: Session, viewer: Viewer) -> dict[str, Any]:
 
 def leases(session: Session, viewer: Viewer, say: board.Say) -> dict[str, Any]:
     """Who holds GPUs, oldest first, as far as the viewer may see it."""
-    live = [lease for lease in board.live(session) if lease.state not in board.WAITING]
     return {
         "everyone": viewer.admin,
         # How many leases there are is no secret; whose they are is.
-        "total": len(live),
-        "leases": _seen(session, live, viewer, say),
+        "total": board.count(session, board.HOLDING)[0],
+        "leases": _seen(session, board.HOLDING, viewer, say),
     }
 
 
 def queue(session: Session, viewer: Viewer, say: board.Say) -> dict[str, Any]:
     """Who waits, in order, as far as the viewer may see it."""
-    live = [lease for lease in board.live(session) if lease.state in board.WAITING]
+    requests, wanted = board.count(session, board.WAITING)
     return {
         "everyone": viewer.admin,
-        "total": len(live),
-        "total_gpus": sum(lease.gpus for lease in live),
-        "requests": _seen(session, live, viewer, say),
+        "total": requests,
+        "total_gpus": wanted,
+        "requests": _seen(session, board.WAITING, viewer, say),
     }
 
 
 def _seen(
-    session: Session, rows: Iterable[Lease], viewer: Viewer, say: board.Say
+    session: Session, states: Collection[LeaseState], viewer: Viewer, say: board.Say
 ) -> list[dict[str, Any]]:
     by_id = board.known_devices(session)
+    # Who looks after nobody else has no need to read everybody's.
+    alone = "" if viewer.admin or viewer.leads else viewer.name
     return [
         board.lease(row, by_id, say)
-        for row in rows
+        for row in board.live(session, states, alone)
         if viewer.looks_after(row.username, row.account)
     ]
 
@@ -95,17 +97,14 @@ def me(session: Session, viewer: Viewer, say: board.Say, now: float) -> dict[str
     snapshot = read_snapshot(
         session, now, probes=tuple(probe(viewer.name, one, now) for one in accounts)
     )
+    by_id = board.known_devices(session)
     return {
         "name": viewer.name,
         "admin": viewer.admin,
         "leads": sorted(viewer.leads),
         "accounts": [_account(session, snapshot, viewer.name, one) for one in accounts],
-        "held": held(snapshot, viewer.name),
-        "leases": [
-            board.lease(row, board.known_devices(session), say)
-            for row in board.live(session)
-            if row.username == viewer.name
-        ],
+        "held": held(snapshot, Scope(viewer.name)),
+        "leases": [board.lease(row, by_id, say) for row in board.live(session, user=viewer.name)],
     }
 
 
@@ -119,8 +118,8 @@ def _account(session: Session, snapshot: Snapshot, user: str, account: str) -> d
     settings = settings_for(quotas.specs(session), user, account)
     return {
         "account": account,
-        "held": held(snapshot, user, account),
-        "held_by_all": held(snapshot, "", account),
+        "held": held(snapshot, Scope(user, account)),
+        "held_by_all": held(snapshot, Scope("", account)),
         "time_limit": longest_time_limit(snapshot, user, account),
         "default_time_limit": usual_time_limit(snapshot, user, account),
         "limits": [

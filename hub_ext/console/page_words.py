@@ -8,7 +8,7 @@ from typing import Any
 
 from hub_ext.i18n import N_, Gettext
 from spawner.gpu import reasons
-from spawner.gpu.cli_tools import show_value
+from spawner.gpu.quota_document import show_value
 
 # Keys of the quotas document that a person wants to know.
 _LIMITS = {

@@ -11,7 +11,6 @@ from hub_ext.console import quota_form
 from hub_ext.console.handlers import Page, Refused
 from hub_ext.i18n import N_
 from spawner.gpu import board, quotas
-from spawner.gpu.cli_tools import show_value
 from spawner.gpu.problems import ProblemsError
 from spawner.gpu.quota_document import check_names, check_spec, to_yaml
 
@@ -50,7 +49,6 @@ class Quotas(Page):
         ]
         self.render_page(
             "quotas.html",
-            show_value=show_value,
             unset=[subject for subject in possible if subject not in found["specs"]],
             saved=self.get_query_argument("saved", ""),
             **found,

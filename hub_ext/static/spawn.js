@@ -19,11 +19,44 @@
   }
 
   const type = form.elements.gpu_type;
+  const part = form.querySelector("[data-with-gpu]");
   const withGpu = () => {
-    if (type) type.closest("[data-gpu-type]").hidden = type.disabled = form.elements.gpus.value === "0";
+    const none = form.elements.gpus?.value === "0";
+    if (type) type.closest("[data-gpu-type]").hidden = type.disabled = none;
+    if (!part) return;
+    part.hidden = none;
+    for (const control of part.querySelectorAll("select, input")) control.disabled = none;
   };
   form.addEventListener("change", withGpu);
   withGpu();
+
+  // Each account has its own limits, and another wait.
+  const account = form.elements.account;
+  const charged = () => words.accounts.find((one) => one.name === account?.value) ?? words.accounts[0];
+  const showAccount = () => {
+    const one = charged();
+    document.getElementById("account-facts").replaceChildren(
+      ...one.facts.map((fact) => Object.assign(document.createElement("li"), { textContent: fact })),
+    );
+    const limit = form.elements.time_limit;
+    const before = limit.value;
+    const usual = one.usual ? words.usual.replace("{time}", words.minutes[one.usual]) : words.none;
+    limit.replaceChildren(new Option(usual, ""), ...one.minutes.map((m) => new Option(words.minutes[m], m)));
+    limit.value = one.minutes.includes(Number(before)) ? before : "";
+    for (const radio of form.querySelectorAll("input[name=gpus]")) {
+      const seen = one.outlooks[radio.value] ?? { state: "now", text: "" };
+      const never = seen.state === "never";
+      const note = document.getElementById(`${radio.id}-note`);
+      const reason = document.getElementById(`${radio.id}-why`);
+      note.hidden = never || !(note.textContent = seen.text);
+      reason.hidden = !never;
+      reason.textContent = never ? seen.text : "";
+      radio.disabled = never;
+      if (never && radio.checked) form.querySelector("input[name=gpus][value='0']").checked = true;
+    }
+    withGpu();
+  };
+  account?.addEventListener("change", showAccount);
 
   const free = document.getElementById("gpu-free");
   if (!free) return;
@@ -39,9 +72,11 @@
           .replace("{free}", kind.free)
           .replace("{total}", kind.total);
         // A choice already made stays, so that nothing changes under the person's hands.
-        option.disabled = kind.free === 0 && !option.selected;
+        option.disabled = kind.free === 0 && !option.selected && !words.accounts.length;
       }
     }
+    // Where one may wait, nothing is out of reach because it is in use now.
+    if (words.accounts.length) return;
     const best = Math.max(0, ...gpus.types.map((kind) => kind.free));
     for (const radio of form.querySelectorAll("input[name=gpus]")) {
       const reason = document.getElementById(`${radio.id}-why`);

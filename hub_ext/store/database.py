@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -125,9 +125,31 @@ class Store:
             Path(file).parent.mkdir(parents=True, exist_ok=True)
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self.engine.begin() as connection:
+        with self._for_migration() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    @contextmanager
+    def _for_migration(self) -> Iterator[Connection]:
+        """A transaction for changing tables.
+
+        SQLite changes a table by making it anew, under which the rows that refer to it would
+        break; so their check waits until all is done (SQLite, "ALTER TABLE", 12 steps).
+        """
+        with self.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            if self.is_sqlite:
+                driver.execute("PRAGMA foreign_keys=OFF")
+            try:
+                with connection.begin():
+                    yield connection
+                    if self.is_sqlite and (
+                        broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                    ):
+                        raise StoreError(f"database {self.safe_url}: migrated rows lost {broken}")
+            finally:
+                if self.is_sqlite:
+                    driver.execute("PRAGMA foreign_keys=ON")
 
     def close(self) -> None:
         """Give back threads and connections."""

@@ -5,11 +5,11 @@ The commands, the console and the spawn page show the same from here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from hub_ext.i18n import Gettext
@@ -18,6 +18,7 @@ from spawner.gpu.reasons import sentence
 from spawner.gpu.state import Reason, Verdict
 
 WAITING = (LeaseState.REQUESTED, LeaseState.QUEUED)
+HOLDING = (LeaseState.HELD, LeaseState.ACTIVE)
 
 # A reason in somebody's language.
 Say = Callable[[Reason], str]
@@ -97,10 +98,24 @@ def _device(row: GpuDevice, leases: list[str], node: GpuNode | None) -> dict[str
 # -- leases and the queue ---------------------------------------------------------------------
 
 
-def live(session: Session) -> list[Lease]:
-    """Leases that have not ended: first who holds, oldest first, then who waits, in order."""
-    rows = list(session.scalars(select(Lease).where(Lease.state != LeaseState.ENDED)))
-    return sorted(rows, key=_order)
+def live(
+    session: Session, states: Collection[LeaseState] = (*HOLDING, *WAITING), user: str = ""
+) -> list[Lease]:
+    """Leases that have not ended: first who holds, oldest first, then who waits, in order.
+
+    Of these states, and of one person where ``user`` is given.
+    """
+    query = select(Lease).where(Lease.state.in_(states))
+    if user:
+        query = query.where(Lease.username == user)
+    return sorted(session.scalars(query), key=_order)
+
+
+def count(session: Session, states: Collection[LeaseState]) -> tuple[int, int]:
+    """How many leases in these states there are, and how many GPUs they are about."""
+    query = select(func.count(), func.coalesce(func.sum(Lease.gpus), 0))
+    leases, gpus = session.execute(query.where(Lease.state.in_(states))).one()
+    return int(leases), int(gpus)
 
 
 def _order(lease: Lease) -> tuple[bool, int, datetime, str, str]:

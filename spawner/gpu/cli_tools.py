@@ -6,14 +6,15 @@ import getpass
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import TypeVar
 
 import click
 from sqlalchemy.orm import Session
 
 from hub_ext.store import Store
 from spawner.errors import SpawnerError
+from spawner.gpu.board import iso
 from spawner.gpu.problems import ProblemsError
 
 T = TypeVar("T")
@@ -75,25 +76,7 @@ def operator() -> str:
         return "command line"
 
 
-def iso(moment: datetime | float | None) -> str | None:
-    """A time of the store (UTC without zone) or seconds since 1970 in ISO 8601, UTC."""
-    if moment is None:
-        return None
-    if not isinstance(moment, datetime):
-        moment = datetime.fromtimestamp(moment, UTC).replace(tzinfo=None)
-    return moment.isoformat(timespec="seconds") + "Z"
-
-
 def short(moment: datetime | float | None) -> str:
     """``iso`` for a table: to the minute, ``-`` for none."""
     text = iso(moment)
     return text[:16].replace("T", " ") if text else "-"
-
-
-def show_value(value: Any) -> str:
-    """A value of the quotas document on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {show_value(item)}" for key, item in value.items())
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)

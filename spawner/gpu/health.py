@@ -173,7 +173,7 @@ def tell_holders(
             lease_id=lease.id,
             code=code,
             data={
-                "devices": ", ".join(f"{row.model}, {row.id}" for row in rows),
+                "devices": ", ".join(row.model for row in rows),
                 "reason": "; ".join(sorted({row.health_reason or "" for row in rows})),
             },
             key=f"{code}:{lease.id}:{since.replace(tzinfo=UTC).timestamp():.0f}",
@@ -262,7 +262,7 @@ def critical_error(session: Session, device: str, xid: int, now: datetime | None
                 username=lease.username,
                 lease_id=lease.id,
                 code="gpu_failing",
-                data={"devices": f"{row.model}, {row.id}", "reason": f"Xid {xid}"},
+                data={"devices": row.model, "reason": f"Xid {xid}"},
                 key=f"xid:{lease.id}:{row.id}:{now.replace(tzinfo=UTC).timestamp():.0f}",
                 now=now,
             )

@@ -158,7 +158,8 @@ def _now(session: Session, now: datetime) -> Iterable[Metric]:
 
 
 def _history(session: Session) -> Iterable[Metric]:
-    counts, sums = Counter[str](), Counter[str]()
+    counts = Counter[str]()
+    sums: dict[str, float] = defaultdict(float)
     waited = extract("epoch", Lease.held_at) - extract("epoch", Lease.requested_at)
     granted = (
         select(Lease.account, func.count(), func.sum(waited))
@@ -189,12 +190,12 @@ def _history(session: Session) -> Iterable[Metric]:
     hours = CounterMetricFamily(
         "labcommons_gpu_hours", "GPU-hours charged, weighted.", labels=["account"]
     )
-    charged = Counter[str]()
+    charged: dict[str, float] = defaultdict(float)
     usage = select(GpuUsage.account, func.sum(GpuUsage.gpu_seconds)).group_by(GpuUsage.account)
-    for account, seconds in session.execute(usage):
-        charged[account_label(account)] += float(seconds or 0) / 3600
-    for label, value in sorted(charged.items()):
-        hours.add_metric([label], value)
+    for account, spent in session.execute(usage):
+        charged[account_label(account)] += float(spent or 0) / 3600
+    for label, total in sorted(charged.items()):
+        hours.add_metric([label], total)
     yield hours
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -125,8 +126,9 @@ class Monitor:
         if changes:
             self.log.warning("GPUs changed: %s", changes)
         watched = await self.store.read(running)
-        await self._judge_use(watched, found.readings)
-        await self._probe(watched)
+        if watched:
+            await self._judge_use(watched, found.readings)
+            await self._probe(watched)
         if self.gpus.watch.stop_lost:
             await self.store.run(stop_lost)
 
@@ -182,7 +184,7 @@ class Monitor:
             one
             for one in watched
             if not one.simulated
-            and now - self._probed.get(one.container, 0.0) >= self.gpus.watch.probe_interval
+            and now - self._probed.get(one.container, -math.inf) >= self.gpus.watch.probe_interval
         ]
         alive = {one.container for one in watched}
         self._probed = {key: at for key, at in self._probed.items() if key in alive}
@@ -261,26 +263,32 @@ def judge(
             keep_until=seconds(lease.keep_until) if lease.keep_until else None,
             others_wait=others_wait is not None,
         )
-        if step is not Step.NOTHING:
+        if step is not Step.NOTHING and _act(session, lease, step, tally):
             done.append((key, step))
-            _act(session, lease, step, tally)
         _write(row, tally, look)
         session.add(row)
     return done
 
 
-def _act(session: Session, lease: Lease, step: Step, tally: Tally) -> None:
-    data: dict[str, float | None] = {"idle_for": tally.idle, "stop_at": tally.stop_at}
+def _act(session: Session, lease: Lease, step: Step, tally: Tally) -> bool:
+    """Carry a step out. True unless that was done before."""
     at = moment(tally.at)
-    say = partial(
-        notices.add, session, username=lease.username, lease_id=lease.id, data=data, now=at
+    if step is Step.STOP and not ledger.plan_stop(session, lease.id, "idle", at):
+        return False
+    code, key = {
+        Step.WARN: ("idle_warning", f"idle_warning:{lease.id}:{tally.warnings}"),
+        Step.RESUME: ("idle_resumed", f"idle_resumed:{lease.id}:{tally.warnings}"),
+        Step.STOP: ("idle", f"stopped:{lease.id}"),
+    }[step]
+    return notices.add(
+        session,
+        username=lease.username,
+        lease_id=lease.id,
+        code=code,
+        data={"idle_for": tally.idle, "stop_at": tally.stop_at},
+        key=key,
+        now=at,
     )
-    if step is Step.WARN:
-        say(code="idle_warning", key=f"idle_warning:{lease.id}:{tally.warnings}")
-    elif step is Step.RESUME:
-        say(code="idle_resumed", key=f"idle_resumed:{lease.id}:{tally.warnings}")
-    elif step is Step.STOP and ledger.plan_stop(session, lease.id, "idle", at):
-        say(code="idle", key=f"stopped:{lease.id}")
 
 
 def _tally(row: GpuWatch, now: float) -> Tally:
@@ -331,6 +339,7 @@ def keep(session: Session, lease_id: str, now: float) -> float:
     Returns the seconds it is put off. Raises NotAvailable where there is nothing to keep, or the
     cap of the policy is used up.
     """
+    ledger.lock(session)
     lease = session.get(Lease, lease_id)
     if lease is None or lease.state is not LeaseState.ACTIVE:
         raise NotAvailable("lease_over", N_("This server does not run any more."))

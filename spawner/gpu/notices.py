@@ -43,8 +43,9 @@ class Kind:
     topic: str = ""
 
 
-# By code. Placeholders that end in ``_at`` are seconds since 1970, in the data and shown as a
-# time; those that end in ``_for`` are seconds, shown as a duration.
+# By code, what matters most first: JupyterLab shows 140 characters. Placeholders that end
+# in ``_at`` are seconds since 1970, in the data and shown as a time; those that end in ``_for`` are
+# seconds, shown as a duration.
 KINDS: Mapping[str, Kind] = {
     "granted": Kind(
         "info",
@@ -117,7 +118,7 @@ KINDS: Mapping[str, Kind] = {
     "gpu_lost": Kind(
         "error",
         N_(
-            "A GPU of the server has failed ({devices}): the machine no longer sees it. "
+            "A GPU of the server has failed ({devices}). "
             "Save your work and start the server again to get another one."
         ),
         upcoming=True,
@@ -125,8 +126,8 @@ KINDS: Mapping[str, Kind] = {
     "gpu_failing": Kind(
         "warning",
         N_(
-            "A GPU of the server reports errors ({devices}: {reason}). Results may be wrong. "
-            "Save your work and start the server again to get another one."
+            "A GPU’s results may be wrong ({devices}): save your work and start the server again. "
+            "It reports: {reason}."
         ),
     ),
     "gpus_out_of_reach": Kind(
@@ -202,7 +203,7 @@ def show(
 ) -> list[Notice]:
     """A person's notices of the last days, newest first, at most ``SHOWN_AT_MOST``."""
     query = (
-        select(GpuNotice, Lease.server_name, Lease.state)
+        select(GpuNotice, Lease)
         .outerjoin(Lease, Lease.id == GpuNotice.lease_id)
         .where(GpuNotice.username == username, GpuNotice.at > (now or utcnow()) - SHOWN_FOR)
         .order_by(GpuNotice.id.desc())
@@ -210,9 +211,9 @@ def show(
     )
     shown: list[Notice] = []
     topics: set[tuple[str | None, str]] = set()
-    for row, server, state in session.execute(query):
+    for row, lease in session.execute(query):
         kind = KINDS.get(row.code)
-        if kind is None or (kind.upcoming and state in (None, LeaseState.ENDED)):
+        if kind is None or not still_true(row, lease):
             continue
         if kind.topic and (row.lease_id, kind.topic) in topics:
             continue
@@ -226,11 +227,25 @@ def show(
                 sentence(row.code, row.data, _, timezone),
                 kind.actions,
                 row.lease_id,
-                server or "",
+                lease.server_name if lease is not None else "",
                 row.seen_at is not None,
             )
         )
     return shown
+
+
+def still_true(notice: GpuNotice, lease: Lease | None) -> bool:
+    """Whether what a notice says is going to happen, still is: not of a lease that is over, and
+    no end that was put off meanwhile.
+    """
+    if not KINDS[notice.code].upcoming:
+        return True
+    if lease is None or lease.state is LeaseState.ENDED:
+        return False
+    said = notice.data.get("ends_at")
+    if said is None or lease.ends_at is None:
+        return True
+    return lease.ends_at.replace(tzinfo=UTC).timestamp() < float(said) + 1
 
 
 def mark_seen(

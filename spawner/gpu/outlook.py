@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from hub_ext.store.models import LeaseState
 from spawner.gpu.budgets import Account
-from spawner.gpu.limits import budget_limits, person_limit
+from spawner.gpu.limits import Scope, budget_limits, person_limit
 from spawner.gpu.policy import at_the_door, decide
 from spawner.gpu.state import HOUR, Budget, Claim, Reason, Snapshot, Subject, Verdict
 
@@ -75,8 +75,7 @@ def budgets_left(snapshot: Snapshot, user: str, account: Subject) -> tuple[Budge
             (math.inf if claim.ends_at is None else claim.ends_at, claim.weight)
             for claim in snapshot.claims
             if claim.held_at is not None
-            and limit.scope.user in ("", claim.user)
-            and limit.scope.account in ("", claim.account)
+            and limit.scope.counts(claim.user, claim.account, "", snapshot.quotas)
         ]
         used = snapshot.usage.budgets.get(limit.key, 0.0)
         counted = Account(snapshot.now, limit.budget, used, running)
@@ -93,12 +92,12 @@ def budgets_left(snapshot: Snapshot, user: str, account: Subject) -> tuple[Budge
     return tuple(found)
 
 
-def held(snapshot: Snapshot, user: str = "", account: Subject = "") -> int:
-    """GPUs held now by a person, an account, or a person for an account."""
+def held(snapshot: Snapshot, scope: Scope) -> int:
+    """GPUs held now within a scope, whatever their model."""
     return sum(
         len(claim.slots)
         for claim in snapshot.claims
-        if user in ("", claim.user) and account in ("", claim.account)
+        if scope.counts(claim.user, claim.account, "", snapshot.quotas)
     )
 
 

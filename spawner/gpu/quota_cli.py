@@ -12,16 +12,15 @@ from sqlalchemy.orm import Session
 
 from hub_ext.site import load_site
 from spawner.gpu import quotas
+from spawner.gpu.board import iso
 from spawner.gpu.cli_tools import (
     as_json,
-    iso,
     operator,
     print_json,
     print_table,
     read,
     refusals,
     short,
-    show_value,
     write,
 )
 from spawner.gpu.explain import settings_for
@@ -29,6 +28,7 @@ from spawner.gpu.quota_document import (
     check_names,
     check_spec,
     read_document,
+    show_value,
     to_document,
     to_yaml,
 )

@@ -378,6 +378,15 @@ def to_yaml(specs: Specs) -> str:
     return out.getvalue()
 
 
+def show_value(value: Any) -> str:
+    """A value of the quotas document on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {show_value(item)}" for key, item in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 # -- errors -----------------------------------------------------------------------------------
 
 

@@ -28,7 +28,8 @@ from spawner.gpu.snapshot import reservation_of
 from spawner.gpu.state import Window
 
 DAY = 86400.0
-# How far ahead clashes are looked for: a term, or a year of a weekly course.
+AHEAD = 3660 * DAY
+# For how long, from its first window on, clashes are looked for: a year of a weekly course.
 HORIZON = 366 * DAY
 LONGEST = 31 * DAY
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -214,13 +215,16 @@ def create(
         created_by=by[:255],
     )
     new = reservation_of(row)
-    if not occurrences(new, now, now + 10 * HORIZON):
+    first = next(iter(occurrences(new, now, now + AHEAD)), None)
+    if first is None:
         raise BadRequest(
             "reservation_past",
-            N_("This reservation would be over already: it has no time in the future."),
+            N_("This reservation is over already, or more than ten years ahead."),
         )
     devices = [Device(one.id, one.model, one.memory) for one in rows.values()]
-    found = clashes(new, map(reservation_of, standing(session)), devices, now, HORIZON)
+    # From its first window on; what reaches into that began at most the longest time before.
+    start = max(now, first.start - LONGEST)
+    found = clashes(new, map(reservation_of, standing(session)), devices, start, HORIZON)
     if found:
         raise ReservationClash(found)
     session.add(row)

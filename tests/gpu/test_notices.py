@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import string
 import threading
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy.orm import Session
 
 from hub_ext.store import Lease, LeaseState, Store
 from hub_ext.store.models import utcnow
@@ -73,11 +74,24 @@ def test_what_was_going_to_happen_goes_with_its_lease(store: Store) -> None:
     add(store, "ends_soon", "1", ends_at=0)
     add(store, "time_limit", "2")
 
-    def end(session: object) -> None:
-        session.get_one(Lease, "one").state = LeaseState.ENDED  # type: ignore[attr-defined]
+    def end(session: Session) -> None:
+        session.get_one(Lease, "one").state = LeaseState.ENDED
 
     store.transact(end)
     assert shown(store) == ["time_limit"]
+
+
+def test_an_end_that_was_put_off_is_no_longer_told(store: Store) -> None:
+    end = utcnow() + timedelta(minutes=10)
+
+    def ends(session: Session, at: datetime) -> None:
+        session.get_one(Lease, "one").ends_at = at
+
+    store.transact(lambda s: ends(s, end))
+    add(store, "ends_soon", "1", ends_at=end.replace(tzinfo=UTC).timestamp())
+    assert shown(store) == ["ends_soon"]
+    store.transact(lambda s: ends(s, end + timedelta(hours=1)))
+    assert shown(store) == []
 
 
 def test_a_week_later_it_is_shown_no_more(store: Store) -> None:
@@ -92,6 +106,17 @@ def test_times_are_the_readers_and_durations_are_words() -> None:
     said = notices.sentence("idle_warning", {"idle_for": 2700, "stop_at": at}, english, zone)
     assert "for 45 min" in said
     assert "at 2026-03-02 04:00" in said
+
+
+@pytest.mark.parametrize("code", KINDS)
+def test_what_matters_is_within_what_jupyterlab_shows(code: str) -> None:
+    data = {
+        "devices": "NVIDIA A100-SXM4-80GB",
+        "account": "group:vision",
+        "reason": "",
+        **dict.fromkeys(("stop_at", "ends_at", "open_by_at", "keep_until_at", "idle_for"), 7200.0),
+    }
+    assert len(notices.sentence(code, data, english, ZoneInfo("UTC"))) <= 140
 
 
 @pytest.mark.parametrize("code", KINDS)

@@ -58,7 +58,7 @@ MODEL: dict[str, Any] = {
             "disabled": None,
             "selected": name == "small",
         }
-        for name in ("small", "refused", "fails")
+        for name in ("small", "refused", "fails", "waits")
     ],
     "gpus": {
         "simulated": True,
@@ -75,9 +75,39 @@ MODEL: dict[str, Any] = {
             {"name": "RTX 4090", "memory": "24 GiB", "total": 1, "free": 1},
         ],
         "selected_type": "",
+        "accounts": [],
+        "time_limit": None,
+        "wait": True,
     },
     "problem": None,
 }
+# What a person with a team may choose between; the team's GPU-hours are nearly used up.
+ACCOUNTS = [
+    {
+        "name": "group:vision",
+        "title": f"Team vision {HOSTILE}",
+        "selected": True,
+        "usual": 240,
+        "minutes": [30, 60, 120, 240, 480],
+        "facts": ["You hold 1 of the 2 GPUs that you may have at once."],
+        "outlooks": {
+            "1": {"state": "wait", "text": "waits; 2 ahead of you; about 14:30"},
+            "2": {"state": "never", "text": "Team vision has no GPU-hours for 2."},
+        },
+    },
+    {
+        "name": "user:alice",
+        "title": "Yourself",
+        "selected": False,
+        "usual": None,
+        "minutes": [30, 60],
+        "facts": ["You may still use 3.5 of 20 GPU-hours."],
+        "outlooks": {
+            "1": {"state": "now", "text": "starts at once"},
+            "2": {"state": "wait", "text": "waits; nobody ahead of you"},
+        },
+    },
+]
 REFUSAL = f"Environment “py313-data” has no version “{HOSTILE}”."
 SITE = """
 version: 1
@@ -184,6 +214,25 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture
+def charged(hub: Hub) -> Iterator[dict[str, Any]]:
+    """A form with accounts to choose from."""
+    changed = json.loads(json.dumps(MODEL))
+    changed["gpus"] |= {
+        "accounts": ACCOUNTS,
+        "choices": [
+            {"count": 0, "disabled": None, "note": "", "selected": False},
+            {"count": 1, "disabled": None, "selected": True}
+            | {"note": ACCOUNTS[0]["outlooks"]["1"]["text"]},  # type: ignore[index]
+            {"count": 2, "note": "", "selected": False}
+            | {"disabled": ACCOUNTS[0]["outlooks"]["2"]["text"]},  # type: ignore[index]
+        ],
+    }
+    hub.set_model(changed)
+    yield changed
+    hub.set_model(MODEL)
 
 
 @pytest.fixture

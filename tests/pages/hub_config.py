@@ -67,6 +67,7 @@ class StubSpawner(Spawner):
             refusal = web.HTTPError(409, "refused")
             refusal.jupyterhub_message = (HOME / "refusal.txt").read_text("utf-8")
             raise refusal
+        (HOME / "form.json").write_text(json.dumps({key: form[key] for key in sorted(form)}))
         return options | {"gpus": int(form.get("gpus", ["0"])[0])}
 
     async def start(self):
@@ -80,6 +81,8 @@ class StubSpawner(Spawner):
         for number, step in enumerate(steps, 1):
             self.steps.append({"progress": 20 * number, "message": step})
             await asyncio.sleep(float(os.environ.get("PAGES_START_SECONDS", "0")) / len(steps))
+        if self.user_options.get("size") == "waits":
+            await self._wait_in_the_queue()
         if self.user_options.get("size") == "fails":
             failure = web.HTTPError(409, "failed")
             failure.jupyterhub_message = (HOME / "refusal.txt").read_text("utf-8")
@@ -87,6 +90,16 @@ class StubSpawner(Spawner):
         self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
         Thread(target=self.httpd.serve_forever, daemon=True).start()
         return "127.0.0.1", self.httpd.server_port
+
+    async def _wait_in_the_queue(self):
+        """Second, then first, until the file ``go`` is there."""
+        for position in (2, 1):
+            reason = {"code": "gpus_busy", "data": {}, "sentence": "0 of 2 A100 are free."}
+            queue = {"position": position, "expected_start": 2_000_000_000, "reasons": [reason]}
+            self.steps.append({"progress": 5, "message": f"Number {position}", "queue": queue})
+            await asyncio.sleep(2)
+        while not (HOME / "go").exists():
+            await asyncio.sleep(0.1)
 
     async def progress(self):
         shown = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, Request, Route, async_playwright, expect
@@ -177,6 +178,105 @@ async def test_cancelling_a_start_asks_first(page: Page, hub: Hub) -> None:
     await cancel.click()
     await dialog.get_by_role("button", name="Cancel the start").click()
     await expect(page.get_by_role("heading", name="No server is running")).to_be_visible()
+
+
+async def test_each_account_shows_its_own_limits_and_waits(
+    page: Page, hub: Hub, charged: dict[str, Any]
+) -> None:
+    await log_in(page, hub, "chooser")
+    await page.goto(hub.url + "spawn")
+    one, two = (page.get_by_role("radio", name=f"{n} GPU") for n in (1, 2))
+    await expect(one).to_have_accessible_description(
+        "2 of 3 free now waits; 2 ahead of you; about 14:30"
+    )
+    await expect(two).to_be_disabled()
+    limit = page.get_by_label("Time limit")
+    await limit.select_option("480")
+    await page.get_by_label("Charged to").select_option("user:alice")
+    await expect(two).to_be_enabled()
+    await expect(page.get_by_text("You may still use 3.5 of 20 GPU-hours.")).to_be_visible()
+    # Eight hours are not to be had there.
+    await expect(limit).to_have_value("")
+    assert await limit.locator("option").all_text_contents() == ["none", "30 min", "1 h"]
+    await limit.select_option("60")
+    await two.check()
+    await page.get_by_label("Wait in the queue").uncheck()
+    await page.get_by_role("button", name="Start", exact=True).click()
+    await page.wait_for_url("**/spawn-pending/**")
+    sent = json.loads((hub.home / "form.json").read_text())
+    assert sent["account"] == ["user:alice"]
+    assert sent["time_limit"] == ["60"]
+    assert "wait" not in sent
+    assert sent["wait_shown"] == ["true"]
+
+
+async def test_without_a_gpu_nothing_is_charged(
+    page: Page, hub: Hub, charged: dict[str, Any]
+) -> None:
+    await log_in(page, hub, "nogpu")
+    await page.goto(hub.url + "spawn")
+    await expect(page.get_by_label("Charged to")).to_be_visible()
+    await page.get_by_role("radio", name="None").check()
+    await expect(page.get_by_label("Charged to")).to_be_hidden()
+    await page.get_by_role("button", name="Start", exact=True).click()
+    await page.wait_for_url("**/spawn-pending/**")
+    assert "account" not in json.loads((hub.home / "form.json").read_text())
+
+
+async def test_who_waits_sees_place_start_and_reason_and_may_leave(page: Page, hub: Hub) -> None:
+    (hub.home / "go").unlink(missing_ok=True)
+    await log_in(page, hub, "waiter")
+    await page.goto(hub.url + "spawn")
+    await page.get_by_role("radio", name="Waits").check()
+    await page.get_by_role("button", name="Start", exact=True).click()
+    queue = page.get_by_role("region", name="Waiting for GPUs")
+    await expect(queue).to_contain_text("0 of 2 A100 are free.")
+    await expect(page.locator("#queue-position")).to_have_text("1")
+    await expect(page.locator("#queue-start")).to_contain_text("May")  # 2033-05-18
+    await expect(page.get_by_role("heading", name="Your server waits for GPUs")).to_be_visible()
+    # News of the queue is no step of the start.
+    await expect(page.locator("#steps")).not_to_contain_text("Number")
+    await page.reload()
+    await expect(page.locator("#queue-position")).to_have_text("1")
+    await page.get_by_role("button", name="Leave the queue").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("The place is lost.")
+    await dialog.get_by_role("button", name="Leave the queue").click()
+    await expect(page.get_by_role("heading", name="No server is running")).to_be_visible()
+
+
+async def test_the_page_takes_up_again_after_a_restart_of_the_hub(page: Page, hub: Hub) -> None:
+    (hub.home / "go").unlink(missing_ok=True)
+    refused: list[str] = []
+
+    async def restart(route: Route) -> None:
+        if len(refused) < 2:
+            refused.append(route.request.url)
+            await route.fulfill(status=503, body="")
+        else:
+            await route.continue_()
+
+    await log_in(page, hub, "patient")
+    await page.route("**/progress*", restart)
+    await page.goto(hub.url + "spawn")
+    await page.get_by_role("radio", name="Waits").check()
+    await page.get_by_role("button", name="Start", exact=True).click()
+    away = page.get_by_text("The hub does not answer just now.")
+    await expect(away).to_be_visible()
+    await expect(page.locator("#queue-position")).to_have_text("1")
+    await expect(away).to_be_hidden()
+    assert len(refused) == 2
+
+
+async def test_the_start_goes_on_when_the_wait_is_over(page: Page, hub: Hub) -> None:
+    (hub.home / "go").unlink(missing_ok=True)
+    await log_in(page, hub, "lucky")
+    await page.goto(hub.url + "spawn")
+    await page.get_by_role("radio", name="Waits").check()
+    await page.get_by_role("button", name="Start", exact=True).click()
+    await expect(page.locator("#queue")).to_be_visible()
+    (hub.home / "go").touch()
+    await expect(page.locator("#queue")).to_be_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -20,6 +20,8 @@ sizes:
   small: {cpu: 1, memory: 1G}
 """
 
+SHARED = "gpus: {{source: site, devices: [{{id: G, model: T4, memory: 16G}}], sharing: [{}]}}\n"
+
 
 def load(tmp_path: Path, text: str) -> object:
     (tmp_path / "site.yaml").write_text(text, "utf-8")
@@ -48,6 +50,18 @@ def test_the_files_that_come_with_labcommons_are_right(file: str) -> None:
         (GOOD + "gpus: {source: site}\n", "needs at least one device"),
         (GOOD + "gpus: {source: none, devices: [{id: G, model: x, memory: 1G}]}\n", "takes none"),
         (GOOD.replace("small:", "Small Size:"), "sizes"),
+        (GOOD + SHARED.format("{method: mps, slots: 2}"), "name a model or list devices"),
+        (GOOD + SHARED.format("{model: T4, method: mps, slots: 1}"), "slots:.*greater than"),
+        (GOOD + SHARED.format("{model: T40, method: mps, slots: 2}"), "T40 is not listed.*T4"),
+        (GOOD + SHARED.format("{devices: [H], method: mps, slots: 2}"), "H is not listed.*G"),
+        (GOOD + SHARED.format("{model: T4, method: magic, slots: 2}"), "method:.*time-slicing"),
+        (GOOD + "gpus: {watch: {interval: 0}}\n", "gpus.watch.interval:.*greater than"),
+        (GOOD + "mail: {host: m, sender: me}\n", "sender: the address"),
+        (GOOD + "mail: {host: m, sender: a@b, user: x}\n", "go together"),
+        (
+            GOOD + "mail: {host: m, sender: a@b, user: x, password_file: /p, security: none}\n",
+            "only sent over starttls or tls",
+        ),
         (GOOD.replace("servers: [", "bind_dn: cn=x\n  servers: ["), "go together"),
     ],
 )

@@ -7,12 +7,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from hub_ext.store import Base, GpuDevice, Store, StoreError
+from hub_ext.store import Base, GpuDevice, Lease, LeaseDevice, Store, StoreError, database
 from spawner.gpu.devices import Device
 from spawner.gpu.health import sync_inventory
 
@@ -30,6 +32,30 @@ def test_migrations_make_the_tables_that_the_models_describe(store: Store) -> No
             },
         )
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_leases_of_an_earlier_version_outlive_a_migration(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'old.sqlite'}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    with store.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    day = "'2026-11-01 10:00:00'"
+    with store.engine.begin() as connection:
+        for statement in (
+            f"INSERT INTO gpu_devices VALUES ('GPU-1', 'local', 'T4', 1, 0, 1, {day})",
+            "INSERT INTO gpu_leases (id, username, server_name, state, held_at) "
+            f"VALUES ('one', 'alice', '', 'held', {day})",
+            "INSERT INTO gpu_lease_devices (lease_id, device_id) VALUES ('one', 'GPU-1')",
+        ):
+            connection.execute(text(statement))
+    store.migrate()
+    lease = store.transact(lambda session: session.get_one(Lease, "one"))
+    assert [held.device_id for held in lease.devices] == ["GPU-1"]
+    with pytest.raises(IntegrityError):  # and references are checked again
+        store.transact(lambda s: s.add(LeaseDevice(lease_id="none", device_id="GPU-1", slot=1)))
+    store.close()
 
 
 def test_migrating_twice_changes_nothing(store: Store) -> None:

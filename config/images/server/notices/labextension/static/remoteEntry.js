@@ -42,15 +42,14 @@
     const when = new Date(text);
     const today = when.toDateString() === new Date().toDateString();
     const day = today ? {} : { month: "short", day: "numeric" };
-    return when.toLocaleString(language, { ...day, hour: "2-digit", minute: "2-digit" });
+    return when.toLocaleString(language, { ...day, hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   }
 
   async function makePlugins() {
-    const [apputils, services, statusbar, translation, widgets] = await Promise.all(
-      ["apputils", "services", "statusbar", "translation"]
-        .map((name) => shared(`@jupyterlab/${name}`))
-        .concat(shared("@lumino/widgets")),
-    );
+    const [apputils, services, statusbar, translation, signaling, widgets] = await Promise.all([
+      ...["apputils", "services", "statusbar", "translation"].map((n) => shared(`@jupyterlab/${n}`)),
+      ...["signaling", "widgets"].map((n) => shared(`@lumino/${n}`)),
+    ]);
     return [
       {
         id: `${NAME}:plugin`,
@@ -59,7 +58,7 @@
         activate: (_app, bar, translator) => {
           const language = (translator?.languageCode ?? "en").replace("_", "-");
           const watch = new Watch(apputils.Notification, client(services, language), language);
-          if (bar) watch.show(bar, widgets.Widget);
+          if (bar) watch.show(bar, widgets.Widget, signaling.Signal);
           watch.start();
         },
       },
@@ -73,7 +72,7 @@
       this.shown = new Map(); // notice's id -> JupyterLab's id of its notification
       this.words = {};
       this.lease = null;
-      this.wait = POLL;
+      this.failures = 0;
     }
 
     start() {
@@ -88,15 +87,16 @@
     async look() {
       clearTimeout(this.timer);
       if (document.hidden) return;
+      let wait = POLL;
       try {
         this.update(await this.ask("notices"));
-        this.wait = POLL;
+        this.failures = 0;
       } catch (error) {
         console.debug(`${NAME}: ${error.message}`);
-        this.wait = Math.min(2 * this.wait, SLOW);
+        wait = Math.min(POLL * 2 ** this.failures++, SLOW);
       }
       clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.look(), this.wait);
+      this.timer = setTimeout(() => this.look(), wait);
     }
 
     update({ notices, leases, words, server }) {
@@ -149,7 +149,8 @@
       }
     }
 
-    show(bar, Widget) {
+    /** A button in the status bar: until when the GPUs are there. */
+    show(bar, Widget, Signal) {
       const node = document.createElement("button");
       node.type = "button";
       node.className = "labcommons-until";
@@ -164,15 +165,17 @@
       node.addEventListener("click", () => this.details());
       const widget = new Widget({ node });
       widget.id = `${NAME}-until`;
-      widget.hide();
+      const changed = new Signal(widget);
       bar.registerStatusItem(`${NAME}:until`, {
         item: widget,
         align: "right",
         rank: 20,
+        isActive: () => Boolean(this.lease),
+        activeStateChanged: changed,
       });
       this.item = {
         show: (lease) => {
-          widget.setHidden(!lease);
+          changed.emit();
           if (!lease) return;
           const end = this.end(lease);
           node.textContent = end
