@@ -161,20 +161,22 @@ class Admission:
 
     async def close(self) -> None:
         """Stop; what is under way is finished."""
+        self._running = False
         if self._runner is not None:
             self._runner.cancel()
             with suppress(asyncio.CancelledError):
                 await self._runner
-            self._runner, self._running = None, False
+            self._runner = None
         if self._late_verdicts is not None:
             self._late_verdicts.cancel()
 
     async def run(self) -> None:
         """Write batches for ever."""
         self._running = True
-        while True:
+        while self._running:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), POLL)
+                async with asyncio.timeout(POLL):
+                    await self._wanted.wait()
             self._wanted.clear()
             jobs, self._jobs = self._jobs[:BATCH], self._jobs[BATCH:]
             if self._jobs:
@@ -293,7 +295,7 @@ class Admission:
                 if job.done.cancelled():
                     self.give_up(result.lease)
                 elif result.lease:
-                    self.watch(result.lease)  # at once, or news could be missed
+                    self.watch(result.lease).standing = result  # at once: no news is missed
             if not job.done.done():
                 job.done.set_result(result)
 

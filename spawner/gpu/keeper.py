@@ -233,7 +233,7 @@ def _warn(session: Session, warnings: list[Warn], now: datetime) -> None:
             row = session.get(Lease, lease.id)
             if row is not None:
                 row.warned_at = now
-            key += f":{warning.data['ends_at']:.0f}"
+            key += f":{lease.ends_at:.0f}"
         notices.add(
             session,
             username=lease.user,

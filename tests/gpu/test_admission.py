@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import event
 
 from hub_ext.store import GpuQuota, Lease, LeaseState, Store, StoreError
+from hub_ext.store.models import utcnow
 from spawner.gpu import invariants, ledger
 from spawner.gpu.admission import Admission, Ask
 from spawner.gpu.devices import Device
@@ -83,7 +84,8 @@ async def test_what_another_process_changes_has_its_effect_soon(
 
     def raise_it(session: Any) -> None:
         ledger.lock(session)
-        session.merge(GpuQuota(subject="user:alice", spec={"max_gpus": 2}))
+        quota = GpuQuota(subject="user:alice", spec={"max_gpus": 2}, changed_at=utcnow())
+        session.merge(quota)
 
     Store(store.url).transact(raise_it)
     standing = await asyncio.wait_for(watch.next(), 10)
