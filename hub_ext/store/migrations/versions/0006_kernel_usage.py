@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0020"
-down_revision = "0011"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0005"
+down_revision = "0004"
 
 _STATES = ("queued", "running", "done", "failed", "cancelled")
 
