@@ -56,7 +56,14 @@ def kernels(site: Deployment) -> str:
 
 
 def server(site: Deployment) -> str:
-    return site.docker("ps", "-q", "--filter", "label=labcommons.user=alice").strip()
+    return site.docker(
+        "ps",
+        "-q",
+        "--filter",
+        "label=labcommons.user=alice",
+        "--filter",
+        "label=labcommons.site=labcommons",
+    ).strip()
 
 
 def plain(site: Deployment, folder: str) -> float:
