@@ -6,6 +6,7 @@ test bed, as ``make bench`` does; prints a table and writes tests/bench/results/
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import sys
@@ -95,7 +96,8 @@ def main() -> None:
     lines = [
         "# From a pasted environment.yml to a kernel",
         "",
-        f"{platform.platform()}, {Path('/proc/cpuinfo').read_text().count('processor')} cores; "
+        f"{platform.platform()}, {Path('/proc/cpuinfo').read_text().count('processor')} cores, "
+        f"load average {os.getloadavg()[0]:.1f} at the end; "
         "offline channel; python, ipykernel, numpy, pandas, matplotlib. Seconds.",
         "",
         "| | build done | kernel listed | venv + pip of the same |",
