@@ -102,7 +102,7 @@ def main() -> None:
         "",
         "| | build done | kernel listed | venv + pip of the same |",
         "|---|---|---|---|",
-        "| first (nothing fetched) | " + " | ".join(f"{value:.1f}" for value in first) + " |",
+        "| first | " + " | ".join(f"{value:.1f}" for value in first) + " |",
         f"| median of {RUNS} more | "
         + " | ".join(f"{statistics.median(column):.1f}" for column in zip(*warm, strict=True))
         + " |",
