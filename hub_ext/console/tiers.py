@@ -21,7 +21,7 @@ from spawner.tiers import asking, jobs, shelf
 from spawner.tiers.rights import Person, may_change, person_of
 from spawner.tiers.tier import IMAGE, SHARED, Kind, Tier
 
-_LOGS = ("lock.log", "install.log", "delete.log")
+_LOGS = ("lock.log", "install.log", "delete.log", "image.log")
 # How long a job that has ended is on the page, and how many of them.
 FRESH = timedelta(hours=1)
 MAX_ENDED = 2

@@ -6,6 +6,7 @@ test bed, as ``make bench`` does; prints a table and writes tests/bench/results/
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import sys
@@ -56,7 +57,14 @@ def kernels(site: Deployment) -> str:
 
 
 def server(site: Deployment) -> str:
-    return site.docker("ps", "-q", "--filter", "label=labcommons.user=alice").strip()
+    return site.docker(
+        "ps",
+        "-q",
+        "--filter",
+        "label=labcommons.user=alice",
+        "--filter",
+        "label=labcommons.site=labcommons",
+    ).strip()
 
 
 def plain(site: Deployment, folder: str) -> float:
@@ -88,12 +96,13 @@ def main() -> None:
     lines = [
         "# From a pasted environment.yml to a kernel",
         "",
-        f"{platform.platform()}, {Path('/proc/cpuinfo').read_text().count('processor')} cores; "
+        f"{platform.platform()}, {Path('/proc/cpuinfo').read_text().count('processor')} cores, "
+        f"load average {os.getloadavg()[0]:.1f} at the end; "
         "offline channel; python, ipykernel, numpy, pandas, matplotlib. Seconds.",
         "",
         "| | build done | kernel listed | venv + pip of the same |",
         "|---|---|---|---|",
-        "| first (nothing fetched) | " + " | ".join(f"{value:.1f}" for value in first) + " |",
+        "| first | " + " | ".join(f"{value:.1f}" for value in first) + " |",
         f"| median of {RUNS} more | "
         + " | ".join(f"{statistics.median(column):.1f}" for column in zip(*warm, strict=True))
         + " |",
