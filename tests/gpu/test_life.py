@@ -75,7 +75,8 @@ class Life(RuleBasedStateMachine):
                 GpuState.__table__.insert().values(id=1, version=0, latest=BEGINNING)
             )
         self.lab = Lab(self.store)
-        self.next_kill = Life.steps + 5
+        # What is rare in life is rare here: it tells little twice in a row, and takes long.
+        self.next_kill = self.next_loss = Life.steps + 5
 
     def do(self, crash: int, work: Any, *arguments: Any) -> None:
         """Something happens, and the hub may be killed on the way."""
@@ -225,13 +226,16 @@ class Life(RuleBasedStateMachine):
         self.next_kill = Life.steps + after
         self.do(0, self.lab.restart)
 
+    @precondition(lambda self: Life.steps % 5 == 0)
     @rule()
     def reconciler_passes(self) -> None:
         self.do(0, self.lab.reconcile)
 
-    @rule()
-    def leases_are_lost(self) -> None:
+    @precondition(lambda self: Life.steps >= self.next_loss)
+    @rule(after=st.integers(10, 30))
+    def leases_are_lost(self, after: int) -> None:
         """Somebody puts an old copy of the database back: running servers are not in it."""
+        self.next_loss = Life.steps + after
 
         def work(session: Any) -> None:
             for lease in ledger.live_leases(session):
