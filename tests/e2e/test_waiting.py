@@ -23,6 +23,7 @@ def test_who_waits_sees_why_and_starts_when_a_quota_is_raised(
         log_in(page, "alice")
         choose(page, "py313-data", gpus=1)
         start(page)
+        page.wait_for_url("**/hub/spawn-pending/**")
         waiting = page.get_by_text("one person may hold").first
         expect(waiting).to_be_visible()
         assert "1 of the 1 GPUs" in page.locator("main").inner_text()
