@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,11 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
     def _(self) -> Gettext:
         return gettext_for(self.lang)
 
+    @property
+    def _timezone(self) -> tzinfo | None:
+        """The person's, as their browser says it."""
+        return choose_timezone(self.handler and self.handler.get_cookie(TIMEZONE_COOKIE))
+
     # -- what is asked ------------------------------------------------------------------
 
     async def _form(self) -> str:
@@ -156,11 +162,10 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
                 read_snapshot(session, now, probes=probes),
             )
         )
-        zone = choose_timezone(self.handler and self.handler.get_cookie(TIMEZONE_COOKIE))
         most = min(site.gpus.max_per_server, available.total)
         # Looking ahead counts with every request that waits: off the event loop.
         offers = await asyncio.to_thread(
-            make_offers, snapshot, person.name, person.accounts, most, self._, zone
+            make_offers, snapshot, person.name, person.accounts, most, self._, self._timezone
         )
         last = self.user_options or {}
         return json.dumps(
@@ -226,7 +231,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             self.user_options,
             choice.wait,
         )
-        standing = await waiting.obtain(shared.admission, ask, self._tell, self._)
+        standing = await waiting.obtain(shared.admission, ask, self._tell, self._, self._timezone)
         self.lease_id = standing.lease
         ids = {slot.device for slot in standing.slots}
         known = await shared.store.read(read_devices)

@@ -99,6 +99,8 @@ class Keeper:
         if warnings:
             await self.store.run(lambda session: _warn(session, warnings, now))
             self._told |= {(warning.lease.id, warning.code) for warning in warnings}
+        there = {lease.id for lease in leases}
+        self._told = {told for told in self._told if told[0] in there}
         for action in actions:
             if isinstance(action, Stop):
                 server = (action.lease.user, action.lease.server)

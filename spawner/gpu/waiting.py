@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import tzinfo
 from typing import Any
 
 from hub_ext.i18n import N_, Gettext
@@ -38,13 +38,14 @@ class Refused(SpawnerError):
         )
 
 
-def explain(reasons: tuple[Reason, ...], gettext: Gettext) -> list[str]:
-    """Reasons as sentences, times in the hub's time zone."""
-    zone = datetime.now().astimezone().tzinfo
+def explain(reasons: tuple[Reason, ...], gettext: Gettext, zone: tzinfo | None = None) -> list[str]:
+    """Reasons as sentences."""
     return [sentence(reason, gettext, zone, time.time()) for reason in reasons]
 
 
-async def obtain(admission: Admission, ask: Ask, tell: Tell, gettext: Gettext) -> Standing:
+async def obtain(
+    admission: Admission, ask: Ask, tell: Tell, gettext: Gettext, zone: tzinfo | None = None
+) -> Standing:
     """Ask, and wait until the slots are the server's own.
 
     Raises Refused where it cannot be or must not wait, NotAvailable when somebody has taken it
@@ -59,7 +60,7 @@ async def obtain(admission: Admission, ask: Ask, tell: Tell, gettext: Gettext) -
         while not standing.held:
             if standing.state is LeaseState.ENDED:
                 raise _taken_away()
-            tell(queue_event(standing, gettext))
+            tell(queue_event(standing, gettext, zone))
             standing = await watch.next()
     except asyncio.CancelledError:
         admission.give_up(standing.lease)
@@ -69,17 +70,16 @@ async def obtain(admission: Admission, ask: Ask, tell: Tell, gettext: Gettext) -
     return standing
 
 
-def queue_event(standing: Standing, gettext: Gettext) -> dict[str, Any]:
+def queue_event(standing: Standing, gettext: Gettext, zone: tzinfo | None = None) -> dict[str, Any]:
     """A progress event: a sentence for reading, and ``queue`` for the page to draw."""
     verdict = standing.verdict
-    words = explain(standing.reasons, gettext)
+    words = explain(standing.reasons, gettext, zone)
     message = gettext(N_("Waiting in the queue"))
     queue: dict[str, Any] = {"position": None, "expected_start": None}
     if verdict is not None:
         queue = {"position": verdict.position, "expected_start": verdict.expected_start}
         message = gettext(N_("Number {position} in the queue")).format(position=verdict.position)
         if verdict.expected_start is not None:
-            zone = datetime.now().astimezone().tzinfo
             at = moment(verdict.expected_start, gettext, zone, time.time())
             message += gettext(N_(", expected to start: {time}")).format(time=at)
     queue["reasons"] = [
