@@ -11,9 +11,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import tzinfo
-from pathlib import Path
 from typing import Any
 
 from dockerspawner import DockerSpawner
@@ -32,7 +30,7 @@ from hub_ext.i18n import (
 )
 from hub_ext.site import parse_bytes
 from hub_ext.store import StoreError
-from spawner import answering, options
+from spawner import answering, options, outfit
 from spawner.container import (
     SERVER_PORT,
     ContainerSpec,
@@ -49,18 +47,10 @@ from spawner.gpu.admission import Ask
 from spawner.gpu.offer import make_offers
 from spawner.gpu.outlook import probe
 from spawner.gpu.snapshot import read_devices, read_snapshot
-from spawner.homes import Homes
 from spawner.refusal import Refusal
 from spawner.resources import Resources
-from spawner.tiers.condarc import condarc
-from spawner.tiers.folders import Folders
-from spawner.tiers.groups import group_ids
 from spawner.tiers.people import identity_of, person_in
 from spawner.tiers.rights import Person
-from spawner.tiers.tier import Kind
-
-# Where users' servers reach the service of kernels: through the proxy, which is in their network.
-KERNELS_URL = os.environ.get("LABCOMMONS_SERVERS_KERNELS_URL", "http://chp:8000/services/kernels/")
 
 # Ends of a server that the stopping hub does not undo: there is nothing to start again.
 ENDINGS = ("container ended", "stopped")
@@ -308,32 +298,13 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
                     lambda s: ledger.end_of_server(s, username, server, "replaced")
                 )
         self._say(20, N_("Preparing your home"))
-        homes = Homes(
-            shared.engine,
-            shared.site_id,
-            shared.data / "homes",
-            shared.host_data / "homes",
-            choice.entry.image_id,
-        )
-        home = await homes.ensure(who)
-        person = self._person()
-        folders = Folders(
-            shared.engine,
-            shared.site,
-            shared.site_id,
-            shared.data,
-            shared.host_data,
-            choice.entry.image_id,
-        )
-        mounts = await folders.mounts_of(person)
-        numbers = {*who.gids, *group_ids(shared.site, person)} - {who.gid}
-        who = replace(who, gids=tuple(sorted(numbers)))
+        found = await outfit.prepare(shared, choice.entry, who, self._person())
         self._say(
             30,
             N_("Starting a container with {environment}"),
             environment=f"{choice.entry.name}:{choice.entry.version}",
         )
-        body = create_body(self._spec(choice, who, home, grant, mounts))
+        body = create_body(self._spec(choice, found, grant))
         self.container_ref = await shared.engine.create(name, body)
         await shared.engine.start(self.container_ref)
         if grant:
@@ -355,24 +326,19 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             ) from error
 
     def _spec(
-        self,
-        choice: options.Choice,
-        who: Identity,
-        home: str,
-        grant: GpuGrant | None,
-        folders: list[tuple[str, str, bool]],
+        self, choice: options.Choice, found: outfit.Outfit, grant: GpuGrant | None
     ) -> ContainerSpec:
-        shared, entry, servers = self.resources, choice.entry, self.resources.site.servers
+        entry, servers = choice.entry, self.resources.site.servers
         return ContainerSpec(
-            site_id=shared.site_id,
-            who=who,
+            site_id=self.site_id,
+            who=found.who,
             server_name=self.name,
             # By its id: a tag may have moved since the catalog was read.
             image=entry.image_id,
             environment=f"{entry.name}:{entry.version}",
             environment_name=entry.name,
-            home=home,
-            registry=self._registry(entry),
+            home=found.home,
+            registry=found.registry,
             network=self.network_name,
             limits=Limits(
                 choice.size.cpu,
@@ -381,31 +347,11 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
                 parse_bytes(servers.shared_memory),
                 parse_bytes(servers.tmp),
             ),
-            folders=folders,
+            folders=found.folders,
             gpus=grant,
-            env=self.get_env()
-            | {
-                "JUPYTER_IMAGE_SPEC": entry.image,
-                "LABCOMMONS_KERNELS_URL": KERNELS_URL,
-                "LABCOMMONS_CONDARC": condarc(shared.site.environments, self._person().tiers),
-            },
+            env=self.get_env() | {"JUPYTER_IMAGE_SPEC": entry.image} | found.env,
             args=self.get_args(),
         )
-
-    def _registry(self, entry: catalog.CatalogEntry) -> dict[str, str]:
-        """The shelves of the kernel registry that are this person's: host paths by source."""
-        shelves = {
-            tier.source: Path("kernels", tier.source)
-            for tier in self._person().tiers
-            if tier.kind is not Kind.PERSONAL
-        }
-        # Of the images, only the one that the server has.
-        shelves["image"] /= f"{entry.name}/{entry.version}"
-        return {
-            source: str(self.resources.host_data / shelf)
-            for source, shelf in shelves.items()
-            if (self.resources.data / shelf).is_dir()
-        }
 
     async def get_url(self) -> str:
         """Where the server is now; Docker may have given it another address meanwhile."""
