@@ -27,11 +27,13 @@ def test_who_waits_sees_why_and_starts_when_a_quota_is_raised(
         waiting = page.get_by_text("one person may hold").first
         expect(waiting).to_be_visible()
         assert "1 of the 1 GPUs" in page.locator("main").inner_text()
-        assert {x["state"] for x in clean.leases()} == {"active", "queued"}
+        [place] = clean.labcommons("gpu", "queue")
+        assert "person_gpus" in [reason["code"] for reason in place["waiting"]["reasons"]]
         page.reload()
         expect(waiting).to_be_visible()
         clean.run(*quota, "set", "user:alice", "max_gpus=2")
         in_lab(page)
-        assert {x["state"] for x in clean.leases()} == {"active"}
+        assert [x["state"] for x in clean.leases()] == ["active", "active"]
+        assert clean.labcommons("gpu", "queue") == []
     finally:
         clean.run(*quota, "unset", "user:alice", "max_gpus")
