@@ -7,9 +7,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from hub_ext.console import gpu_views, views
+from hub_ext.console import gpu_views
 from hub_ext.console.handlers import Page
-from hub_ext.pages import language_of
 
 
 class Overview(Page):
@@ -17,7 +16,7 @@ class Overview(Page):
 
     async def get(self) -> None:
         """Render what the viewer may see."""
-        lang, viewer, say, now = language_of(self), self.viewer, self.say, time.time()
+        viewer, say, now = self.viewer, self.say, time.time()
 
         def work(session: Session) -> dict[str, Any]:
             return {
@@ -26,7 +25,6 @@ class Overview(Page):
                 "held": gpu_views.leases(session, viewer, say),
                 "queue": gpu_views.queue(session, viewer, say),
                 "me": gpu_views.me(session, viewer, say, now),
-                **views.environments(session, lang),
             }
 
         self.render_page("console.html", **await self.read(work))

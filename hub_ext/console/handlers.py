@@ -227,9 +227,7 @@ class Callback(Page, HubOAuthCallbackHandler):  # type: ignore[misc]
 
     def refusal(self, status: int) -> tuple[str, str]:
         """Whatever went wrong, beginning again is the remedy."""
-        return "login_unfinished", self._(
-            N_("The login did not finish. Open “GPUs and environments” again.")
-        )
+        return "login_unfinished", self._(N_("The login did not finish. Open the page again."))
 
 
 class Api(Base):
