@@ -95,6 +95,7 @@ async def test_hostile_names_are_text_on_the_page(filled: Console) -> None:
 async def test_an_empty_site_says_what_an_administrator_does(console: Console) -> None:
     page = (await console.get("", "alice-token")).body.decode()
     assert "This site has no GPUs." in page
+    page = (await console.get("environments", "alice-token")).body.decode()
     assert "labcommons env build" in page
     assert await console.json("api/v1/environments", "alice-token") == {"environments": []}
 
