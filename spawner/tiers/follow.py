@@ -63,21 +63,30 @@ async def follow(container: str, most: int) -> AsyncIterator[str]:
 
 
 def _read(container: str, most: int, put: Any, over: threading.Event) -> None:
-    """Hand over each line once, whatever happens to the connection in between."""
+    """Hand over each line once, whatever happens to the connection in between.
+
+    When the stream ends, what was written is read once more: the last lines of a container
+    that ends can be missing from its stream.
+    """
     seen = tries = 0
+    ended = False
     while not over.is_set():
         try:
             client = docker.from_env(timeout=QUIET)
             try:
                 number = size = 0
-                for line in _lines(client.api.logs(container, stream=True, follow=True)):
+                chunks = client.api.logs(container, stream=True, follow=not ended)
+                for line in _lines(chunks, with_rest=ended):
                     number, size = number + 1, size + len(line)
                     if number <= seen:
                         continue
                     seen, tries = number, 0
                     if size > most or not put(line.decode("utf-8", "replace")):
                         return
-                return
+                if ended:
+                    return
+                client.api.wait(container)
+                ended = True
             finally:
                 client.close()
         except APIError:
@@ -90,10 +99,10 @@ def _read(container: str, most: int, put: Any, over: threading.Event) -> None:
             over.wait(PAUSE)
 
 
-def _lines(chunks: Any) -> Any:
+def _lines(chunks: Any, with_rest: bool) -> Any:
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
         yield from whole
-    if rest:
+    if rest and with_rest:
         yield rest

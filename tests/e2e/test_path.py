@@ -44,7 +44,7 @@ def test_a_person_logs_in_chooses_and_runs_a_cell_with_a_gpu(
     open_notebook(page, "py313-data - Python 3.13")
     output = run_cell(page, WHERE)
     [lease] = clean.leases()
-    assert re.match(rf"/opt/conda/envs/py313-data 2\.\S+ {lease['devices'][0]}$", output.strip())
+    assert re.match(rf"/opt/conda/envs/py313-data 2\.\S+ {lease['gpus'][0]['id']}$", output.strip())
     assert (lease["user"], lease["state"]) == ("alice", "active")
     run_cell(
         page,
@@ -72,27 +72,25 @@ def test_the_other_environment_is_another_python(clean: Deployment, new_page: Ne
     assert run_cell(page, "print(numpy.__version__, sys.version_info[:2])").startswith("1.26.")
 
 
-def test_two_ask_for_the_last_gpu_and_one_is_told_why_not(
-    clean: Deployment, new_page: NewPage
+def test_two_ask_for_the_last_gpu_and_one_waits_for_the_other(
+    clean: Deployment, admin: str, new_page: NewPage
 ) -> None:
-    pages = [new_page(), new_page()]
-    for page, name in zip(pages, ("alice", "bob"), strict=True):
+    pages = {name: new_page() for name in ("alice", "bob")}
+    for name, page in pages.items():
         log_in(page, name)
         choose(page, "py313-data", gpus=1, gpu_type="RTX 4090")
-    for page in pages:
+    for page in pages.values():
         page.evaluate("document.getElementById('spawn_form').requestSubmit()")
-    refused = [page for page in pages if page.get_by_text("No RTX 4090 is free now").count()]
-
-    def decided() -> bool:
-        refused[:] = [p for p in pages if p.get_by_text("No RTX 4090 is free now").count()]
-        waiting = [p for p in pages if "spawn-pending" in p.url or "/user/" in p.url]
-        return len(refused) == 1 and len(waiting) == 1
-
-    wait_for(decided, "one to get it and one to be told")
-    expect(refused[0].get_by_text("Free: 2 × A100")).to_be_visible()
-    in_lab(next(page for page in pages if page not in refused))
+    wait_for(lambda: len(clean.labcommons("gpu", "queue")) == 1, "one of them to wait")
+    [waiting] = clean.labcommons("gpu", "queue")
+    [holding] = clean.leases()
+    assert {waiting["user"], holding["user"]} == set(pages)
+    expect(pages[waiting["user"]].get_by_text("Your server waits for GPUs")).to_be_visible()
+    in_lab(pages[holding["user"]])
+    clean.api("DELETE", f"users/{holding['user']}/server", admin)
+    in_lab(pages[waiting["user"]])
     [lease] = clean.leases()
-    assert lease["state"] == "active"
+    assert (lease["user"], lease["state"]) == (waiting["user"], "active")
 
 
 def test_nbconvert_runs_a_notebook_by_the_kernels_name(clean: Deployment, admin: str) -> None:

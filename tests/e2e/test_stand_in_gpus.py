@@ -57,7 +57,7 @@ def test_a_server_sees_exactly_the_devices_of_its_lease(
     uuids = [
         gpu["uuid"] for gpu in json.loads(Path(os.environ["FAKE_GPU_CONF"]).read_text())["gpus"]
     ]
-    minors = sorted(uuids.index(device) for device in lease["devices"])
+    minors = sorted(uuids.index(gpu["id"]) for gpu in lease["gpus"])
     assert len(minors) == 2
     nodes = sorted(["nvidiactl", "nvidia-uvm", *(f"nvidia{minor}" for minor in minors)])
     assert seen.strip() == str(nodes)
@@ -65,7 +65,7 @@ def test_a_server_sees_exactly_the_devices_of_its_lease(
     [request] = json.loads(
         with_stand_ins.docker("inspect", "-f", "{{json .HostConfig.DeviceRequests}}", container)
     )
-    assert sorted(request["DeviceIDs"]) == sorted(lease["devices"])
+    assert sorted(request["DeviceIDs"]) == sorted(gpu["id"] for gpu in lease["gpus"])
 
 
 def test_a_server_without_a_lease_sees_none(with_stand_ins: Deployment, admin: str) -> None:
