@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyterhub.httpclient import JupyterHubHTTPClient
 from jupyterhub.services.auth import HubOAuth
 from sqlalchemy.orm import Session
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
@@ -208,6 +209,8 @@ async def console(lab_site: Site, lab_store: Store, tmp_path: Path) -> AsyncIter
     for one in (server, hub):
         one.stop()
         await one.close_all_connections()
+    # Its resolver holds one of the machine's few inotify instances.
+    await JupyterHubHTTPClient.loop_instance().close()
 
 
 @pytest.fixture

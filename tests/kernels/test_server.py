@@ -334,12 +334,13 @@ async def test_five_thousand_environments_do_not_stop_the_server(
     template = make_prefix("e0")
     for index in range(1, 5000):
         (server.roots / f"envs/e{index}").symlink_to(template)
-    listing = asyncio.create_task(server.specs())
+    listing, begun = asyncio.create_task(server.specs()), time.monotonic()
     answered = 0
     while not listing.done():
         await server.ask("GET", "api/status")
         answered += 1
-    assert answered > 1  # it answered others meanwhile
+    # It answered others meanwhile, or there was hardly a while.
+    assert answered > 1 or time.monotonic() - begun < 1
     deadline = time.monotonic() + 30
     while len(await server.specs()) != 5001:
         assert time.monotonic() < deadline

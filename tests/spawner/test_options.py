@@ -227,8 +227,8 @@ def test_a_withdrawn_version_is_not_offered_and_says_why(site: Site) -> None:
     shown = options.form_model(catalog, site, SOME, {}, "en", gettext_for("en"))
     assert shown["environments"][0]["versions"] == ["2"]
     with pytest.raises(BadRequest, match=r"was withdrawn: a hole\. Take version “2”"):
-        options.resolve(options.Request("data", "1"), catalog, site)
-    assert options.resolve(options.Request("data"), catalog, site).entry.version == "2"
+        options.resolve(options.Request("data", "1"), catalog, site, ALICE)
+    assert options.resolve(options.Request("data"), catalog, site, ALICE).entry.version == "2"
 
 
 def test_an_environment_without_any_version_to_start_is_not_there(site: Site) -> None:
@@ -241,7 +241,9 @@ def test_a_deprecated_version_is_offered_with_its_date(site: Site) -> None:
     catalog = {**CATALOG, "data": [CATALOG["data"][0], old]}
     shown = options.form_model(catalog, site, SOME, {}, "en", gettext_for("en"))
     assert shown["environments"][0]["deprecated"] == {"1": "2026-11-01"}
-    assert options.resolve(options.Request("data", "1.2.0"), catalog, site).entry.version == "1"
+    assert (
+        options.resolve(options.Request("data", "1.2.0"), catalog, site, ALICE).entry.version == "1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -264,14 +266,14 @@ def test_an_environment_is_only_for_those_that_it_names(
 def test_an_environment_that_needs_a_gpu_is_refused_without_one(site: Site) -> None:
     catalog = {"data": [replace(entry, gpu="required") for entry in CATALOG["data"]]}
     with pytest.raises(BadRequest, match="only with a GPU"):
-        options.resolve(options.Request("data"), catalog, site)
-    assert options.resolve(options.Request("data", gpus=1), catalog, site).gpus == 1
+        options.resolve(options.Request("data"), catalog, site, ALICE)
+    assert options.resolve(options.Request("data", gpus=1), catalog, site, ALICE).gpus == 1
 
 
 def test_an_environment_suggests_the_size_that_suits_it(site: Site) -> None:
     for suggested, expected in (("small", "small"), ("huge", "large"), (None, "large")):
         catalog = {"data": [replace(CATALOG["data"][0], server_size=suggested)]}
-        choice = options.resolve(options.Request("data"), catalog, site)
+        choice = options.resolve(options.Request("data"), catalog, site, ALICE)
         assert choice.size_name == expected
         shown = options.form_model(catalog, site, SOME, {}, "en", gettext_for("en"))
         assert [size["name"] for size in shown["sizes"] if size["selected"]] == [expected]

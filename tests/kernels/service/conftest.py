@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyterhub.httpclient import JupyterHubHTTPClient
 from jupyterhub.services.auth import HubOAuth
 from sqlalchemy import select
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
@@ -78,9 +79,11 @@ class Hub:
 
 
 @pytest.fixture
-def registrar(store: Store, tmp_path: Path, roots: Path) -> Registrar:
+async def registrar(store: Store, tmp_path: Path, roots: Path) -> AsyncIterator[Registrar]:
     """A registrar of a site with team vision and course ml101, whose folders are ``roots``."""
-    return Registrar(store, tmp_path / "kernels", roots, ["vision"], ["ml101"])
+    registrar = Registrar(store, tmp_path / "kernels", roots, ["vision"], ["ml101"])
+    yield registrar
+    registrar.close()  # what is left open counts for all processes of root
 
 
 @pytest.fixture
@@ -111,6 +114,8 @@ async def origin(hub: Hub, registrar: Registrar, site: Site) -> AsyncIterator[st
     server.stop()
     registrar.close()
     await server.close_all_connections()
+    # Its resolver holds one of the machine's few inotify instances.
+    await JupyterHubHTTPClient.loop_instance().close()
 
 
 @pytest.fixture
