@@ -56,7 +56,7 @@ def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
     clean.login_once("alice")
     clean.start_server(admin, "alice", {"environment": "py313-data"})
     [container] = clean.containers()
-    name = "conda-team-vision-py313-gone-python3"
+    name = "conda-image-py313-dato-python3"  # nearest by its name, whatever else there is
     cell = {
         "cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None,
         "source": "import numpy, sys; print(sys.prefix)",

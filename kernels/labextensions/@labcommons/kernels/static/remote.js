@@ -45,7 +45,7 @@
     const names = new Set();
     for (const cell of model.sharedModel.cells) {
       if (cell.cell_type === 'code') {
-        for (const match of cell.getSource().matchAll(/^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([^#\n]+))/gm)) {
+        for (const match of cell.getSource().matchAll(/^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([^#;\n]+))/gm)) {
           for (const part of (match[1] || match[2]).split(',')) {
             names.add(part.trim().split(/[\s.]/)[0]);
           }
