@@ -12,8 +12,8 @@ help:
 	@echo "make logs       follow what the services say"
 	@echo "make test       all checks and tests (as root; installs what they need)"
 	@echo "make test-bare  make up and make test in a container with nothing but Debian, git, make, python3"
-	@echo "make bench      directory logins, environments, lists and starts of kernels, servers' starts,"
-	@echo "                beside their peers (NB_CONDA_KERNELS: a checkout of the kernel list's peer)"
+	@echo "make bench      directory logins, environments, lists and starts of kernels, GPU decisions, servers'"
+	@echo "                starts, beside their peers (NB_CONDA_KERNELS: a checkout of the kernel list's peer)"
 
 up down clean logs test test-bare:
 	@$(PYTHON) -m deploy $@
@@ -27,5 +27,7 @@ bench:
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/environments.py
 	@.venv/bin/python tests/bench/gpu_policy.py
 	@.venv/bin/python tests/bench/gpu_month.py
+	@.venv/bin/python tests/bench/gpu_grants.py
+	@.venv/bin/python tests/bench/gpu_reconcile.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/paste.py
