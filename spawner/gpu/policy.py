@@ -32,6 +32,7 @@ in ``StrictFIFO`` the first in the queue lets nothing past.
 
 from __future__ import annotations
 
+import gc
 import math
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,18 @@ def decide(snapshot: Snapshot) -> Decision:
     The same snapshot gives the same decision; with the grants applied, the next one grants
     nothing more.
     """
+    # Thousands of small objects without cycles: looking for garbage among them meanwhile would be
+    # a third of the time.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return _decide(snapshot)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _decide(snapshot: Snapshot) -> Decision:
     grants: list[Grant] = []
     while True:
         this = _Round(snapshot)
