@@ -180,6 +180,29 @@ async def test_a_full_database_is_an_error_and_leaves_nothing_half_done(quick: S
     await gate.close()
 
 
+async def test_a_read_only_database_is_an_error_until_it_can_be_written_again(
+    quick: Store,
+) -> None:
+    gate = Admission(quick)
+    held = await gate.submit(ask("before"))
+
+    def forbid(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA query_only=ON")
+
+    quick.engine.dispose()
+    event.listen(quick.engine, "connect", forbid)
+    for refused in (gate.submit(ask("alice")), gate.end(held.lease, "stopped")):
+        with pytest.raises(StoreError, match="readonly"):
+            await refused
+    assert [lease.id for lease in await live(quick)] == [held.lease]
+
+    event.remove(quick.engine, "connect", forbid)
+    quick.engine.dispose()
+    await gate.end(held.lease, "stopped")
+    assert (await gate.submit(ask("alice"))).held
+    await gate.close()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be killed")
 def test_a_process_killed_at_any_statement_leaves_all_or_nothing(quick: Store) -> None:
     """kill -9 between any two statements of a request, a decision and an end."""
