@@ -135,7 +135,7 @@ def _budget(one: BudgetLeft) -> dict[str, Any]:
         "subject": one.subject,
         "user": one.user or None,
         "gpu_hours": one.budget.gpu_hours,
-        "window": one.budget.window,
+        "window": one.budget.window.partition("@")[0] if one.budget.window else None,
         "half_life": one.budget.half_life,
         "used": round(one.used, 3),
         "promised": round(one.promised, 3) if one.promised != float("inf") else None,

@@ -147,6 +147,7 @@ def _queue() -> Section:
             Field(("patience",), N_("Whoever has waited this long goes first"), "duration"),
             Field(("hold_time",), N_("A granted server must be opened within"), "duration"),
             Field(("warn_before",), N_("Warning before a server's end"), "duration"),
+            Field(("timezone",), N_("Time zone of a day, week or month"), "text"),
         ),
     )
 

@@ -194,7 +194,7 @@ class GpuUsage(Base):
 
 class GpuUsageSum(Base):
     """Closed leases' use, summed up by account, person and period, so that nobody has to scan
-    the past: ``day``, ``week``, ``month``, ``total``, or ``decay:SECONDS`` with that half-life.
+    the past: ``day``, ``week@Asia/Shanghai``, ``total``, or ``decay:SECONDS`` with that half-life.
 
     A row without account and person says that the period is kept.
     """
@@ -203,7 +203,7 @@ class GpuUsageSum(Base):
 
     account: Mapped[str] = mapped_column(String(255), primary_key=True)
     username: Mapped[str] = mapped_column(String(255), primary_key=True)
-    period: Mapped[str] = mapped_column(String(32), primary_key=True)
+    period: Mapped[str] = mapped_column(String(64), primary_key=True)
     # A window's beginning; of a decaying sum, the moment of its value. Seconds since 1970.
     start: Mapped[float] = mapped_column(Float(53))
     gpu_seconds: Mapped[float] = mapped_column(Float(53))  # weighted

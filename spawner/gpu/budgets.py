@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from spawner.gpu.state import Budget
 
@@ -33,27 +34,39 @@ def decayed_use(rate: float, start: float, end: float, at: float, half_life: flo
 
 
 def window_start(window: str, at: float) -> float:
-    """When the window that ``at`` is in began, UTC: midnight, Monday, the first of the month."""
+    """When the window that ``at`` is in began: midnight, Monday, the first of the month.
+
+    Args:
+        window: ``total``, or ``day``, ``week`` or ``month``, by the clocks of a time zone:
+            ``week@Asia/Shanghai``; UTC without one.
+    """
     if window == "total":
         return -math.inf
-    day = datetime.fromtimestamp(at, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    if window == "week":
-        day -= timedelta(days=day.weekday())
-    elif window == "month":
-        day = day.replace(day=1)
-    return day.timestamp()
+    return _first_day(window, at).timestamp()
 
 
 def window_end(window: str, at: float) -> float:
     """When the window that ``at`` is in ends and its budget begins anew."""
     if window == "total":
         return math.inf
-    start = datetime.fromtimestamp(window_start(window, at), UTC)
-    if window == "month":
+    start = _first_day(window, at)
+    if window.startswith("month"):
         following = (start + timedelta(days=32)).replace(day=1)
     else:
-        following = start + timedelta(days=7 if window == "week" else 1)
+        following = start + timedelta(days=7 if window.startswith("week") else 1)
     return following.timestamp()
+
+
+def _first_day(window: str, at: float) -> datetime:
+    """The wall midnight that a window began with; days are counted on the wall from there."""
+    unit, _, zone = window.partition("@")
+    now = datetime.fromtimestamp(at, ZoneInfo(zone or "UTC"))
+    day = now.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    if unit == "week":
+        day -= timedelta(days=day.weekday())
+    elif unit == "month":
+        day = day.replace(day=1)
+    return day
 
 
 class Account:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -80,6 +81,14 @@ def _percent(value: object) -> object:
     return value
 
 
+def _zone(value: object) -> object:
+    try:
+        ZoneInfo(str(value))
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(N_("is not a time zone; write for example Europe/Berlin")) from error
+    return value
+
+
 def _label(value: str) -> str:
     if not 0 < len(value) <= 80 or not value.isprintable():
         raise ValueError(N_("must be a short name without control characters"))
@@ -90,6 +99,7 @@ Count = Annotated[int, BeforeValidator(_whole)]
 Amount = Annotated[float, BeforeValidator(_amount)]
 Duration = Annotated[str, BeforeValidator(lambda value: show_duration(parse_duration(value)))]
 Label = Annotated[str, AfterValidator(_label)]
+TimeZone = Annotated[str, BeforeValidator(_zone)]
 
 
 class _Part(BaseModel):
@@ -182,6 +192,7 @@ class SettingsSpec(_Part):
     patience: Duration | None = None
     hold_time: Duration | None = None
     warn_before: Duration | None = None
+    timezone: TimeZone | None = None
     idle: IdleSpec | None = None
 
 

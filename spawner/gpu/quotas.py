@@ -63,7 +63,8 @@ def load(session: Session) -> tuple[Mapping[Subject, Quota], Settings]:
     """What is set, as the policy takes it."""
     found = specs(session)
     settings = found.pop("settings", {})
-    return {subject: _quota(spec) for subject, spec in found.items()}, _settings(settings)
+    zone = settings.get("timezone", "UTC")
+    return {subject: _quota(spec, zone) for subject, spec in found.items()}, _settings(settings)
 
 
 def idle_specs(session: Session) -> dict[Subject, dict[str, Any]]:
@@ -195,7 +196,7 @@ def lock(session: Session) -> GpuState:
 # -- as the policy takes it -------------------------------------------------------------------
 
 
-def _quota(spec: Mapping[str, Any]) -> Quota:
+def _quota(spec: Mapping[str, Any], zone: str) -> Quota:
     values: dict[str, Any] = {
         key: parse_duration(value) if key in _DURATIONS else value
         for key, value in spec.items()
@@ -203,15 +204,17 @@ def _quota(spec: Mapping[str, Any]) -> Quota:
     }
     for key in ("budget", "grp_budget"):
         if key in values:
-            values[key] = _budget(values[key])
+            values[key] = _budget(values[key], zone)
     return Quota(**values)
 
 
-def _budget(spec: Mapping[str, Any]) -> Budget:
-    half_life = spec.get("half_life")
+def _budget(spec: Mapping[str, Any], zone: str) -> Budget:
+    half_life, window = spec.get("half_life"), spec.get("window")
+    if window not in (None, "total") and zone != "UTC":
+        window = f"{window}@{zone}"
     return Budget(
         gpu_hours=float(spec["gpu_hours"]),
-        window=spec.get("window"),
+        window=window,
         half_life=parse_duration(half_life) if half_life else None,
     )
 

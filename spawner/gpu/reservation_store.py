@@ -22,7 +22,7 @@ from spawner.gpu import quotas
 from spawner.gpu.devices import Device
 from spawner.gpu.durations import parse_duration
 from spawner.gpu.problems import Problem, ProblemsError, read_problems, unknown_name
-from spawner.gpu.quota_document import Label
+from spawner.gpu.quota_document import Label, TimeZone
 from spawner.gpu.reservations import clashes, occurrences
 from spawner.gpu.snapshot import reservation_of
 from spawner.gpu.state import Window
@@ -105,14 +105,6 @@ def _duration(value: object) -> object:
     return seconds
 
 
-def _zone(value: object) -> object:
-    try:
-        ZoneInfo(str(value))
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError(N_("is not a time zone; write for example Europe/Berlin")) from error
-    return value
-
-
 class ReservationSpec(BaseModel):
     """What an administrator asks for. ``starts`` is wall time in ``timezone``."""
 
@@ -122,7 +114,7 @@ class ReservationSpec(BaseModel):
     subject: str
     starts: Annotated[datetime, BeforeValidator(_wall)]
     duration: Annotated[int, BeforeValidator(_duration)]
-    timezone: Annotated[str, BeforeValidator(_zone)]
+    timezone: TimeZone
     gpus: Annotated[int, BeforeValidator(_gpus)] | None = None
     gpu_type: str = ""
     devices: list[str] = []

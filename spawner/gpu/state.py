@@ -76,11 +76,12 @@ class Budget:
     """GPU-hours (Slurm GrpTRESMins) that a subject may use: in a window, or decaying.
 
     Exactly one of ``window`` and ``half_life``. Weighted hours: a MIG g/7 or a share slot 1/n
-    counts as that fraction.
+    counts as that fraction. A window is ``total``, or ``day``, ``week`` or ``month``, with the
+    time zone whose midnight begins it: ``week@Asia/Shanghai`` (UTC without one).
     """
 
     gpu_hours: float
-    window: Literal["day", "week", "month", "total"] | None = None
+    window: str | None = None
     half_life: float | None = None  # seconds
 
 

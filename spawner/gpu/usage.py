@@ -24,7 +24,7 @@ from spawner.gpu.state import Budget, Subject
 # Half-lives after which use no longer counts (less than a millionth).
 FORGOTTEN = 20
 
-# "day", "week", "month", "total", or "decay:SECONDS".
+# A window of budgets ("total", "week@Asia/Shanghai", …), or "decay:SECONDS".
 Period = str
 Who = tuple[Subject, str]  # account, user
 
@@ -72,14 +72,17 @@ class Sums:
 
     def load(self, rows: Iterable[Any]) -> Sums:
         """Take rows of the table: account, user, period, start, GPU-seconds."""
-        starts = {p: window_start(p, self.now) for p in ("day", "week", "month", "total")}
+        starts: dict[Period, float] = {}
         for account, username, period, start, value in rows:
             table = self.values.setdefault(period, {})
             if not account:
                 continue
             if period.startswith("decay:"):
                 table[account, username] = value * _decayed(period, start, self.now)
-            elif start >= starts[period]:
+                continue
+            if period not in starts:
+                starts[period] = window_start(period, self.now)
+            if start >= starts[period]:
                 table[account, username] = value
         return self
 

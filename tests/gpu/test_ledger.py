@@ -205,6 +205,22 @@ def test_a_budget_counts_what_was_used_and_what_is_promised(store: Store) -> Non
     everything_holds(store, datetime(2040, 1, 11, 0, 0, 2))
 
 
+def test_another_time_zone_begins_the_window_at_its_own_midnight(store: Store) -> None:
+    set_quota(store, "user:alice", budget={"gpu_hours": 1, "window": "day"}, time_limit="8h")
+    first = ask(store, "alice", now=NOW, time_limit=HOUR)
+    later = NOW + timedelta(hours=1)
+    store.transact(lambda s: ledger.end(s, first.lease, "stopped", later))
+    waits = ask(store, "alice", now=later, time_limit=HOUR)
+    assert [reason.code for reason in waits.reasons] == ["person_budget"]
+    begins = datetime(2040, 1, 10, 16)  # midnight in Shanghai
+    set_quota(store, "settings", timezone="Asia/Shanghai")
+    store.transact(lambda s: admission.run_pass(s, begins - timedelta(seconds=1)))
+    assert lease_of(store, waits.lease).state is LeaseState.QUEUED
+    store.transact(lambda s: admission.run_pass(s, begins + timedelta(seconds=1)))
+    assert lease_of(store, waits.lease).state is LeaseState.HELD
+    everything_holds(store, begins + timedelta(seconds=2))
+
+
 def test_a_new_kind_of_budget_knows_the_past(store: Store) -> None:
     lease = ask(store, "alice", now=NOW).lease
     store.transact(lambda s: ledger.end(s, lease, "stopped", NOW + timedelta(hours=1)))

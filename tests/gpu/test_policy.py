@@ -104,6 +104,20 @@ def test_windows_begin_at_midnight_on_monday_and_on_the_first() -> None:
         assert datetime.fromtimestamp(window_end(window, at), UTC).date().isoformat() == ends
 
 
+def test_windows_begin_by_the_clocks_of_their_time_zone() -> None:
+    def utc(at: float) -> str:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+
+    at = datetime(2027, 3, 28, 12, tzinfo=UTC).timestamp()  # the clocks went forward at 01:00 UTC
+    day, week = "day@Europe/Berlin", "week@Europe/Berlin"
+    assert utc(window_start(day, at)) == "2027-03-27 23:00"
+    assert utc(window_end(day, at)) == "2027-03-28 22:00"
+    assert utc(window_start(week, at)) == "2027-03-21 23:00"
+    assert utc(window_end(week, at)) == "2027-03-28 22:00"
+    assert utc(window_end("month@Asia/Shanghai", at)) == "2027-03-31 16:00"
+    assert utc(window_start("month@Asia/Shanghai", at)) == "2027-02-28 16:00"
+
+
 @given(st.floats(0, 1e6), st.floats(1, 1e5), st.floats(0, 1e6), st.floats(600, 1e6))
 def test_decayed_use_is_the_sum_of_its_parts(
     start: float, length: float, later: float, half_life: float
