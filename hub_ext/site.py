@@ -266,6 +266,13 @@ class Gpus(_Section):
         ids = [device.id for device in self.devices]
         if len(set(ids)) != len(ids):
             raise ValueError("devices: each id may be listed once")
+        nodes = sorted({device.node for device in self.devices})
+        if self.source == "site" and len(nodes) > 1:
+            raise ValueError(
+                f"devices: they are of {len(nodes)} nodes ({', '.join(nodes)}), but servers start "
+                "on one machine's Docker Engine: list the GPUs of that machine (source simulated "
+                "may have several nodes)"
+            )
         if listed:
             self._sharing_fits(ids, {device.model for device in self.devices})
         return self

@@ -453,6 +453,11 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         self._steps.append(event)
         self._step.set()
 
+    @property
+    def waits_in_queue(self) -> bool:
+        """Whether the start stands in the queue for GPUs (its last step says so)."""
+        return bool(self._steps) and "queue" in self._steps[-1]
+
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """The steps of the start as they happen; the hub ends the iteration."""
         shown: list[dict[str, Any]] = []

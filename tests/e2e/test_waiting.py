@@ -31,6 +31,10 @@ def test_who_waits_sees_why_and_starts_when_a_quota_is_raised(
         assert "person_gpus" in [reason["code"] for reason in place["waiting"]["reasons"]]
         page.reload()
         expect(waiting).to_be_visible()
+        page.goto("/hub/home")
+        expect(page.get_by_text("Waiting for GPUs")).to_be_visible()
+        page.get_by_role("link", name="Show progress").click()
+        expect(waiting).to_be_visible()
         clean.run(*quota, "set", "user:alice", "max_gpus=2")
         in_lab(page)
         assert [x["state"] for x in clean.leases()] == ["active", "active"]

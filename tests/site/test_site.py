@@ -55,6 +55,11 @@ def test_the_files_that_come_with_labcommons_are_right(file: str) -> None:
         (GOOD + SHARED.format("{model: T40, method: mps, slots: 2}"), "T40 is not listed.*T4"),
         (GOOD + SHARED.format("{devices: [H], method: mps, slots: 2}"), "H is not listed.*G"),
         (GOOD + SHARED.format("{model: T4, method: magic, slots: 2}"), "method:.*time-slicing"),
+        (
+            GOOD + "gpus: {source: site, devices: [{id: G, model: x, memory: 1G, node: one}, "
+            "{id: H, model: x, memory: 1G, node: two}]}\n",
+            "servers start on one machine",
+        ),
         (GOOD + "gpus: {watch: {interval: 0}}\n", "gpus.watch.interval:.*greater than"),
         (GOOD + "mail: {host: m, sender: me}\n", "sender: the address"),
         (GOOD + "mail: {host: m, sender: a@b, user: x}\n", "go together"),
