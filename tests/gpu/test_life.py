@@ -37,6 +37,9 @@ counts = st.integers(0, 5)
 # At which statement (or commit) the hub is killed; mostly not at all.
 crashes = st.one_of(st.just(0), st.just(0), st.integers(1, 40))
 quota_specs: dict[str, Any] = {
+    "settings": st.fixed_dictionaries(
+        {"timezone": st.sampled_from(["Asia/Shanghai", "America/New_York"])}
+    ),
     "user:alice": st.fixed_dictionaries({"max_gpus": st.integers(0, 3)}),
     "group:vision": st.fixed_dictionaries(
         {
