@@ -378,7 +378,8 @@ class Environments(_Section):
     ``credentials`` are by host name. ``pip_files``: where the index that ``pip_index``
     mirrors has its files itself, as locks shall keep it. ``cuda``: the version that the
     servers' driver has, for environments that do not say it themselves. ``keep``: how many
-    versions of an environment ``labcommons env prune`` leaves.
+    versions of an environment ``labcommons env prune`` leaves; besides, those that somebody
+    started a kernel in within ``keep_used`` days (usage is kept for 396).
     """
 
     mirrors: dict[str, list[str]] = {}
@@ -392,6 +393,7 @@ class Environments(_Section):
     policy: EnvironmentPolicy = EnvironmentPolicy()
     scan: EnvironmentScan = EnvironmentScan()
     keep: int = Field(3, ge=1, le=1000)
+    keep_used: int = Field(30, ge=0, le=396, description="days")
 
     @model_validator(mode="after")
     def _no_secrets(self) -> Environments:
