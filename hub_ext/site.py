@@ -11,7 +11,7 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -439,6 +439,54 @@ class Servers(_Section):
     engine_threads: int = Field(8, ge=1, le=64)
 
 
+_SIZES = ("as", "data", "fsize", "memlock", "stack")
+# What a kernel needs to start at all; less is a mistake.
+_LEAST = {
+    "as": 2**28, "cpu": 60, "data": 2**28, "fsize": 2**20,
+    "memlock": 2**16, "nofile": 256, "nproc": 64, "stack": 2**20,
+}  # fmt: skip
+
+
+class Kernels(_Section):
+    """How kernels run in people's servers, within what the server itself may use.
+
+    ``limits`` are those of each kernel's process, by the names of prlimit(1): amounts of memory
+    (``as``, ``data``, ``fsize``, ``memlock``, ``stack``), seconds of the CPU (``cpu``), numbers
+    (``nofile``; ``nproc``, of all processes that the person has on the machine).
+    """
+
+    nice: int = Field(0, ge=0, le=19, description="how much they give way to the server")
+    limits: dict[
+        Literal["as", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack"], int | str
+    ] = {}
+    activation_timeout: int = Field(15, ge=1, le=600, description="seconds")
+
+    @model_validator(mode="after")
+    def _limits_leave_room(self) -> Kernels:
+        for name, wanted in self.limits.items():
+            if isinstance(wanted, str) != (name in _SIZES):
+                right = "an amount such as 8G" if name in _SIZES else "a number"
+                raise ValueError(f"limits.{name}: {wanted!r} must be {right}")
+            if self._number(wanted) < _LEAST[name]:
+                least = f"{_LEAST[name] >> 10}K" if name in _SIZES else _LEAST[name]
+                raise ValueError(f"limits.{name}: no kernel starts with less than {least}")
+        return self
+
+    @staticmethod
+    def _number(wanted: int | str) -> int:
+        return parse_bytes(wanted) if isinstance(wanted, str) else wanted
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of ``kernels.provisioner.CondaProvisioner``."""
+        limits = {f"RLIMIT_{name.upper()}": self._number(of) for name, of in self.limits.items()}
+        return {
+            "nice": self.nice,
+            "limits": limits,
+            "activation_timeout": float(self.activation_timeout),
+        }
+
+
 class Site(_Section):
     """The whole site file."""
 
@@ -450,6 +498,7 @@ class Site(_Section):
     environments: Environments = Environments()
     builds: Builds = Builds()
     servers: Servers = Servers()
+    kernels: Kernels = Kernels()
     mail: Mail = Mail()
 
     @model_validator(mode="after")

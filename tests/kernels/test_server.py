@@ -21,13 +21,15 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from hub_ext.site import Kernels
 from kernels.live import SCHEMA_ID
 from tests.kernels.conftest import MakePrefix, write_kernel, write_program
 
 TREE = Path(__file__).resolve().parents[2]
 NAME = "conda-image-lab-env-python3"
+SETTINGS = Kernels(nice=3, limits={"nofile": 300, "fsize": "1G"})
 CONFIG = """
-c.ServerApp.kernel_spec_manager_class = "kernels.manager.CondaKernelSpecManager"
+load_subconfig("{tree}/config/images/server/etc/jupyter_server_config.py")
 c.ServerApp.jpserver_extensions = {{"kernels.live": True}}
 c.KernelManager.transport = "ipc"
 c.CondaKernelSpecManager.mirror = "{roots}/mirror"
@@ -68,7 +70,7 @@ async def server(live_prefix: Path, roots: Path, tmp_path: Path) -> AsyncIterato
     (roots / "envs").mkdir()
     (roots / "image/lab-env").symlink_to(live_prefix)
     (tmp_path / "jupyter_server_config.py").write_text(
-        "c = get_config()\n" + CONFIG.format(roots=roots)
+        "c = get_config()\n" + CONFIG.format(roots=roots, tree=TREE)
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -81,6 +83,7 @@ async def server(live_prefix: Path, roots: Path, tmp_path: Path) -> AsyncIterato
         # Short, as the paths of sockets have to be.
         "JUPYTER_RUNTIME_DIR": f"/tmp/labcommons-{uuid.uuid4().hex[:8]}",
         "LABCOMMONS_ENVIRONMENT": "lab-env:1",
+        "LABCOMMONS_KERNEL_SETTINGS": json.dumps(SETTINGS.settings),
     }
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -112,8 +115,18 @@ async def server(live_prefix: Path, roots: Path, tmp_path: Path) -> AsyncIterato
 class Notebook:
     """A kernel over its websocket."""
 
-    def __init__(self, kernel: str, socket: WebSocketClientConnection) -> None:
-        self.kernel, self._socket = kernel, socket
+    def __init__(self, server: Server, kernel: str, socket: WebSocketClientConnection) -> None:
+        self.server, self.kernel, self._socket = server, kernel, socket
+
+    async def restart(self) -> None:
+        """Restart it; what is printed before the server listens to it again would be lost."""
+        await self.server.ask("POST", f"api/kernels/{self.kernel}/restart", {})
+        for _ in range(20):
+            try:
+                await asyncio.wait_for(self.ask("kernel_info_request", {}), 3)
+                return
+            except TimeoutError:
+                continue
 
     async def ask(
         self, kind: str, content: dict[str, Any], channel: str = "shell"
@@ -159,7 +172,7 @@ async def notebook(server: Server, name: str) -> AsyncIterator[Notebook]:
     session = await server.ask("POST", "api/sessions", asked)
     kernel = session["kernel"]["id"]
     connection = await server.connect(f"api/kernels/{kernel}/channels")
-    opened = Notebook(kernel, connection)
+    opened = Notebook(server, kernel, connection)
     await opened.ask("kernel_info_request", {})
     yield opened
     connection.close()
@@ -200,7 +213,7 @@ async def test_a_session_runs_is_interrupted_and_restarted(server: Server) -> No
         await asyncio.sleep(1)
         await server.ask("POST", f"api/kernels/{opened.kernel}/interrupt", {})
         assert (await loop)[0]["ename"] == "KeyboardInterrupt"
-        await server.ask("POST", f"api/kernels/{opened.kernel}/restart", {})
+        await opened.restart()
         assert await opened.run("print('kept' in globals())") == "False\n"
 
 
@@ -223,6 +236,15 @@ async def test_the_debugger_stops_at_a_breakpoints_source(server: Server) -> Non
         await debug("attach", {})
         points = {"source": {"path": source}, "breakpoints": [{"line": 2}]}
         assert (await debug("setBreakpoints", points))["breakpoints"][0]["verified"]
+
+
+async def test_kernels_keep_to_the_limits_of_the_site_file(server: Server) -> None:
+    asked = "import os, resource as r; print(*r.getrlimit(r.RLIMIT_{}), os.nice(0))"
+    async with notebook(server, NAME) as opened:
+        for _ in range(2):
+            assert await opened.run(asked.format("NOFILE")) == f"300 300 {os.nice(0) + 3}\n"
+            assert (await opened.run(asked.format("FSIZE"))).startswith(f"{2**30} {2**30} ")
+            await opened.restart()
 
 
 async def test_pip_in_a_cell_aims_at_the_kernels_own_environment(server: Server) -> None:
@@ -324,7 +346,7 @@ async def test_an_environment_rebuilt_while_its_kernel_runs_is_used_by_the_resta
         assert await opened.run("print(1)") == "1\n"  # what runs goes on
         shutil.copytree(live_prefix, mine, symlinks=True)
         (mine / "conda-meta/state").write_text('{"env_vars": {"REBUILT": "yes"}}')
-        await server.ask("POST", f"api/kernels/{opened.kernel}/restart", {})
+        await opened.restart()
         assert await opened.run("import os; print(os.environ['REBUILT'])") == "yes\n"
 
 

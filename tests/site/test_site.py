@@ -56,6 +56,13 @@ def test_the_files_that_come_with_labcommons_are_right(file: str) -> None:
         (GOOD + SHARED.format("{devices: [H], method: mps, slots: 2}"), "H is not listed.*G"),
         (GOOD + SHARED.format("{model: T4, method: magic, slots: 2}"), "method:.*time-slicing"),
         (GOOD + "gpus: {watch: {interval: 0}}\n", "gpus.watch.interval:.*greater than"),
+        (GOOD + "kernels: {nice: 20}\n", "kernels.nice:.*less than"),
+        (GOOD + "kernels: {limits: {rss: 1G}}\n", "kernels.limits.rss.*'nofile'"),
+        (GOOD + "kernels: {limits: {nofile: 4k}}\n", "limits.nofile: '4k' must be a number"),
+        (GOOD + "kernels: {limits: {as: 8000}}\n", "limits.as: 8000 must be an amount such as 8G"),
+        (GOOD + "kernels: {limits: {as: 8Q}}\n", "write for example 512M"),
+        (GOOD + "kernels: {limits: {data: 1M}}\n", "less than 262144K"),
+        (GOOD + "kernels: {limits: {nofile: 0}}\n", "less than 256"),
         (GOOD + "mail: {host: m, sender: me}\n", "sender: the address"),
         (GOOD + "mail: {host: m, sender: a@b, user: x}\n", "go together"),
         (
