@@ -23,6 +23,7 @@ from pathlib import Path
 from threading import Lock
 
 from kernels.kernelspec import default_environment_name
+from kernels.words import say
 
 # Seconds that all activation scripts of an environment may take together.
 SCRIPT_TIMEOUT = 15.0
@@ -220,13 +221,20 @@ def run_scripts(
                 start_new_session=True,
             )
         except OSError as error:
-            raise ActivationError(f"{prefix} cannot be activated: bash: {error}") from error
+            raise ActivationError(
+                say("{prefix} cannot be activated: bash: {error}", prefix=prefix, error=error)
+            ) from error
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired as error:
             raise ActivationError(
-                f"{prefix} cannot be activated: its scripts in {scripts[0].parent} did not end "
-                f"within {timeout:g} s; repair or remove the one that waits"
+                say(
+                    "{prefix} cannot be activated: its scripts in {folder} did not end within "
+                    "{seconds} s; repair or remove the one that waits",
+                    prefix=prefix,
+                    folder=scripts[0].parent,
+                    seconds=f"{timeout:g}",
+                )
             ) from error
         finally:
             if process.poll() is None:
@@ -237,8 +245,12 @@ def run_scripts(
         os.close(output)
     if not after:
         raise ActivationError(
-            f"{prefix} cannot be activated: one of its scripts in {scripts[0].parent} ends the "
-            "shell (exit); repair or remove it"
+            say(
+                "{prefix} cannot be activated: one of its scripts in {folder} ends the shell "
+                "(exit); repair or remove it",
+                prefix=prefix,
+                folder=scripts[0].parent,
+            )
         )
     changed = {k: v for k, v in after.items() if variables.get(k) != v and k not in _BASH_OWN}
     removed = frozenset(variables) - frozenset(after) - _BASH_OWN

@@ -19,6 +19,7 @@ from kernels.activation import SCRIPT_TIMEOUT
 from kernels.menu import UNUSABLE
 from kernels.nearest import Wanted
 from kernels.preparation import KernelCannotStart, Start, prepare, why_it_died
+from kernels.words import in_language, persons_language, say
 
 __all__ = ["CondaProvisioner", "KernelCannotStart"]
 
@@ -97,11 +98,8 @@ class CondaProvisioner(LocalProvisioner):
         except KernelCannotStart as error:
             if not self.explain:
                 raise
-            other = await asyncio.to_thread(self._another)
-            self.explanation = (
-                f"{error}\nThen restart the kernel (menu Kernel, Restart Kernel){other}."
-            )
             self.log.warning("Kernel %s: %s", self.kernel_id, error)
+            self.explanation = await asyncio.to_thread(self._explain, str(error))
             start = stand_in(self.explanation, base)
         known = self.kernel_spec.argv
         self.kernel_spec.argv = list(start.argv)
@@ -111,14 +109,23 @@ class CondaProvisioner(LocalProvisioner):
             self.kernel_spec.argv = known
         return prepared
 
-    def _another(self) -> str:
-        """The kernel to use meanwhile, where the list of kernels knows one."""
+    def _explain(self, error: str) -> str:
+        """What the notebook shows, in the person's language: also the kernel to use meanwhile."""
         name = getattr(self.parent, "kernel_name", "")
         nearest = getattr(getattr(self.parent, "kernel_spec_manager", None), "nearest", None)
         language = self.kernel_spec.language
         wanted = Wanted(name, "python" if language == UNUSABLE else language)
         found = nearest(wanted, besides=name) if nearest else None
-        return f", or use {found.candidate.shown}" if found else " or choose another"
+        what_next = (
+            say(
+                "Then restart the kernel (menu Kernel, Restart Kernel), or use {kernel}.",
+                kernel=found.candidate.shown,
+            )
+            if found
+            else say("Then restart the kernel (menu Kernel, Restart Kernel) or choose another.")
+        )
+        translate = in_language(persons_language())
+        return f"{translate(error)}\n{translate(what_next)}"
 
     async def _prepared(self, base: Mapping[str, str]) -> Start:
         died, self._died = self._died, None
@@ -128,8 +135,11 @@ class CondaProvisioner(LocalProvisioner):
             start = await asyncio.wait_for(work, timeout + _DISK_TIMEOUT)
         except TimeoutError:
             raise KernelCannotStart(
-                f"The storage of the environment of {spec.display_name!r} does not answer. Wait a "
-                "little and try again; if it stays so, tell an administrator."
+                say(
+                    "The storage of the environment of {kernel} does not answer. Wait a little and "
+                    "try again; if it stays so, tell an administrator.",
+                    kernel=repr(spec.display_name),
+                )
             ) from None
         if died is not None:
             reason = await asyncio.to_thread(why_it_died, start, died, self._deaths)
@@ -142,14 +152,16 @@ class CondaProvisioner(LocalProvisioner):
         try:
             info = await super().launch_kernel(cmd, **kwargs)
         except OSError as error:
-            reason = (
-                f"The kernel cannot start: {cmd[0]}: {error.strerror}. If the environment was "
-                "moved, create it again; else ask an administrator."
+            reason = say(
+                "The kernel cannot start: {program}: {error}. If the environment was moved, create "
+                "it again; else ask an administrator.",
+                program=cmd[0],
+                error=error.strerror,
             )
             if not self.explain or self.explanation:
                 raise KernelCannotStart(reason) from error
-            self.explanation = reason
-            start = stand_in(reason, kwargs.pop("env", os.environ))
+            self.explanation = in_language(persons_language())(reason)
+            start = stand_in(self.explanation, kwargs.pop("env", os.environ))
             file = getattr(self.parent, "connection_file", "")
             command = [each.format(connection_file=file) for each in start.argv]
             info = await super().launch_kernel(command, env=dict(start.env), **kwargs)

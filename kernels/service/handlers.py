@@ -24,6 +24,7 @@ from kernels.service.counting import Counter, ReportError, believed, read_report
 from kernels.service.entries import Entry, State
 from kernels.service.registrar import Registrar, told
 from kernels.service.viewer import Reader
+from kernels.words import Translate, in_language
 
 # Seconds: a listener that takes longer to take an event is dropped; after so long, one has to
 # come back, so that rights that were taken away end.
@@ -78,6 +79,17 @@ class _Shared(console.Base):
             bool(model.get("admin")),
             frozenset(group for group in groups if isinstance(group, str)),
         )
+
+    @property
+    def say_it(self) -> Translate:
+        """What puts reasons into the language of the request."""
+        return in_language(language_of(self))
+
+    def told(self, entry: Entry, last_used: Any) -> dict[str, Any]:
+        """An environment as answers show it."""
+        when = last_used.get(entry.key)
+        used = f"{when.isoformat(timespec='seconds')}Z" if when else None
+        return told(entry) | {"reason": self.say_it(entry.reason), "last_used": used}
 
     def visible(self) -> list[Entry]:
         """The environments this person may see, in the order of their keys."""
@@ -149,7 +161,7 @@ class Environments(_Api):
                 "offset": offset,
                 "limit": limit,
                 "environments": [
-                    _with_use(entry, last_used) for entry in found[offset : offset + limit]
+                    self.told(entry, last_used) for entry in found[offset : offset + limit]
                 ],
             }
         )
@@ -164,7 +176,7 @@ class OneEnvironment(_Api):
         if not found:
             raise HTTPError(404)
         last_used = await self.last_used()
-        self.reply({"versions": [_with_use(entry, last_used) for entry in found]})
+        self.reply({"versions": [self.told(entry, last_used) for entry in found]})
 
 
 class Kernels(_Api):
@@ -184,11 +196,6 @@ class OneKernel(_Api):
         if not found:
             raise HTTPError(404)
         self.reply({"kernels": found})
-
-
-def _with_use(entry: Entry, last_used: Any) -> dict[str, Any]:
-    when = last_used.get(entry.key)
-    return told(entry) | {"last_used": f"{when.isoformat(timespec='seconds')}Z" if when else None}
 
 
 def _kernels(entry: Entry) -> list[dict[str, Any]]:
@@ -396,8 +403,8 @@ class Overview(_Page):
             search=search,
             last_event=last_event,
             xsrf=self.xsrf_token.decode(),
-            trouble=registrar.error if reader.admin else "",
-            problems=registrar.problems if reader.admin else (),
+            trouble=self.say_it(registrar.error or "") if reader.admin else "",
+            problems=[self.say_it(one) for one in registrar.problems if reader.admin],
             **contents,
         )
 
