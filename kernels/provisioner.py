@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import sys
 import time
@@ -23,6 +24,9 @@ from kernels.words import in_language, persons_language, say
 
 __all__ = ["CondaProvisioner", "KernelCannotStart"]
 
+# Programs whose kernels bind "ipc://PATH-NUMBER": those of ipykernel and all that is built on it,
+# and IRkernel. Others (IJulia, Rust's) know TCP alone.
+_SPEAKS_IPC = re.compile(r"(?:python|pypy)[\d.]*|R")
 # Seconds that looking at the environment may take on top of its activation scripts.
 _DISK_TIMEOUT = 10.0
 # A kernel that ends by itself within so many seconds most likely never got ready.
@@ -101,6 +105,7 @@ class CondaProvisioner(LocalProvisioner):
             self.log.warning("Kernel %s: %s", self.kernel_id, error)
             self.explanation = await asyncio.to_thread(self._explain, str(error))
             start = stand_in(self.explanation, base)
+        self._use_tcp_where_needed(start)
         known = self.kernel_spec.argv
         self.kernel_spec.argv = list(start.argv)
         try:
@@ -108,6 +113,15 @@ class CondaProvisioner(LocalProvisioner):
         finally:
             self.kernel_spec.argv = known
         return prepared
+
+    def _use_tcp_where_needed(self, start: Start) -> None:
+        """Sockets in files (IPC) only for who is known to have them: others would wait for ever."""
+        manager = self.parent
+        known = _SPEAKS_IPC.fullmatch(os.path.basename(start.argv[0])) or self.explanation
+        if manager is None or manager.transport != "ipc" or known:
+            return
+        manager.transport, manager.ip = "tcp", "127.0.0.1"
+        manager.cache_ports = True
 
     def _explain(self, error: str) -> str:
         """What the notebook shows, in the person's language: also the kernel to use meanwhile."""

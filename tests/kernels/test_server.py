@@ -23,6 +23,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from hub_ext.site import Kernels
 from kernels.live import SCHEMA_ID
+from rig import r
 from tests.kernels.conftest import MakePrefix, write_kernel, write_program
 
 TREE = Path(__file__).resolve().parents[2]
@@ -256,29 +257,59 @@ async def test_pip_in_a_cell_aims_at_the_kernels_own_environment(server: Server)
         assert "pip " in said  # run by sys.executable: "%pip" is "sys.executable -m pip"
 
 
-async def test_other_languages_start_by_their_own_kernelspecs(
+async def test_bash_starts_by_its_own_kernelspec(
     server: Server, make_prefix: MakePrefix, live_prefix: Path
 ) -> None:
-    """bash_kernel, and an R whose program ends up in a kernel that we have here."""
     shell = make_prefix("tools", kernel=None)
     (shell / "bin/python").write_text(f'#!/bin/sh\nexec {live_prefix}/bin/python "$@"\n')
     argv = ["python", "-m", "bash_kernel", "-f", "{connection_file}"]
     write_kernel(shell, {"argv": argv, "display_name": "Bash", "language": "bash"}, "bash")
-    stats = make_prefix("stats", kernel=None)
-    r = ["R", "--slave", "-e", "IRkernel::main()", "--args", "{connection_file}"]
-    write_kernel(stats, {"argv": r, "display_name": "R", "language": "R"}, "ir")
-    program = write_program(stats, "R")
-    program.write_text(
-        f'#!/bin/sh\n[ "$3" = "IRkernel::main()" ] || exit 1\n'
-        f'exec {live_prefix}/bin/python -m ipykernel_launcher -f "$5"\n'
-    )
-    specs = await server.specs()
-    assert specs["conda-personal-stats-ir"]["spec"]["display_name"] == "stats (personal) - R"
     async with notebook(server, "conda-personal-tools-bash") as opened:
         assert await opened.run("echo $CONDA_DEFAULT_ENV") == "tools\n"
-    async with notebook(server, "conda-personal-stats-ir") as opened:
-        said = await opened.run("import os; print(os.environ['CONDA_PREFIX'])")
-        assert said == f"{stats}\n"
+
+
+@pytest.fixture(scope="session")
+def r_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("r") / "envs/stats"
+    try:
+        r.make(prefix)
+    except r.NoR as error:
+        pytest.skip(str(error))
+    return prefix
+
+
+async def test_r_runs_and_is_interrupted(server: Server, r_prefix: Path) -> None:
+    (server.roots / "envs/stats").symlink_to(r_prefix)
+    name = "conda-personal-stats-ir"
+    assert (await server.specs())[name]["spec"]["display_name"] == "stats (personal) - R"
+    async with notebook(server, name) as opened:
+        assert await opened.run("cat(1 + 1, R.home())") == f"2 {r_prefix}/lib/R"
+        assert await opened.run("cat(Sys.getenv('CONDA_DEFAULT_ENV'))") == "stats"
+        asked = {"code": "while (TRUE) {}", "silent": False, "store_history": True}
+        loop = asyncio.create_task(opened.ask("execute_request", asked | {"allow_stdin": False}))
+        await asyncio.sleep(1)
+        await server.ask("POST", f"api/kernels/{opened.kernel}/interrupt", {})
+        assert (await loop)[0]["status"] == "abort"  # as IRkernel calls it
+        await opened.restart()
+        assert await opened.run("cat(6 * 7)") == "42"
+
+
+async def test_a_kernel_that_may_know_no_sockets_in_files_gets_tcp(
+    server: Server, make_prefix: MakePrefix, live_prefix: Path
+) -> None:
+    prefix = make_prefix("rust", kernel=None)
+    argv = ["evcxr_jupyter", "--control_file", "{connection_file}"]
+    write_kernel(prefix, {"argv": argv, "display_name": "Rust", "language": "Rust"}, "rust")
+    write_program(prefix, "evcxr_jupyter").write_text(
+        f'#!/bin/sh\nexec {live_prefix}/bin/python -m ipykernel_launcher -f "$2"\n'
+    )
+    code = "import ipykernel.connect as c, json; print(json.loads(c.get_connection_info())[{!r}])"
+    async with notebook(server, "conda-personal-rust-rust") as opened:
+        assert await opened.run(code.format("transport")) == "tcp\n"
+        await opened.restart()
+        assert await opened.run(code.format("ip")) == "127.0.0.1\n"
+    async with notebook(server, NAME) as opened:
+        assert await opened.run(code.format("transport")) == "ipc\n"
 
 
 async def test_other_programs_find_the_same_names(server: Server, live_prefix: Path) -> None:
