@@ -1,4 +1,4 @@
-"""``labcommons kernels``: the service that registers every environment as kernels."""
+"""The service that registers every environment as kernels: its addresses, and its life."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from kernels.service import handlers
 from kernels.service.counting import Counter
 from kernels.service.handlers import KEEP_ALIVE
 from kernels.service.registrar import Registrar
-from kernels.service.tiers import TIERS
 
 NAME = "kernels"
 PORT = 8082
@@ -147,35 +146,8 @@ def hub_auth() -> HubOAuth:
     )
 
 
-@click.command()
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address.")  # noqa: S104
-@click.option("--port", default=PORT, show_default=True, type=click.IntRange(1, 65535))
-@click.option(
-    "--interval",
-    default=2.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 3600),
-    help="Seconds between two looks at the catalog; folders tell by themselves.",
-)
-@click.option(
-    "--registry",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the registry.  [default: $LABCOMMONS_DATA/kernels]",
-)
-@click.option(
-    "--tiers",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=TIERS,
-    show_default=True,
-    help="Folder with shared/, teams/ and courses/, at the path it has in people's servers.",
-)
-def kernels(host: str, port: int, interval: float, registry: Path | None, tiers: Path) -> None:
-    """Run the service that registers every environment as kernels.
-
-    \b
-    Example, beside a hub on the same machine:
-      JUPYTERHUB_API_URL=http://127.0.0.1:8081/hub/api labcommons kernels --host 127.0.0.1
-    """
+def run(host: str, port: int, interval: float, registry: Path | None, tiers: Path) -> None:
+    """Run the service until it is told to end. Raises ClickException."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
     site = load_site()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -18,10 +19,10 @@ from hub_ext.i18n import N_
 from hub_ext.pages import language_of
 from hub_ext.store import StoreError
 from hub_ext.store.models import utcnow
-from hub_ext.store.usage import uses
+from hub_ext.store.usage import LATELY, uses
 from kernels.service import openapi, page
 from kernels.service.counting import Counter, ReportError, believed, read_report
-from kernels.service.entries import Entry, State
+from kernels.service.entries import Entry, Key, State
 from kernels.service.registrar import Registrar, told
 from kernels.service.viewer import Reader
 from kernels.words import Translate, in_language
@@ -383,6 +384,17 @@ class _Page(_Shared, console.Page):
 class Overview(_Page):
     """The page: what there is, under which names, and how it is."""
 
+    async def used(self) -> page.Used:
+        """How everybody, or who is no administrator, uses what there is."""
+        name = None if self.reader.admin else self.reader.name
+        starts: dict[Key, int] = {}
+        with suppress(StoreError):
+            since = (utcnow() - LATELY).date()
+            for use in await self.store.read(lambda session: uses(session, since, name)):
+                key = (use.source, use.environment, use.version)
+                starts[key] = starts.get(key, 0) + use.starts
+        return page.Used(await self.last_used(), starts, name is None)
+
     async def get(self) -> None:
         """``q`` searches, ``problems`` leaves out what is well."""
         reader, registrar, lang = self.reader, self.registrar, language_of(self)
@@ -393,9 +405,7 @@ class Overview(_Page):
         sources = {n: s for n, s in registrar.sources.items() if reader.may_see(n)}
         # Taken before the list is made: what changes meanwhile is told again.
         last_event = registrar.events.last_id
-        contents = page.sections(
-            self.visible(), sources, await self.last_used(), search, lang, self._
-        )
+        contents = page.sections(self.visible(), sources, await self.used(), search, lang, self._)
         self.set_header("Vary", "Accept-Language, Cookie")
         self.render_page(
             "kernels.html",

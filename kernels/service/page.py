@@ -36,6 +36,22 @@ _HEADINGS = {
 
 
 @dataclass(frozen=True)
+class Used:
+    """When environments were last started, and how often lately: by everyone, or by oneself."""
+
+    last: Mapping[Key, datetime]
+    starts: Mapping[Key, int]
+    everyone: bool
+
+    def words(self, key: Key, translate: Gettext) -> str:
+        """How often, in a sentence; empty where not at all."""
+        if not (count := self.starts.get(key)):
+            return ""
+        text = N_("%s starts in 30 days") if self.everyone else N_("%s starts of yours in 30 days")
+        return translate(text).replace("%s", str(count))
+
+
+@dataclass(frozen=True)
 class Search:
     """What somebody looks for."""
 
@@ -57,7 +73,7 @@ class Search:
 def sections(
     entries: Iterable[Entry],
     sources: Mapping[str, Any],
-    last_used: Mapping[Key, datetime],
+    used: Used,
     search: Search,
     lang: str,
     translate: Gettext,
@@ -69,9 +85,7 @@ def sections(
         title = words_in(entry.facts.get("title") or "", lang)
         if search.finds(entry, title):
             versions = found.setdefault(entry.source, {}).setdefault(entry.environment, [])
-            versions.append(
-                _version(entry, title, last_used.get(entry.key), translate, say_it(entry.reason))
-            )
+            versions.append(_version(entry, title, used, translate, say_it(entry.reason)))
     if not search.text:
         for source, known in sources.items():
             if known.state is not State.HEALTHY or not search.problems:
@@ -100,7 +114,7 @@ def sections(
 
 
 def _version(
-    entry: Entry, title: str, last_used: datetime | None, translate: Gettext, reason: str
+    entry: Entry, title: str, used: Used, translate: Gettext, reason: str
 ) -> dict[str, Any]:
     deprecated = entry.facts.get("deprecated")
     return {
@@ -112,7 +126,8 @@ def _version(
         "reason": reason,
         "deprecated": deprecated if isinstance(deprecated, str) else "",
         "kernels": entry.kernels,
-        "last_used": last_used,
+        "last_used": used.last.get(entry.key),
+        "starts": used.words(entry.key, translate),
     }
 
 
