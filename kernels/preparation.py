@@ -10,10 +10,12 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kernels import standin
 from kernels.activation import ActivationError, Activator
 from kernels.kernelspec import SpecError, default_environment_name
 from kernels.prefix import check_program, how_to_install, read_notes, read_spec, withdrawal
@@ -171,6 +173,12 @@ def may_have_ipykernel(prefix: str) -> bool:
         if os.path.exists(f"{folder}/{_LAUNCHER}.py") or glob.glob(f"{glob.escape(folder)}/*.pth"):
             return True
     return False
+
+
+def stand_in(explanation: str, base: Mapping[str, str]) -> Start:
+    """How to start what explains, with the server's own Python."""
+    argv = (sys.executable, "-I", standin.__file__, "{connection_file}")
+    return Start(argv, {**base, standin.VARIABLE: explanation})
 
 
 def why_it_died(start: Start, status: int, deaths: int) -> str:

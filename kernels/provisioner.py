@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import resource
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,11 +14,11 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Bool, Dict, Float, Int, TraitError, Unicode, validate
 
-from kernels import standin, usage
+from kernels import limits, usage
 from kernels.activation import SCRIPT_TIMEOUT
 from kernels.menu import UNUSABLE
 from kernels.nearest import Wanted
-from kernels.preparation import KernelCannotStart, Start, prepare, why_it_died
+from kernels.preparation import KernelCannotStart, Start, prepare, stand_in, why_it_died
 from kernels.words import in_language, persons_language, say
 
 __all__ = ["CondaProvisioner", "KernelCannotStart"]
@@ -191,14 +190,7 @@ class CondaProvisioner(LocalProvisioner):
         if process is None or self.explanation:
             return
         try:
-            for name, wanted in self.limits.items():
-                kind = getattr(resource, name)
-                _, hard = resource.prlimit(process.pid, kind)
-                low = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-                resource.prlimit(process.pid, kind, (low, low))
-            if self.nice:
-                nice = min(os.getpriority(os.PRIO_PROCESS, 0) + self.nice, 19)
-                os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+            limits.apply(process.pid, self.limits, self.nice)
         except (OSError, ValueError) as error:
             self.log.warning("Kernel %s runs without its limits: %s", self.kernel_id, error)
 
@@ -228,9 +220,3 @@ class CondaProvisioner(LocalProvisioner):
         """The kernel was asked to end by a message."""
         self._asked_to_end = True
         await super().shutdown_requested(restart)
-
-
-def stand_in(explanation: str, base: Mapping[str, str]) -> Start:
-    """How to start what explains, with the server's own Python."""
-    argv = (sys.executable, "-I", standin.__file__, "{connection_file}")
-    return Start(argv, {**base, standin.VARIABLE: explanation})

@@ -50,12 +50,8 @@ def test_an_environment_comes_and_goes_in_the_open_launcher(
     expect(cards).to_have_count(0, timeout=30_000)
 
 
-def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
-    clean: Deployment, new_page: NewPage, admin: str, pictures: Path
-) -> None:
-    clean.login_once("alice")
-    clean.start_server(admin, "alice", {"environment": "py313-data"})
-    [container] = clean.containers()
+def missing_notebook() -> str:
+    """Words for a shell that write a notebook whose kernel is not there."""
     name = "conda-image-py313-dato-python3"  # nearest by its name, whatever else there is
     cell = {
         "cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None,
@@ -67,9 +63,62 @@ def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    clean.docker(
-        "exec", container, "bash", "-c", f"cat > ~/gone.ipynb <<'END'\n{json.dumps(notebook)}\nEND"
-    )
+    return f"cat > ~/gone.ipynb <<'END'\n{json.dumps(notebook)}\nEND"
+
+
+CHINESE = """
+cd ~; settings=.jupyter/lab/user-settings/@jupyterlab/translation-extension
+mkdir -p $settings .conda/envs/bare/conda-meta
+echo '{"locale": "zh_CN"}' > $settings/plugin.jupyterlab-settings
+touch -d yesterday .conda/envs/bare/conda-meta/{history,python-3.13.5-0_cp.json}
+touch -d yesterday .conda/envs/bare/conda-meta
+"""
+
+
+def test_what_cannot_start_says_so_in_the_persons_language(
+    clean: Deployment, new_page: NewPage, admin: str, pictures: Path
+) -> None:
+    clean.login_once("alice")
+    clean.start_server(admin, "alice", {"environment": "py313-data"})
+    [container] = clean.containers()
+    clean.docker("exec", container, "bash", "-c", CHINESE + missing_notebook())
+    clean.stop_all_servers(admin)
+    clean.start_server(admin, "alice", {"environment": "py313-data"})
+    [container] = clean.containers()
+    try:
+        shown = clean.docker("exec", container, "labcommons", "kernels", "list", "--problems")
+        assert "bare (personal) - Python 3.13 (无法启动：缺少 ipykernel)" in shown
+        page = new_page()
+        log_in(page, "alice")
+        page.goto("/user/alice/lab?reset")
+        card = page.locator(".jp-LauncherCard:visible", has_text="无法启动：缺少 ipykernel")
+        expect(card.first).to_be_visible(timeout=60_000)
+        picture(page, pictures, "launcher-chinese")
+        card.first.click()
+        warning = page.get_by_text("此内核无法启动。运行任一单元格即可查看原因和解决办法。")
+        expect(warning.first).to_be_visible(timeout=60_000)
+        page.locator(".jp-Notebook .jp-CodeCell .cm-content").last.click()
+        page.keyboard.insert_text("1 + 1")
+        page.keyboard.press("Shift+Enter")
+        output = page.locator(".jp-OutputArea-output")
+        expect(output.first).to_contain_text("没有内核。修复方法：", timeout=60_000)
+        expect(output.first).to_contain_text("或使用 py313-data - Python 3.13。")
+        picture(page, pictures, "kernel-cannot-start-chinese")
+        page.goto("/user/alice/lab/tree/gone.ipynb?reset")
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_text("找不到内核", exact=True)).to_be_visible(timeout=60_000)
+        picture(page, pictures, "kernel-not-found-chinese")
+    finally:
+        clean.docker("exec", container, "bash", "-c", "rm -rf ~/.jupyter ~/.conda/envs/bare")
+
+
+def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
+    clean: Deployment, new_page: NewPage, admin: str, pictures: Path
+) -> None:
+    clean.login_once("alice")
+    clean.start_server(admin, "alice", {"environment": "py313-data"})
+    [container] = clean.containers()
+    clean.docker("exec", container, "bash", "-c", missing_notebook())
     page = new_page()
     log_in(page, "alice")
     page.goto("/user/alice/lab/tree/gone.ipynb?reset")  # without the tabs of earlier visits

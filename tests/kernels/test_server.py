@@ -313,7 +313,10 @@ async def test_a_kernel_that_may_know_no_sockets_in_files_gets_tcp(
 
 
 async def test_other_programs_find_the_same_names(server: Server, live_prefix: Path) -> None:
-    """nbconvert, papermill and console take their list from JUPYTER_PATH alone."""
+    """nbconvert, papermill and console take their list from JUPYTER_PATH alone.
+
+    Those of a person's own environment know no provisioner of ours, so none is named.
+    """
     await server.specs()
     foreign = server.roots / "mirror/kernels/conda-theirs/kernel.json"
     foreign.parent.mkdir(parents=True, exist_ok=True)
@@ -325,7 +328,12 @@ async def test_other_programs_find_the_same_names(server: Server, live_prefix: P
     name = "conda-personal-mine-python3"
     written = server.roots / f"mirror/kernels/{name}/kernel.json"
     await until(written.exists)
-    environ = {**os.environ, "JUPYTER_PATH": f"{server.roots}/mirror", "PYTHONPATH": str(TREE)}
+    assert "kernel_provisioner" not in json.loads(written.read_text())["metadata"]
+    environ = {
+        **os.environ,
+        "JUPYTER_PATH": f"{server.roots}/mirror",
+        "LABCOMMONS_KERNEL_SETTINGS": json.dumps(SETTINGS.settings),
+    }
 
     def run(*command: str) -> str:
         return subprocess.run(
@@ -335,14 +343,18 @@ async def test_other_programs_find_the_same_names(server: Server, live_prefix: P
 
     assert name in run("jupyter", "kernelspec", "list")
     code = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None,
-            "source": "import os; print(os.environ['ACTIVATED'])"}  # fmt: skip
+            "source": "import os; print(os.environ['ACTIVATED'], os.nice(0))"}  # fmt: skip
     kernel = {"kernelspec": {"name": name, "display_name": "mine", "language": "python"}}
     notebook = {"cells": [code], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
     (server.roots / "n.ipynb").write_text(json.dumps(notebook))
     said = await asyncio.to_thread(
         run, "nbconvert", "--execute", "--to", "markdown", "--stdout", "n.ipynb"
     )
-    assert "    mine\n" in said
+    assert f"    mine {os.nice(0) + 3}\n" in said
+    (mine / "bin/python").unlink()
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        await asyncio.to_thread(run, "nbconvert", "--execute", "--to", "markdown", "n.ipynb")
+    assert f"The kernel of {mine} cannot start" in failed.value.stderr
     shutil.rmtree(mine)
     await until(lambda: not written.exists())
     assert foreign.exists()
