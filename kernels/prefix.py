@@ -28,6 +28,7 @@ from kernels.kernelspec import (
 )
 from kernels.words import say
 
+_INSTALLERS = ("conda", "mamba", "micromamba")
 # Past this many, the rest of an environment's kernels are left out.
 MAX_KERNELS = 100
 
@@ -323,13 +324,24 @@ def _no_kernel(prefix: str) -> str:
     return say("no kernel is installed in it; {remedy}", remedy=how_to_install(prefix))
 
 
-def how_to_install(prefix: str) -> str:
-    """What gives an environment a kernel, with the exact command, for who may do it."""
+def how_to_install(prefix: str, again: bool = False) -> str:
+    """What gives an environment a kernel, with the exact command, for who may do it.
+
+    ``again``: what is there does not work, and is to be installed once more.
+    """
     path = f"{prefix}/bin:{os.environ.get('PATH', os.defpath)}"
-    if os.path.exists(f"{prefix}/bin/pip") and not shutil.which("conda", path=path):
-        command = f"{shlex.quote(prefix)}/bin/python -m pip install ipykernel"
+    program = next((name for name in _INSTALLERS if shutil.which(name, path=path)), None)
+    what = "--force-reinstall ipykernel" if again else "ipykernel"
+    if program is None and os.path.exists(f"{prefix}/bin/pip"):
+        command = f"{shlex.quote(prefix)}/bin/python -m pip install {what}"
     else:
-        command = f"conda install --prefix {shlex.quote(prefix)} ipykernel"
+        command = f"{program or 'conda'} install --prefix {shlex.quote(prefix)} {what}"
+        if program is None and os.access(prefix, os.W_OK):
+            return say(
+                "add ipykernel to its environment.yml and build it again, or run where there is a "
+                "conda: {command}",
+                command=command,
+            )
     if os.access(prefix, os.W_OK):
         return say("run: {command}", command=command)
     return say(

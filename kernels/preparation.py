@@ -240,7 +240,7 @@ def why_it_died(start: Start, status: int, deaths: int) -> str:
 
 def _repair(start: Start) -> str:
     prefix = os.path.dirname(os.path.dirname(start.argv[0]))
-    return how_to_install(prefix).replace(" install", " install --force-reinstall")
+    return how_to_install(prefix, again=True)
 
 
 def _signal_name(number: int) -> str:

@@ -101,7 +101,9 @@ def test_what_cannot_start_says_so_in_the_persons_language(
         page.keyboard.insert_text("1 + 1")
         page.keyboard.press("Shift+Enter")
         output = page.locator(".jp-OutputArea-output")
-        expect(output.first).to_contain_text("没有内核。修复方法：", timeout=60_000)
+        expect(output.first).to_contain_text(
+            "没有内核。修复方法：请把 ipykernel 加入", timeout=60_000
+        )
         expect(output.first).to_contain_text("或使用 py313-data - Python 3.13。")
         picture(page, pictures, "kernel-cannot-start-chinese")
         page.goto("/user/alice/lab/tree/gone.ipynb?reset")

@@ -319,7 +319,7 @@ async def test_an_environment_without_ipykernel_starts_once_it_is_installed(
     assert "ipykernel" in shown["metadata"]["labcommons"]["reason"]
     async with running(manager, NAME) as (kernel, client):
         reason = (await client.execute_interactive("1"))["content"]["evalue"]
-        assert f"run: conda install --prefix {prefix} ipykernel" in reason
+        assert f"conda: conda install --prefix {prefix} ipykernel" in reason
         write_kernel(prefix)
         await kernel.restart_kernel()
         await client.wait_for_ready(timeout=60)

@@ -59,7 +59,8 @@ def test_reasons_as_they_are_found_leave_no_english_behind(make_prefix, roots, a
     assert spoken == {
         "bad": "内核 python3：kernel.json 不是有效的 JSON（第 1 行，第 2 列）；"
         "内核 two：kernel.json 的 argv 启动 '/bin/sh'，它不在该环境内",
-        "bare": f"其中没有安装内核；请运行：conda install --prefix {envs}/bare ipykernel",
+        "bare": "其中没有安装内核；请把 ipykernel 加入它的 environment.yml 并重新构建，"
+        f"或在有 conda 的地方运行：conda install --prefix {envs}/bare ipykernel",
         "closed": "您没有读取它的权限；请向其维护者申请读取权限",
         "gone": f"内核 python3：无法启动其程序 {envs}/gone/bin/gone：没有该文件或文件夹",
         "half": f"其安装没有完成（缺少 {envs}/half/conda-meta/history）；"
