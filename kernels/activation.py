@@ -14,7 +14,6 @@ import json
 import os
 import re
 import signal
-import stat
 import subprocess
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from kernels import files
 from kernels.kernelspec import default_environment_name
 from kernels.words import say
 
@@ -161,11 +161,7 @@ def _sorted_files(folder: Path, suffix: str) -> list[Path]:
 
 def _read_json(file: Path) -> object:
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as opened:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
-            raw = opened.read(_MAX_BYTES + 1)
+        raw, _ = files.read(file, _MAX_BYTES + 1)
         return None if len(raw) > _MAX_BYTES else json.loads(raw.decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None

@@ -8,17 +8,15 @@ carries our marker is ever changed or removed.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kernels import launch
+from kernels import files, launch
 from kernels.menu import Entry
 
 _FILE = "kernel.json"
@@ -40,7 +38,7 @@ def write(root: str, entries: Iterable[Entry]) -> None:
         raw = json.dumps(_document(entry, file), indent=1).encode()
         if not file.exists() or file.read_bytes() != raw:
             file.parent.mkdir(exist_ok=True)
-            _replace(file, raw)
+            files.replace(str(file), raw)
     for path in folder.iterdir():
         if path.name not in wanted and not path.is_symlink() and _is_ours(path / _FILE):
             shutil.rmtree(path, ignore_errors=True)
@@ -49,18 +47,6 @@ def write(root: str, entries: Iterable[Entry]) -> None:
 def _document(entry: Entry, file: Path) -> dict[str, Any]:
     metadata = {k: v for k, v in entry.document["metadata"].items() if k != "kernel_provisioner"}
     return {**entry.document, "argv": launch.command(str(file)), "metadata": metadata}
-
-
-def _replace(file: Path, raw: bytes) -> None:
-    descriptor, staged = tempfile.mkstemp(dir=file.parent, prefix=".kernel-")
-    try:
-        with open(descriptor, "wb") as opened:
-            opened.write(raw)
-        os.replace(staged, file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(staged)
-        raise
 
 
 def _is_ours(file: Path) -> bool:

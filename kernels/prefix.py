@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from kernels import files
 from kernels.kernelspec import (
     MAX_BYTES,
     CheckedSpec,
@@ -293,15 +294,10 @@ def _checked(raw: bytes, prefix: str) -> CheckedSpec:
 
 def _read(path: str) -> tuple[bytes, Stamp]:
     """A file as far as it is not larger than may be. Raises OSError, SpecError."""
-    # Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        seen = os.fstat(descriptor)
-        if not stat.S_ISREG(seen.st_mode):
-            raise SpecError(say("{name} is not a file", name=os.path.basename(path)))
-        raw = os.read(descriptor, MAX_BYTES + 1)
-    finally:
-        os.close(descriptor)
+        raw, seen = files.read(path, MAX_BYTES + 1)
+    except files.NotAFileError as error:
+        raise SpecError(say("{name} is not a file", name=os.path.basename(path))) from error
     return raw, (seen.st_mtime_ns, seen.st_ino, seen.st_size)
 
 

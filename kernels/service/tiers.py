@@ -6,12 +6,12 @@ import glob
 import json
 import os
 import re
-import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kernels import files
 from kernels.activation import environment_variables
 from kernels.discovery import Discovery, Environment, Source
 from kernels.service.entries import LIVE, Found, Look, State
@@ -166,12 +166,8 @@ def _version(prefix: str, stamp: Mapping[str, Any]) -> str:
 
 def _read_stamp(prefix: str) -> Mapping[str, Any]:
     try:
-        # Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
-        descriptor = os.open(f"{prefix}/{_STAMP}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return {}
-            document = json.loads(file.read(_MAX_STAMP))
+        raw, _ = files.read(f"{prefix}/{_STAMP}", _MAX_STAMP)
+        document = json.loads(raw)
     except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
