@@ -22,9 +22,8 @@ from tornado.web import Application
 from hub_ext import pages
 from hub_ext.site import Site, load_site
 from hub_ext.store import Store
-from kernels.service import handlers
+from kernels.service import handlers, stream
 from kernels.service.counting import Counter
-from kernels.service.handlers import KEEP_ALIVE
 from kernels.service.registrar import Registrar
 
 NAME = "kernels"
@@ -71,7 +70,7 @@ def make_app(
             (api + "kernels", handlers.Kernels, shared),
             (api + "kernels/([^/]+)", handlers.OneKernel, shared),
             (api + "refresh", handlers.Refresh, shared),
-            (api + "events", handlers.Events, shared),
+            (api + "events", stream.Events, shared),
             (api + "usage", handlers.Usage, shared),
             (api + "health", handlers.Health, shared),
             (prefix + "api/.*", handlers.ApiNotFound, shared),
@@ -118,7 +117,7 @@ async def serve(
 
 async def _keep_alive(registrar: Registrar) -> None:
     while True:
-        await asyncio.sleep(KEEP_ALIVE)
+        await asyncio.sleep(stream.KEEP_ALIVE)
         registrar.events.keep_alive()
 
 
