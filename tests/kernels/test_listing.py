@@ -106,6 +106,20 @@ def test_an_unmounted_root_keeps_its_environments_for_a_while(make_prefix, roots
     assert names(scanned.scan()) == [("torch", State.HEALTHY)]
 
 
+def test_a_file_system_that_is_really_unmounted_and_mounted_again(
+    make_prefix, roots, mounted
+) -> None:
+    mount = mounted(roots / "team")
+    make_prefix("torch", root="team")
+    scanned = SourceDiscovery(Source("team-x", f"{roots}/team/*"))
+    assert names(scanned.scan()) == [("torch", State.HEALTHY)]
+    mount.unmount()
+    for _ in range(2):
+        assert names(scanned.scan()) == [("torch", State.UNAVAILABLE)]
+    mount.mount()
+    assert names(scanned.scan()) == [("torch", State.HEALTHY)]
+
+
 def test_a_root_that_may_not_be_read_any_more_is_unavailable_and_then_gone(
     make_prefix, roots, as_nobody
 ) -> None:
