@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from conftest import NewPage
@@ -133,3 +134,49 @@ def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Shift+Enter")
     expect(output.first).to_contain_text("/opt/conda/envs/py313-data", timeout=60_000)
+
+
+def test_a_colleague_finds_the_same_kernel_and_new_notebooks_get_the_chosen_environment(
+    clean: Deployment, new_page: NewPage, admin: str, pictures: Path
+) -> None:
+    chosen = {"alice": "py313-data", "bob": "py311-numpy1"}
+    containers = {}
+    for name, environment in chosen.items():
+        clean.login_once(name)
+        clean.start_server(admin, name, {"environment": environment})
+        containers[name] = clean.docker(
+            "ps", "-q", "--filter", f"label=labcommons.user={name}"
+        ).strip()
+    envs = clean.root / "data/teams/vision/envs"
+    try:
+        clean.docker("cp", f"{containers['alice']}:/opt/conda/envs/py313-data", str(envs / "new"))
+        (envs / "new").rename(envs / "pair")
+        shown = "pair (team: vision) - Python 3.13"
+        page = new_page()
+        log_in(page, "alice")
+        page.goto("/user/alice/lab?reset")
+        open_notebook(page, shown)
+        assert run_cell(page, "import sys; print(sys.prefix)").strip() == (
+            "/opt/labcommons/teams/vision/envs/pair"
+        )
+        page.keyboard.press("Control+s")
+        written = clean.root / "data/homes/alice/Untitled.ipynb"
+        wait_for(lambda: '"conda-team-vision-pair-python3"' in written.read_text(), "saving", 30)
+        clean.docker("cp", str(written), f"{containers['bob']}:/home/bob/from-alice.ipynb")
+        page = new_page()
+        log_in(page, "bob")
+        page.goto("/user/bob/lab/tree/from-alice.ipynb?reset")
+        expect(page.get_by_text(f"{shown} | Idle")).to_be_visible(timeout=60_000)
+        assert page.get_by_role("dialog").count() == 0
+        picture(page, pictures, "notebook-of-a-colleague")
+        page.get_by_role("menuitem", name="File", exact=True).click()
+        page.get_by_role("menuitem", name="New", exact=True).hover()
+        page.get_by_role("menuitem", name="Notebook", exact=True).click()
+        # What bob chose at his start, though alice's is in no list of his.
+        kernel = page.get_by_role("dialog").locator("select")
+        expect(kernel.locator("option:checked")).to_have_text("py311-numpy1 - Python 3.11")
+        picture(page, pictures, "new-notebook-default-kernel")
+    finally:
+        shutil.rmtree(envs / "pair", ignore_errors=True)
+        for name, container in containers.items():
+            clean.docker("exec", container, "sh", "-c", f"rm -f /home/{name}/*.ipynb")
