@@ -333,6 +333,10 @@ async def test_a_clock_that_was_set_back_forgets_nothing(
     await registrar.refresh()
     before = utcnow() - timedelta(days=400)
     monkeypatch.setattr(registrar_module, "utcnow", lambda: before)
+    remount = unmount("teams")
+    await registrar.refresh()
+    assert [row[3] for row in listed(store)] == ["unavailable"]
+    remount()
     make_prefix("more", root="teams/vision/envs")
     await registrar.refresh()
     assert [row[3] for row in listed(store)] == ["healthy", "healthy"]
