@@ -439,6 +439,7 @@ class Servers(_Section):
     engine_threads: int = Field(8, ge=1, le=64)
 
 
+_NAME_FIELDS = ("environment", "source", "label", "python", "version", "kernel")
 _SIZES = ("as", "data", "fsize", "memlock", "stack")
 # What a kernel needs to start at all; less is a mistake.
 _LEAST = {
@@ -448,18 +449,37 @@ _LEAST = {
 
 
 class Kernels(_Section):
-    """How kernels run in people's servers, within what the server itself may use.
+    """How kernels are shown and run in people's servers, within what the server itself may use.
+
+    ``hidden`` are globs of kernel names; ``renamed`` maps such globs to display names, in which
+    ``{environment}``, ``{source}``, ``{label}``, ``{python}``, ``{version}`` and ``{kernel}`` are
+    filled in; ``grouped`` begins display names with the source.
 
     ``limits`` are those of each kernel's process, by the names of prlimit(1): amounts of memory
     (``as``, ``data``, ``fsize``, ``memlock``, ``stack``), seconds of the CPU (``cpu``), numbers
     (``nofile``; ``nproc``, of all processes that the person has on the machine).
     """
 
+    hidden: list[str] = []
+    renamed: dict[str, str] = {}
+    grouped: bool = False
     nice: int = Field(0, ge=0, le=19, description="how much they give way to the server")
     limits: dict[
         Literal["as", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack"], int | str
     ] = {}
     activation_timeout: int = Field(15, ge=1, le=600, description="seconds")
+
+    @model_validator(mode="after")
+    def _names_can_be_filled_in(self) -> Kernels:
+        for glob, template in self.renamed.items():
+            try:
+                template.format_map(dict.fromkeys(_NAME_FIELDS, ""))
+            except (LookupError, AttributeError, ValueError) as error:
+                fields = ", ".join(f"{{{name}}}" for name in _NAME_FIELDS)
+                raise ValueError(
+                    f"renamed.{glob}: {template!r} cannot be used ({error}); fields are {fields}"
+                ) from error
+        return self
 
     @model_validator(mode="after")
     def _limits_leave_room(self) -> Kernels:
@@ -478,12 +498,19 @@ class Kernels(_Section):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of ``kernels.provisioner.CondaProvisioner``."""
+        """The settings of the classes of ``kernels`` in people's servers, by class."""
         limits = {f"RLIMIT_{name.upper()}": self._number(of) for name, of in self.limits.items()}
         return {
-            "nice": self.nice,
-            "limits": limits,
-            "activation_timeout": float(self.activation_timeout),
+            "CondaKernelSpecManager": {
+                "hidden": self.hidden,
+                "renamed": self.renamed,
+                "grouped": self.grouped,
+            },
+            "CondaProvisioner": {
+                "nice": self.nice,
+                "limits": limits,
+                "activation_timeout": float(self.activation_timeout),
+            },
         }
 
 

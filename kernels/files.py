@@ -21,8 +21,7 @@ def read(path: str | os.PathLike[str], most: int) -> tuple[bytes, os.stat_result
         seen = os.fstat(descriptor)
         if not stat.S_ISREG(seen.st_mode):
             raise NotAFileError(errno.EINVAL, "Not a file", os.fspath(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(most), seen
+        return os.read(descriptor, most), seen
     finally:
         os.close(descriptor)
 

@@ -23,7 +23,7 @@ from kernels.activation import SCRIPT_TIMEOUT
 from kernels.preparation import KernelCannotStart, Start, prepare, stand_in
 from kernels.words import in_language, persons_language, say
 
-# The site file's section "kernels", as settings of the provisioner.
+# The site file's section "kernels", as settings of our classes.
 SETTINGS = "LABCOMMONS_KERNEL_SETTINGS"
 
 
@@ -35,7 +35,7 @@ def command(kernelspec: str) -> list[str]:
 def main(kernelspec: str, connection_file: str) -> None:
     """Become the kernel, or what explains why it cannot start."""
     metadata = json.loads(Path(kernelspec).read_bytes())["metadata"]
-    settings = json.loads(os.environ.get(SETTINGS) or "{}")
+    settings = json.loads(os.environ.get(SETTINGS) or "{}").get("CondaProvisioner", {})
     try:
         timeout = settings.get("activation_timeout", SCRIPT_TIMEOUT)
         start = prepare(metadata, (), os.environ, timeout)

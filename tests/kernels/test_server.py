@@ -28,7 +28,12 @@ from tests.kernels.conftest import MakePrefix, write_kernel, write_program
 
 TREE = Path(__file__).resolve().parents[2]
 NAME = "conda-image-lab-env-python3"
-SETTINGS = Kernels(nice=3, limits={"nofile": 300, "fsize": "1G"})
+SETTINGS = Kernels(
+    nice=3,
+    limits={"nofile": 300, "fsize": "1G"},
+    hidden=["conda-*-base-*"],
+    renamed={"conda-personal-my-*": "{environment}|{source}|{label}|{python}|{version}|{kernel}"},
+)
 CONFIG = """
 load_subconfig("{tree}/config/images/server/etc/jupyter_server_config.py")
 c.ServerApp.jpserver_extensions = {{"kernels.live": True}}
@@ -237,6 +242,16 @@ async def test_the_debugger_stops_at_a_breakpoints_source(server: Server) -> Non
         await debug("attach", {})
         points = {"source": {"path": source}, "breakpoints": [{"line": 2}]}
         assert (await debug("setBreakpoints", points))["breakpoints"][0]["verified"]
+
+
+async def test_kernels_are_hidden_and_renamed_by_the_site_file(
+    server: Server, make_prefix: MakePrefix
+) -> None:
+    make_prefix("base")
+    make_prefix("my")
+    specs = await server.specs()
+    shown = {name: each["spec"]["display_name"] for name, each in specs.items() if name != NAME}
+    assert shown == {"conda-personal-my-python3": "my|personal|personal|3.13||python3"}
 
 
 async def test_kernels_keep_to_the_limits_of_the_site_file(server: Server) -> None:

@@ -56,6 +56,8 @@ def test_the_files_that_come_with_labcommons_are_right(file: str) -> None:
         (GOOD + SHARED.format("{devices: [H], method: mps, slots: 2}"), "H is not listed.*G"),
         (GOOD + SHARED.format("{model: T4, method: magic, slots: 2}"), "method:.*time-slicing"),
         (GOOD + "gpus: {watch: {interval: 0}}\n", "gpus.watch.interval:.*greater than"),
+        (GOOD + "kernels: {renamed: {'*': '{nothing}'}}\n", "fields are {environment}, {source}"),
+        (GOOD + "kernels: {renamed: {'*': '{'}}\n", "kernels:.*renamed.*cannot be used"),
         (GOOD + "kernels: {nice: 20}\n", "kernels.nice:.*less than"),
         (GOOD + "kernels: {limits: {rss: 1G}}\n", "kernels.limits.rss.*'nofile'"),
         (GOOD + "kernels: {limits: {nofile: 4k}}\n", "limits.nofile: '4k' must be a number"),

@@ -13,8 +13,8 @@ c.ServerApp.kernel_spec_manager_class = "kernels.manager.CondaKernelSpecManager"
 # On JUPYTER_PATH, for nbconvert and whatever else cannot be given a kernel list.
 c.CondaKernelSpecManager.mirror = "/tmp/labcommons"  # noqa: S108
 # The site file's section "kernels".
-for name, value in json.loads(os.environ.get("LABCOMMONS_KERNEL_SETTINGS") or "{}").items():
-    setattr(c.CondaProvisioner, name, value)
+for section, settings in json.loads(os.environ.get("LABCOMMONS_KERNEL_SETTINGS") or "{}").items():
+    c[section].update(settings)
 if kernel := os.environ.get("LABCOMMONS_DEFAULT_KERNEL"):
     c.MultiKernelManager.default_kernel_name = kernel
 
