@@ -14,7 +14,7 @@ COMMANDS = {
     "gpu": "spawner.gpu.cli:gpu",
     "hub": "hub_ext.app:hub",
     "console": "hub_ext.console.app:console",
-    "kernels": "kernels.service.app:kernels",
+    "kernels": "kernels.service.cli:kernels",
     "ldap": "hub_ext.directory.cli:ldap",
     "quota": "spawner.gpu.quota_cli:quota",
     "reservation": "spawner.gpu.reservation_cli:reservation",

@@ -11,7 +11,7 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -385,7 +385,8 @@ class Environments(_Section):
     ``credentials`` are by host name. ``pip_files``: where the index that ``pip_index``
     mirrors has its files itself, as locks shall keep it. ``cuda``: the version that the
     servers' driver has, for environments that do not say it themselves. ``keep``: how many
-    versions of an environment ``labcommons env prune`` leaves.
+    versions of an environment ``labcommons env prune`` leaves; besides, those that somebody
+    started a kernel in within ``keep_used`` days (usage is kept for 396).
     """
 
     mirrors: dict[str, list[str]] = {}
@@ -399,6 +400,7 @@ class Environments(_Section):
     policy: EnvironmentPolicy = EnvironmentPolicy()
     scan: EnvironmentScan = EnvironmentScan()
     keep: int = Field(3, ge=1, le=1000)
+    keep_used: int = Field(30, ge=0, le=396, description="days")
 
     @model_validator(mode="after")
     def _no_secrets(self) -> Environments:
@@ -444,6 +446,81 @@ class Servers(_Section):
     engine_threads: int = Field(8, ge=1, le=64)
 
 
+_NAME_FIELDS = ("environment", "source", "label", "python", "version", "kernel")
+_SIZES = ("as", "data", "fsize", "memlock", "stack")
+# What a kernel needs to start at all; less is a mistake.
+_LEAST = {
+    "as": 2**28, "cpu": 60, "data": 2**28, "fsize": 2**20,
+    "memlock": 2**16, "nofile": 256, "nproc": 64, "stack": 2**20,
+}  # fmt: skip
+
+
+class Kernels(_Section):
+    """How kernels are shown and run in people's servers, within what the server itself may use.
+
+    ``hidden`` are globs of kernel names; ``renamed`` maps such globs to display names, in which
+    ``{environment}``, ``{source}``, ``{label}``, ``{python}``, ``{version}`` and ``{kernel}`` are
+    filled in; ``grouped`` begins display names with the source.
+
+    ``limits`` are those of each kernel's process, by the names of prlimit(1): amounts of memory
+    (``as``, ``data``, ``fsize``, ``memlock``, ``stack``), seconds of the CPU (``cpu``), numbers
+    (``nofile``; ``nproc``, of all processes that the person has on the machine).
+    """
+
+    hidden: list[str] = []
+    renamed: dict[str, str] = {}
+    grouped: bool = False
+    nice: int = Field(0, ge=0, le=19, description="how much they give way to the server")
+    limits: dict[
+        Literal["as", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack"], int | str
+    ] = {}
+    activation_timeout: int = Field(15, ge=1, le=600, description="seconds")
+
+    @model_validator(mode="after")
+    def _names_can_be_filled_in(self) -> Kernels:
+        for glob, template in self.renamed.items():
+            try:
+                template.format_map(dict.fromkeys(_NAME_FIELDS, ""))
+            except (LookupError, AttributeError, ValueError) as error:
+                fields = ", ".join(f"{{{name}}}" for name in _NAME_FIELDS)
+                raise ValueError(
+                    f"renamed.{glob}: {template!r} cannot be used ({error}); fields are {fields}"
+                ) from error
+        return self
+
+    @model_validator(mode="after")
+    def _limits_leave_room(self) -> Kernels:
+        for name, wanted in self.limits.items():
+            if isinstance(wanted, str) != (name in _SIZES):
+                right = "an amount such as 8G" if name in _SIZES else "a number"
+                raise ValueError(f"limits.{name}: {wanted!r} must be {right}")
+            if self._number(wanted) < _LEAST[name]:
+                least = f"{_LEAST[name] >> 10}K" if name in _SIZES else _LEAST[name]
+                raise ValueError(f"limits.{name}: no kernel starts with less than {least}")
+        return self
+
+    @staticmethod
+    def _number(wanted: int | str) -> int:
+        return parse_bytes(wanted) if isinstance(wanted, str) else wanted
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the classes of ``kernels`` in people's servers, by class."""
+        limits = {f"RLIMIT_{name.upper()}": self._number(of) for name, of in self.limits.items()}
+        return {
+            "CondaKernelSpecManager": {
+                "hidden": self.hidden,
+                "renamed": self.renamed,
+                "grouped": self.grouped,
+            },
+            "CondaProvisioner": {
+                "nice": self.nice,
+                "limits": limits,
+                "activation_timeout": float(self.activation_timeout),
+            },
+        }
+
+
 class Site(_Section):
     """The whole site file."""
 
@@ -455,6 +532,7 @@ class Site(_Section):
     environments: Environments = Environments()
     builds: Builds = Builds()
     servers: Servers = Servers()
+    kernels: Kernels = Kernels()
     mail: Mail = Mail()
 
     @model_validator(mode="after")

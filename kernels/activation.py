@@ -14,7 +14,6 @@ import json
 import os
 import re
 import signal
-import stat
 import subprocess
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -22,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from kernels import files
 from kernels.kernelspec import default_environment_name
+from kernels.words import say
 
 # Seconds that all activation scripts of an environment may take together.
 SCRIPT_TIMEOUT = 15.0
@@ -160,11 +161,7 @@ def _sorted_files(folder: Path, suffix: str) -> list[Path]:
 
 def _read_json(file: Path) -> object:
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as opened:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
-            raw = opened.read(_MAX_BYTES + 1)
+        raw, _ = files.read(file, _MAX_BYTES + 1)
         return None if len(raw) > _MAX_BYTES else json.loads(raw.decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
@@ -220,13 +217,20 @@ def run_scripts(
                 start_new_session=True,
             )
         except OSError as error:
-            raise ActivationError(f"{prefix} cannot be activated: bash: {error}") from error
+            raise ActivationError(
+                say("{prefix} cannot be activated: bash: {error}", prefix=prefix, error=error)
+            ) from error
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired as error:
             raise ActivationError(
-                f"{prefix} cannot be activated: its scripts in {scripts[0].parent} did not end "
-                f"within {timeout:g} s; repair or remove the one that waits"
+                say(
+                    "{prefix} cannot be activated: its scripts in {folder} did not end within "
+                    "{seconds} s; repair or remove the one that waits",
+                    prefix=prefix,
+                    folder=scripts[0].parent,
+                    seconds=f"{timeout:g}",
+                )
             ) from error
         finally:
             if process.poll() is None:
@@ -237,8 +241,12 @@ def run_scripts(
         os.close(output)
     if not after:
         raise ActivationError(
-            f"{prefix} cannot be activated: one of its scripts in {scripts[0].parent} ends the "
-            "shell (exit); repair or remove it"
+            say(
+                "{prefix} cannot be activated: one of its scripts in {folder} ends the shell "
+                "(exit); repair or remove it",
+                prefix=prefix,
+                folder=scripts[0].parent,
+            )
         )
     changed = {k: v for k, v in after.items() if variables.get(k) != v and k not in _BASH_OWN}
     removed = frozenset(variables) - frozenset(after) - _BASH_OWN

@@ -7,14 +7,13 @@ layout or absent only costs time.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from kernels import files
 from kernels.kernelspec import Place, SpecError, check_document
 from kernels.prefix import Environment, FoundKernel, Known, Stamp, State
 from kernels.sources import Source
@@ -37,8 +36,7 @@ def cache_file(environ: Mapping[str, str] = os.environ) -> str:
 def load(path: str) -> Entries:
     """What is remembered; nothing where the file cannot be used. Never raises."""
     try:
-        with open(path, "rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
+        raw, _ = files.read(path, _MAX_BYTES + 1)
         document = json.loads(raw) if len(raw) <= _MAX_BYTES else None
         if not isinstance(document, dict) or document.get("layout") != LAYOUT:
             return {}
@@ -65,17 +63,8 @@ def save(path: str, entries: Entries) -> None:
         ],
     }
     raw = json.dumps(document, separators=(",", ":")).encode()
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    descriptor, staged = tempfile.mkstemp(dir=folder, prefix=".kernels-")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(raw)
-        os.replace(staged, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(staged)
-        raise
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    files.replace(path, raw)
 
 
 def _plain(known: Known) -> list[Any]:

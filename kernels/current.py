@@ -112,8 +112,9 @@ def main(arguments: Optional[List[str]] = None) -> int:  # noqa: UP006, UP045
     """``labcommons env current``."""
     parser = argparse.ArgumentParser(
         prog="labcommons",
-        description="About the environment that is active here.",
-        epilog="examples:\n  labcommons env current\n  labcommons env current --json",
+        description="About the environment that is active here. Kernels: labcommons kernels --help",
+        epilog="examples:\n  labcommons env current\n  labcommons env current --json\n"
+        "  labcommons kernels list",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     groups = parser.add_subparsers(dest="group", required=True, metavar="env")

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kernels.words import say
+
 # The largest kernel.json that is read, in bytes; ipykernel's has 700.
 MAX_BYTES = 64 * 1024
 PROVISIONER = "labcommons-conda"
@@ -68,19 +70,23 @@ class Place:
 def load_document(raw: bytes) -> object:
     """Parse the bytes of a kernel.json. Raises SpecError."""
     if len(raw) > MAX_BYTES:
-        raise SpecError(f"kernel.json is larger than {MAX_BYTES // 1024} kB")
+        raise SpecError(say("kernel.json is larger than {most} kB", most=MAX_BYTES // 1024))
     try:
         return json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise SpecError("kernel.json is not UTF-8 text") from error
+        raise SpecError(say("kernel.json is not UTF-8 text")) from error
     except json.JSONDecodeError as error:
         raise SpecError(
-            f"kernel.json is not valid JSON (line {error.lineno}, column {error.colno})"
+            say(
+                "kernel.json is not valid JSON (line {line}, column {column})",
+                line=error.lineno,
+                column=error.colno,
+            )
         ) from error
     except RecursionError as error:
-        raise SpecError("kernel.json is nested too deeply") from error
+        raise SpecError(say("kernel.json is nested too deeply")) from error
     except ValueError as error:  # NaN, or an integer with thousands of digits
-        raise SpecError(f"kernel.json is not valid JSON: {error}") from error
+        raise SpecError(say("kernel.json is not valid JSON: {error}", error=error)) from error
 
 
 def _no_constant(name: str) -> object:
@@ -94,17 +100,17 @@ def check_document(document: object, prefix: str, real_prefix: str | None = None
     kernel.json may have been written with that path.
     """
     if not isinstance(document, Mapping):
-        raise SpecError("kernel.json is not a JSON object")
+        raise SpecError(say("kernel.json is not a JSON object"))
     argv = _strings(document.get("argv"), "argv")
     if not argv:
-        raise SpecError("kernel.json has no argv, so nothing says how to start the kernel")
+        raise SpecError(say("kernel.json has no argv, so nothing says how to start the kernel"))
     program = _program_inside(argv[0], prefix, real_prefix)
     interrupt = document.get("interrupt_mode", "signal")
     if interrupt not in _INTERRUPT_MODES:
-        raise SpecError('interrupt_mode in kernel.json must be "signal" or "message"')
+        raise SpecError(say('interrupt_mode in kernel.json must be "signal" or "message"'))
     metadata = document.get("metadata", {})
     if not isinstance(metadata, Mapping):
-        raise SpecError("metadata in kernel.json is not a JSON object")
+        raise SpecError(say("metadata in kernel.json is not a JSON object"))
     _check_depth(metadata, 16)
     return CheckedSpec(
         argv=(program, *argv[1:]),
@@ -125,7 +131,7 @@ def check_document(document: object, prefix: str, real_prefix: str | None = None
 def _check_depth(value: object, left: int) -> None:
     """Refuse what parses and then breaks whoever writes it out again."""
     if left == 0:
-        raise SpecError("metadata in kernel.json is nested too deeply")
+        raise SpecError(say("metadata in kernel.json is nested too deeply"))
     children: Iterable[object] = ()
     if isinstance(value, Mapping):
         children = value.values()
@@ -137,20 +143,26 @@ def _check_depth(value: object, left: int) -> None:
 
 def _strings(value: object, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise SpecError(f"{name} in kernel.json is not a list of texts")
+        raise SpecError(say("{name} in kernel.json is not a list of texts", name=name))
     if len(value) > _MAX_ARGUMENTS:
-        raise SpecError(f"{name} in kernel.json has more than {_MAX_ARGUMENTS} items")
+        raise SpecError(
+            say("{name} in kernel.json has more than {most} items", name=name, most=_MAX_ARGUMENTS)
+        )
     return [_text(item, name, _MAX_TEXT) for item in value]
 
 
 def _text(value: object, name: str, limit: int) -> str:
     if not isinstance(value, str):
-        raise SpecError(f"{name} in kernel.json is not a text")
+        raise SpecError(say("{name} in kernel.json is not a text", name=name))
     if len(value) > limit:
-        raise SpecError(f"{name} in kernel.json is longer than {limit} characters")
+        raise SpecError(
+            say("{name} in kernel.json is longer than {most} characters", name=name, most=limit)
+        )
     # A lone surrogate ("\ud800" in JSON) cannot be written to a file, a page or a process.
     if "\0" in value or not (value.isascii() or _is_encodable(value)):
-        raise SpecError(f"{name} in kernel.json contains a character that cannot be used")
+        raise SpecError(
+            say("{name} in kernel.json contains a character that cannot be used", name=name)
+        )
     return value
 
 
@@ -161,12 +173,15 @@ def _is_encodable(value: str) -> bool:
 def _variables(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping) or len(value) > _MAX_VARIABLES:
         raise SpecError(
-            f"env in kernel.json is not a JSON object of at most {_MAX_VARIABLES} texts"
+            say(
+                "env in kernel.json is not a JSON object of at most {most} texts",
+                most=_MAX_VARIABLES,
+            )
         )
     variables: dict[str, str] = {}
     for name, text in value.items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
-            raise SpecError("env in kernel.json has a name that is no variable's")
+            raise SpecError(say("env in kernel.json has a name that is no variable's"))
         variables[name] = _text(text, f"env.{name}", _MAX_TEXT)
     return variables
 
@@ -177,16 +192,26 @@ def _program_inside(program: str, prefix: str, real_prefix: str | None) -> str:
     jupyter_client would replace a bare ``python`` by its own interpreter.
     """
     if not program:
-        raise SpecError("argv in kernel.json begins with an empty text")
+        raise SpecError(say("argv in kernel.json begins with an empty text"))
     if "/" not in program:
         if program in (".", ".."):
-            raise SpecError(f"argv in kernel.json starts {program!r}, which is no program")
+            raise SpecError(
+                say(
+                    "argv in kernel.json starts {program}, which is no program",
+                    program=repr(program),
+                )
+            )
         return f"{prefix}/bin/{program}"
     path = os.path.normpath(program)
     for root in (prefix, real_prefix):
         if root and os.path.isabs(program) and path.startswith(root.rstrip("/") + "/"):
             return path
-    raise SpecError(f"argv in kernel.json starts {program!r}, which is outside the environment")
+    raise SpecError(
+        say(
+            "argv in kernel.json starts {program}, which is outside the environment",
+            program=repr(program),
+        )
+    )
 
 
 # Names ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from kernels import cache
 from kernels.discovery import SourceDiscovery, merge
 from kernels.prefix import Environment, State
 from kernels.sources import Source
+from kernels.words import say
 
 # Seconds after which a scan counts as hanging, and the others go on without it.
 STUCK = 1.0
@@ -186,8 +187,9 @@ class Listing:
 
 
 def _marked(part: _Part) -> list[Environment]:
-    reason = (
-        f"its storage ({part.discovery.source.pattern}) does not answer; wait a little and try "
-        "again, or tell an administrator"
+    reason = say(
+        "its storage ({folder}) does not answer; wait a little and try again, or tell an "
+        "administrator",
+        folder=part.discovery.source.pattern,
     )
     return [replace(each, state=State.UNAVAILABLE, reason=reason) for each in part.result]

@@ -20,6 +20,7 @@ from kernels.menu import Entry, Menu, Rules, default_name, menu, render
 from kernels.nearest import Candidate, Nearest, Wanted, nearest
 from kernels.prefix import Environment, State
 from kernels.sources import DEFAULT_SOURCES, Source
+from kernels.words import in_language, persons_language
 
 # Seconds a listing may take of an event loop, and of a program that has nothing else to do.
 _ON_LOOP = 0.1
@@ -109,6 +110,11 @@ class CondaKernelSpecManager(KernelSpecManager):
         what is known.""",
     ).tag(config=True)
 
+    language = Unicode(
+        help="""The language of what is said of environments, ``en`` or ``zh_CN``; by default that
+        of JupyterLab's menu, of the hub or of the locale, as the server starts."""
+    ).tag(config=True)
+
     mirror = Unicode(
         help="""A folder on JUPYTER_PATH in which a server keeps the list as plain kernelspecs, for
         nbconvert, papermill and ``jupyter console``; empty: none. It has to be the person's own.
@@ -122,6 +128,10 @@ class CondaKernelSpecManager(KernelSpecManager):
     @default("cache_file")
     def _persons_cache(self) -> str:
         return cache_file()
+
+    @default("language")
+    def _persons_language(self) -> str:
+        return persons_language()
 
     @default("ensure_native_kernel")
     def _no_native_kernel(self) -> bool:
@@ -179,7 +189,8 @@ class CondaKernelSpecManager(KernelSpecManager):
             document = copy.deepcopy(entry.document)
             return KernelSpec(name=name, resource_dir=entry.resource_dir, **document)
         if name.startswith("conda-") and (near := self.nearest(Wanted(name))):
-            raise MissingKernel(kernel_name, near.sentence(Wanted(name)))
+            sentence = in_language(self.language)(near.sentence(Wanted(name)))
+            raise MissingKernel(kernel_name, sentence)
         raise NoSuchKernel(kernel_name)
 
     def get_all_specs(self) -> dict[str, Any]:
@@ -213,7 +224,11 @@ class CondaKernelSpecManager(KernelSpecManager):
             return
         self._environments = environments
         rules = Rules(
-            tuple(self.hidden), self.renamed, frozenset(map(State, self.unusable)), self.grouped
+            tuple(self.hidden),
+            self.renamed,
+            frozenset(map(State, self.unusable)),
+            self.grouped,
+            self.language,
         )
         self._menu = menu(environments, rules, time.time())
         self._models = self._modelled(self._menu.entries.values())

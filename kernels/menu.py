@@ -19,6 +19,7 @@ from kernels.kernelspec import (
     short_version,
 )
 from kernels.prefix import Environment, FoundKernel, State
+from kernels.words import ENGLISH, in_language, say
 
 # Seconds that an environment has to be quiet before it is called unfinished: one that is just
 # being made is no news.
@@ -29,12 +30,12 @@ UNUSABLE = "none"
 
 # What is said in the list; the whole reason is in the metadata and in the notebook.
 _SHORT = {
-    State.NO_KERNEL: "cannot start: ipykernel is missing",
-    State.INCOMPLETE: "cannot start: not completely installed",
-    State.BROKEN: "cannot start: broken",
-    State.UNREADABLE: "cannot start: not readable",
-    State.WITHDRAWN: "withdrawn",
-    State.UNAVAILABLE: "unavailable at the moment",
+    State.NO_KERNEL: say("cannot start: ipykernel is missing"),
+    State.INCOMPLETE: say("cannot start: not completely installed"),
+    State.BROKEN: say("cannot start: broken"),
+    State.UNREADABLE: say("cannot start: not readable"),
+    State.WITHDRAWN: say("withdrawn"),
+    State.UNAVAILABLE: say("unavailable at the moment"),
 }
 _IPYKERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
 
@@ -45,13 +46,15 @@ class Rules:
 
     ``hidden`` are globs of kernel names, ``renamed`` maps such globs to templates of display
     names, ``unusable`` are the states of environments that are shown though they cannot
-    start, ``grouped`` puts the source's label first.
+    start, ``grouped`` puts the source's label first, ``language`` is that of what is said of
+    environments.
     """
 
     hidden: Sequence[str] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     unusable: frozenset[State] = frozenset(State)
     grouped: bool = False
+    language: str = ENGLISH
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def menu(environments: Sequence[Environment], rules: Rules, now: float) -> Menu:
         mark["kernel"] = own
         document["display_name"] = _shown(name, own, environment, spec, state, rules)
         if state is not State.HEALTHY:
-            mark |= {"state": str(state), "reason": reason}
+            mark |= {"state": str(state), "reason": in_language(rules.language)(reason)}
             # JupyterLab offers kernels by language, first of all to notebooks without one.
             document["language"] = UNUSABLE
         if environment.deprecated:
@@ -145,9 +148,10 @@ def _shown(
         shown = f"{place.label}: {display_name(replace(place, label=''), own, spec)}"
     else:
         shown = display_name(place, own, spec)
+    translate = in_language(rules.language)
     if state is not State.HEALTHY:
-        return f"{shown} ({_SHORT[state]})"
-    return f"{shown} (deprecated)" if environment.deprecated else shown
+        return f"{shown} ({translate(_SHORT[state])})"
+    return f"{shown} ({translate(say('deprecated'))})" if environment.deprecated else shown
 
 
 def render(template: str, place: Place, own_name: str) -> str:

@@ -1,22 +1,22 @@
 """The list as plain folders on JUPYTER_PATH, for programs that know no other list.
 
 nbconvert, papermill, ``jupyter console`` and ``jupyter kernelspec list`` cannot be told which
-kernel list to use; in this folder they find the same names. Each file appears whole, and only
-what carries our marker is ever changed or removed.
+kernel list to use; in this folder they find the same names. Kernels start by ``kernels.launch``,
+so that a Jupyter of any environment can start them. Each file appears whole, and only what
+carries our marker is ever changed or removed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kernels import files, launch
 from kernels.menu import Entry
 
 _FILE = "kernel.json"
@@ -34,26 +34,19 @@ def write(root: str, entries: Iterable[Entry]) -> None:
         raise PermissionError(f"{folder} belongs to somebody else; remove it")
     wanted = {entry.name: entry for entry in entries}
     for name, entry in wanted.items():
-        raw = json.dumps(entry.document, indent=1).encode()
         file = folder / name / _FILE
+        raw = json.dumps(_document(entry, file), indent=1).encode()
         if not file.exists() or file.read_bytes() != raw:
             file.parent.mkdir(exist_ok=True)
-            _replace(file, raw)
+            files.replace(str(file), raw)
     for path in folder.iterdir():
         if path.name not in wanted and not path.is_symlink() and _is_ours(path / _FILE):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _replace(file: Path, raw: bytes) -> None:
-    descriptor, staged = tempfile.mkstemp(dir=file.parent, prefix=".kernel-")
-    try:
-        with open(descriptor, "wb") as opened:
-            opened.write(raw)
-        os.replace(staged, file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(staged)
-        raise
+def _document(entry: Entry, file: Path) -> dict[str, Any]:
+    metadata = {k: v for k, v in entry.document["metadata"].items() if k != "kernel_provisioner"}
+    return {**entry.document, "argv": launch.command(str(file)), "metadata": metadata}
 
 
 def _is_ours(file: Path) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from kernels.kernelspec import short_version
+from kernels.words import say
 
 # Of this many, the best by name and Python, the packages are looked at.
 _LOOKED_AT = 20
@@ -47,15 +48,16 @@ class Nearest:
 
     def sentence(self, wanted: Wanted) -> str:
         """What to tell the person."""
-        fit = ""
+        near = self.candidate.shown
         if self.lacks:
-            fit = f"; it lacks {', '.join(self.lacks)}"
+            near = say("{kernel}; it lacks {packages}", kernel=near, packages=", ".join(self.lacks))
         elif self.has:
-            fit = f"; it has {', '.join(self.has)}"
-        return (
-            f"The kernel {wanted.name} is not here: its environment was removed or renamed, or "
-            f"you are not in the team or course it belongs to. The nearest is "
-            f"{self.candidate.shown}{fit}."
+            near = say("{kernel}; it has {packages}", kernel=near, packages=", ".join(self.has))
+        return say(
+            "The kernel {name} is not here: its environment was removed or renamed, or you are not "
+            "in the team or course it belongs to. The nearest is {near}.",
+            name=wanted.name,
+            near=near,
         )
 
 

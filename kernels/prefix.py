@@ -13,10 +13,12 @@ import shlex
 import shutil
 import stat
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from kernels import files
 from kernels.kernelspec import (
     MAX_BYTES,
     CheckedSpec,
@@ -25,7 +27,9 @@ from kernels.kernelspec import (
     check_document,
     load_document,
 )
+from kernels.words import say
 
+_INSTALLERS = ("conda", "mamba", "micromamba")
 # Past this many, the rest of an environment's kernels are left out.
 MAX_KERNELS = 100
 
@@ -102,9 +106,10 @@ class Known:
 
 def away(folder: str) -> str:
     """What to tell of an environment whose storage is gone."""
-    return (
-        f"its storage ({folder}) cannot be reached at the moment; wait a little and try again, "
-        "or tell an administrator"
+    return say(
+        "its storage ({folder}) cannot be reached at the moment; wait a little and try again, "
+        "or tell an administrator",
+        folder=folder,
     )
 
 
@@ -124,9 +129,11 @@ def look(place: Place, folder: str) -> Known | None:
         identity = (seen.st_dev, seen.st_ino)
         history = f"{meta}/history"
         if not _exists(history) and not _exists(f"{meta}/pixi"):
-            reason = (
-                f"its installation did not finish ({history} is missing); wait until it has, or "
-                f"remove {prefix} and create the environment again"
+            reason = say(
+                "its installation did not finish ({history} is missing); wait until it has, or "
+                "remove {prefix} and create the environment again",
+                history=history,
+                prefix=prefix,
             )
             environment = Environment(place, State.INCOMPLETE, reason)
         else:
@@ -135,7 +142,7 @@ def look(place: Place, folder: str) -> Known | None:
             place = replace(place, version=notes.get("version"), python=python)
             environment = _annotated(_with_kernels(place, kernel_root, files), notes)
     except PermissionError:
-        reason = "you may not read it; ask whoever maintains it for read access"
+        reason = say("you may not read it; ask whoever maintains it for read access")
         environment = Environment(place, State.UNREADABLE, reason)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -143,7 +150,7 @@ def look(place: Place, folder: str) -> Known | None:
         if error.errno in _LOST:
             environment = Environment(place, State.UNAVAILABLE, away(prefix))
         else:
-            reason = f"it cannot be read: {error.strerror}"
+            reason = say("it cannot be read: {error}", error=error.strerror)
             environment = Environment(place, State.BROKEN, reason)
     folders = [(meta, meta_stamp)]
     # conda's work always changes conda-meta. Only pip's does not: that is waited for where there
@@ -208,10 +215,13 @@ def withdrawal(notes: dict[str, str]) -> str:
     """Why an environment must not be used any more and what to do; empty where it may."""
     if "withdrawn" not in notes:
         return ""
-    what = f"version {notes['version']} of it" if "version" in notes else "it"
-    return (
-        f"{what} was withdrawn ({notes['withdrawn'] or 'no reason given'}); choose its newer "
-        "version where there is one (stop the server and start it with that), or another kernel"
+    return say(
+        "{what} was withdrawn ({reason}); choose its newer version where there is one (stop the "
+        "server and start it with that), or another kernel",
+        what=say("version {version} of it", version=version)
+        if (version := notes.get("version"))
+        else say("it"),
+        reason=notes["withdrawn"] or say("no reason given"),
     )
 
 
@@ -250,14 +260,20 @@ def _with_kernels(place: Place, kernel_root: str, files: list[tuple[str, Stamp]]
         except SpecError as error:
             problems.append((name, str(error)))
         except OSError as error:
-            problems.append((name, f"{path} cannot be read: {error.strerror}"))
+            problems.append(
+                (name, say("{path} cannot be read: {error}", path=path, error=error.strerror))
+            )
         files.append((path, stamp or stamp_of(path)))
     if kernels:
         return Environment(place, State.HEALTHY, "", tuple(kernels), tuple(problems))
     if problems:
-        reason = "; ".join(f"{name}: {why}" for name, why in problems)
-        return Environment(place, State.BROKEN, reason, (), tuple(problems))
+        return Environment(place, State.BROKEN, in_one(problems), (), tuple(problems))
     return Environment(place, State.NO_KERNEL, _no_kernel(place.prefix))
+
+
+def in_one(problems: Iterable[tuple[str, str]]) -> str:
+    """The problems of some kernels, as (own name, reason), in one line."""
+    return "; ".join(say("kernel {name}: {why}", name=name, why=why) for name, why in problems)
 
 
 def read_spec(path: str, prefix: str) -> CheckedSpec:
@@ -278,15 +294,10 @@ def _checked(raw: bytes, prefix: str) -> CheckedSpec:
 
 def _read(path: str) -> tuple[bytes, Stamp]:
     """A file as far as it is not larger than may be. Raises OSError, SpecError."""
-    # Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        seen = os.fstat(descriptor)
-        if not stat.S_ISREG(seen.st_mode):
-            raise SpecError(f"{os.path.basename(path)} is not a file")
-        raw = os.read(descriptor, MAX_BYTES + 1)
-    finally:
-        os.close(descriptor)
+        raw, seen = files.read(path, MAX_BYTES + 1)
+    except files.NotAFileError as error:
+        raise SpecError(say("{name} is not a file", name=os.path.basename(path))) from error
     return raw, (seen.st_mtime_ns, seen.st_ino, seen.st_size)
 
 
@@ -295,23 +306,41 @@ def check_program(program: str) -> None:
     try:
         mode = os.stat(program).st_mode
     except OSError as error:
-        raise SpecError(f"its program {program} cannot be started: {error.strerror}") from error
+        raise SpecError(_not_started(program, error.strerror)) from error
     runs = mode & 0o111 == 0o111 or os.access(program, os.X_OK)
     if not stat.S_ISREG(mode) or not runs:
-        raise SpecError(f"its program {program} cannot be started: not an executable file")
+        raise SpecError(_not_started(program, say("not an executable file")))
+
+
+def _not_started(program: str, error: str | None) -> str:
+    return say("its program {program} cannot be started: {error}", program=program, error=error)
 
 
 def _no_kernel(prefix: str) -> str:
-    return f"no kernel is installed in it; {how_to_install(prefix)}"
+    return say("no kernel is installed in it; {remedy}", remedy=how_to_install(prefix))
 
 
-def how_to_install(prefix: str) -> str:
-    """What gives an environment a kernel, with the exact command, for who may do it."""
+def how_to_install(prefix: str, again: bool = False) -> str:
+    """What gives an environment a kernel, with the exact command, for who may do it.
+
+    ``again``: what is there does not work, and is to be installed once more.
+    """
     path = f"{prefix}/bin:{os.environ.get('PATH', os.defpath)}"
-    if os.path.exists(f"{prefix}/bin/pip") and not shutil.which("conda", path=path):
-        command = f"{shlex.quote(prefix)}/bin/python -m pip install ipykernel"
+    program = next((name for name in _INSTALLERS if shutil.which(name, path=path)), None)
+    what = "--force-reinstall ipykernel" if again else "ipykernel"
+    if program is None and os.path.exists(f"{prefix}/bin/pip"):
+        command = f"{shlex.quote(prefix)}/bin/python -m pip install {what}"
     else:
-        command = f"conda install --prefix {shlex.quote(prefix)} ipykernel"
+        command = f"{program or 'conda'} install --prefix {shlex.quote(prefix)} {what}"
+        if program is None and os.access(prefix, os.W_OK):
+            return say(
+                "add ipykernel to its environment.yml and build it again, or run where there is a "
+                "conda: {command}",
+                command=command,
+            )
     if os.access(prefix, os.W_OK):
-        return f"run: {command}"
-    return f"ask whoever maintains it to add ipykernel to its environment.yml, or to run: {command}"
+        return say("run: {command}", command=command)
+    return say(
+        "ask whoever maintains it to add ipykernel to its environment.yml, or to run: {command}",
+        command=command,
+    )

@@ -10,13 +10,16 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kernels import standin
 from kernels.activation import ActivationError, Activator
 from kernels.kernelspec import SpecError, default_environment_name
 from kernels.prefix import check_program, how_to_install, read_notes, read_spec, withdrawal
+from kernels.words import say
 
 # The module that ipykernel's kernelspec starts: python -m ipykernel_launcher.
 _LAUNCHER = "ipykernel_launcher"
@@ -52,11 +55,13 @@ def prepare(
     prefix = mark.get("prefix") if isinstance(mark, Mapping) else None
     if not isinstance(mark, Mapping) or not isinstance(prefix, str) or not os.path.isabs(prefix):
         raise KernelCannotStart(
-            "The kernel's kernelspec names no environment to start in. Choose another kernel."
+            say("The kernel's kernelspec names no environment to start in. Choose another kernel.")
         )
     _check_there(prefix)
     if reason := withdrawal(read_notes(f"{prefix}/conda-meta/labcommons/version.json")):
-        raise KernelCannotStart(f"The environment {prefix} cannot be used: {reason}.")
+        raise KernelCannotStart(
+            say("The environment {prefix} cannot be used: {reason}.", prefix=prefix, reason=reason)
+        )
     argv = _argv_now(prefix, mark.get("kernel"), argv)
     # A link is followed once, so that a running kernel keeps to the version that it began with.
     real = follow(prefix)
@@ -66,11 +71,14 @@ def prepare(
     try:
         variables = _ACTIVATOR.activate(real, base, timeout, default_environment_name(prefix))
     except ActivationError as error:
-        raise KernelCannotStart(f"The kernel cannot start: {error}.") from error
+        raise KernelCannotStart(say("The kernel cannot start: {error}.", error=error)) from error
     if _LAUNCHER in argv and "PYTHONPATH" not in variables and not may_have_ipykernel(real):
         raise KernelCannotStart(
-            f"The environment {prefix} has a kernelspec, but no ipykernel to run it; "
-            f"{how_to_install(prefix)}"
+            say(
+                "The environment {prefix} has a kernelspec, but no ipykernel to run it; {remedy}",
+                prefix=prefix,
+                remedy=how_to_install(prefix),
+            )
         )
     return Start((program, *argv[1:]), variables)
 
@@ -79,18 +87,22 @@ def _check_there(prefix: str) -> None:
     try:
         os.stat(f"{prefix}/conda-meta")
     except PermissionError as error:
-        raise KernelCannotStart(
-            f"You may not read the environment {prefix}. Ask whoever maintains it for access, "
-            "or choose another kernel."
-        ) from error
+        raise KernelCannotStart(_not_readable(prefix)) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise KernelCannotStart(
-            f"The environment {prefix} is gone. Choose another kernel, or create it again."
+            say(
+                "The environment {prefix} is gone. Choose another kernel, or create it again.",
+                prefix=prefix,
+            )
         ) from error
     except OSError as error:
         raise KernelCannotStart(
-            f"The environment {prefix} cannot be reached at the moment ({error.strerror}). Wait a "
-            "little and try again; if it stays so, tell an administrator."
+            say(
+                "The environment {prefix} cannot be reached at the moment ({error}). Wait a little "
+                "and try again; if it stays so, tell an administrator.",
+                prefix=prefix,
+                error=error.strerror,
+            )
         ) from error
 
 
@@ -99,25 +111,41 @@ def _argv_now(prefix: str, own_name: object, argv: Sequence[str]) -> Sequence[st
     try:
         if not isinstance(own_name, str) or "/" in own_name:
             if not argv:
-                raise SpecError("its kernelspec has no argv")
+                raise SpecError(say("its kernelspec has no argv"))
             check_program(argv[0])
             return argv
         return read_spec(f"{prefix}/share/jupyter/kernels/{own_name}/kernel.json", prefix).argv
     except SpecError as error:
         raise KernelCannotStart(
-            f"The kernel of {prefix} cannot start: {error}. To repair it, {how_to_install(prefix)}"
+            say(
+                "The kernel of {prefix} cannot start: {error}. To repair it, {remedy}",
+                prefix=prefix,
+                error=error,
+                remedy=how_to_install(prefix),
+            )
         ) from error
     except PermissionError as error:
-        raise KernelCannotStart(
-            f"You may not read the environment {prefix}. Ask whoever maintains it for access, "
-            "or choose another kernel."
-        ) from error
+        raise KernelCannotStart(_not_readable(prefix)) from error
     except OSError as error:
+        told = {"prefix": prefix, "remedy": how_to_install(prefix)}
         done = os.path.exists(f"{prefix}/conda-meta/history")
-        state = "has no kernel" if done else "is not completely installed"
-        raise KernelCannotStart(
-            f"The environment {prefix} {state}. To repair it, {how_to_install(prefix)}"
-        ) from error
+        sentence = (
+            say("The environment {prefix} has no kernel. To repair it, {remedy}", **told)
+            if done
+            else say(
+                "The environment {prefix} is not completely installed. To repair it, {remedy}",
+                **told,
+            )
+        )
+        raise KernelCannotStart(sentence) from error
+
+
+def _not_readable(prefix: str) -> str:
+    return say(
+        "You may not read the environment {prefix}. Ask whoever maintains it for access, or choose "
+        "another kernel.",
+        prefix=prefix,
+    )
 
 
 def follow(prefix: str) -> str:
@@ -147,13 +175,23 @@ def may_have_ipykernel(prefix: str) -> bool:
     return False
 
 
+def stand_in(explanation: str, base: Mapping[str, str]) -> Start:
+    """How to start what explains, with the server's own Python."""
+    argv = (sys.executable, "-I", standin.__file__, "{connection_file}")
+    return Start(argv, {**base, standin.VARIABLE: explanation})
+
+
 def why_it_died(start: Start, status: int, deaths: int) -> str:
     """Why a kernel ended before it was ready; empty where it may just be started again.
 
     ``status`` is its exit status (negative: a signal), ``deaths`` how often in a row it ended
     early. An ipykernel is asked by importing it once more, with its last words kept.
     """
-    ended = f"signal {_signal_name(-status)}" if status < 0 else f"exit status {status}"
+    ended = (
+        say("signal {name}", name=_signal_name(-status))
+        if status < 0
+        else say("exit status {number}", number=status)
+    )
     if _LAUNCHER in start.argv:
         command = [start.argv[0], "-c", f"import {_LAUNCHER}, ipykernel.kernelapp"]
         try:
@@ -166,26 +204,43 @@ def why_it_died(start: Start, status: int, deaths: int) -> str:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return f"The kernel ended at once ({ended}); {shlex.join(command)}: {error}."
+            return say(
+                "The kernel ended at once ({ended}); {command}: {error}.",
+                ended=ended,
+                command=shlex.join(command),
+                error=error,
+            )
         if done.returncode:
             words = done.stderr.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
-            return (
-                f"The kernel ended at once ({ended}). {shlex.join(command)} says:\n"
-                + "\n".join(f"    {line}" for line in words)
-                + f"\nThe environment's packages do not fit together; {_repair(start)}"
+            return say(
+                "The kernel ended at once ({ended}). {command} says:\n{words}\n"
+                "The environment's packages do not fit together; {remedy}",
+                ended=ended,
+                command=shlex.join(command),
+                words="\n".join(f"    {line}" for line in words),
+                remedy=_repair(start),
             )
     if deaths < 2:
         return ""
-    memory = " Perhaps it needed more memory than the server has." if status == -9 else ""
-    return (
-        f"The kernel ended {deaths} times within seconds of its start ({ended}).{memory} The "
-        "server's log has what it said; ask whoever maintains the environment."
+    if status == -signal.SIGKILL:
+        return say(
+            "The kernel ended {times} times within seconds of its start ({ended}). Perhaps it "
+            "needed more memory than the server has. The server's log has what it said; ask "
+            "whoever maintains the environment.",
+            times=deaths,
+            ended=ended,
+        )
+    return say(
+        "The kernel ended {times} times within seconds of its start ({ended}). The server's log "
+        "has what it said; ask whoever maintains the environment.",
+        times=deaths,
+        ended=ended,
     )
 
 
 def _repair(start: Start) -> str:
     prefix = os.path.dirname(os.path.dirname(start.argv[0]))
-    return how_to_install(prefix).replace(" install", " install --force-reinstall")
+    return how_to_install(prefix, again=True)
 
 
 def _signal_name(number: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,18 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Bool, Dict, Float, Int, TraitError, Unicode, validate
 
-from kernels import standin, usage
+from kernels import limits, usage
 from kernels.activation import SCRIPT_TIMEOUT
 from kernels.menu import UNUSABLE
 from kernels.nearest import Wanted
-from kernels.preparation import KernelCannotStart, Start, prepare, why_it_died
+from kernels.preparation import KernelCannotStart, Start, prepare, stand_in, why_it_died
+from kernels.words import in_language, persons_language, say
 
 __all__ = ["CondaProvisioner", "KernelCannotStart"]
 
+# Programs whose kernels bind "ipc://PATH-NUMBER": those of ipykernel and all that is built on it,
+# and IRkernel. Others (IJulia, Rust's) know TCP alone.
+_SPEAKS_IPC = re.compile(r"(?:python|pypy)[\d.]*|R")
 # Seconds that looking at the environment may take on top of its activation scripts.
 _DISK_TIMEOUT = 10.0
 # A kernel that ends by itself within so many seconds most likely never got ready.
@@ -97,12 +101,10 @@ class CondaProvisioner(LocalProvisioner):
         except KernelCannotStart as error:
             if not self.explain:
                 raise
-            other = await asyncio.to_thread(self._another)
-            self.explanation = (
-                f"{error}\nThen restart the kernel (menu Kernel, Restart Kernel){other}."
-            )
             self.log.warning("Kernel %s: %s", self.kernel_id, error)
+            self.explanation = await asyncio.to_thread(self._explain, str(error))
             start = stand_in(self.explanation, base)
+        self._use_tcp_where_needed(start)
         known = self.kernel_spec.argv
         self.kernel_spec.argv = list(start.argv)
         try:
@@ -111,14 +113,32 @@ class CondaProvisioner(LocalProvisioner):
             self.kernel_spec.argv = known
         return prepared
 
-    def _another(self) -> str:
-        """The kernel to use meanwhile, where the list of kernels knows one."""
+    def _use_tcp_where_needed(self, start: Start) -> None:
+        """Sockets in files (IPC) only for who is known to have them: others would wait for ever."""
+        manager = self.parent
+        known = _SPEAKS_IPC.fullmatch(os.path.basename(start.argv[0])) or self.explanation
+        if manager is None or manager.transport != "ipc" or known:
+            return
+        manager.transport, manager.ip = "tcp", "127.0.0.1"
+        manager.cache_ports = True
+
+    def _explain(self, error: str) -> str:
+        """What the notebook shows, in the person's language: also the kernel to use meanwhile."""
         name = getattr(self.parent, "kernel_name", "")
         nearest = getattr(getattr(self.parent, "kernel_spec_manager", None), "nearest", None)
         language = self.kernel_spec.language
         wanted = Wanted(name, "python" if language == UNUSABLE else language)
         found = nearest(wanted, besides=name) if nearest else None
-        return f", or use {found.candidate.shown}" if found else " or choose another"
+        what_next = (
+            say(
+                "Then restart the kernel (menu Kernel, Restart Kernel), or use {kernel}.",
+                kernel=found.candidate.shown,
+            )
+            if found
+            else say("Then restart the kernel (menu Kernel, Restart Kernel) or choose another.")
+        )
+        translate = in_language(persons_language())
+        return f"{translate(error)}\n{translate(what_next)}"
 
     async def _prepared(self, base: Mapping[str, str]) -> Start:
         died, self._died = self._died, None
@@ -128,8 +148,11 @@ class CondaProvisioner(LocalProvisioner):
             start = await asyncio.wait_for(work, timeout + _DISK_TIMEOUT)
         except TimeoutError:
             raise KernelCannotStart(
-                f"The storage of the environment of {spec.display_name!r} does not answer. Wait a "
-                "little and try again; if it stays so, tell an administrator."
+                say(
+                    "The storage of the environment of {kernel} does not answer. Wait a little and "
+                    "try again; if it stays so, tell an administrator.",
+                    kernel=repr(spec.display_name),
+                )
             ) from None
         if died is not None:
             reason = await asyncio.to_thread(why_it_died, start, died, self._deaths)
@@ -142,14 +165,16 @@ class CondaProvisioner(LocalProvisioner):
         try:
             info = await super().launch_kernel(cmd, **kwargs)
         except OSError as error:
-            reason = (
-                f"The kernel cannot start: {cmd[0]}: {error.strerror}. If the environment was "
-                "moved, create it again; else ask an administrator."
+            reason = say(
+                "The kernel cannot start: {program}: {error}. If the environment was moved, create "
+                "it again; else ask an administrator.",
+                program=cmd[0],
+                error=error.strerror,
             )
             if not self.explain or self.explanation:
                 raise KernelCannotStart(reason) from error
-            self.explanation = reason
-            start = stand_in(reason, kwargs.pop("env", os.environ))
+            self.explanation = in_language(persons_language())(reason)
+            start = stand_in(self.explanation, kwargs.pop("env", os.environ))
             file = getattr(self.parent, "connection_file", "")
             command = [each.format(connection_file=file) for each in start.argv]
             info = await super().launch_kernel(command, env=dict(start.env), **kwargs)
@@ -165,14 +190,7 @@ class CondaProvisioner(LocalProvisioner):
         if process is None or self.explanation:
             return
         try:
-            for name, wanted in self.limits.items():
-                kind = getattr(resource, name)
-                _, hard = resource.prlimit(process.pid, kind)
-                low = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-                resource.prlimit(process.pid, kind, (low, low))
-            if self.nice:
-                nice = min(os.getpriority(os.PRIO_PROCESS, 0) + self.nice, 19)
-                os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+            limits.apply(process.pid, self.limits, self.nice)
         except (OSError, ValueError) as error:
             self.log.warning("Kernel %s runs without its limits: %s", self.kernel_id, error)
 
@@ -202,9 +220,3 @@ class CondaProvisioner(LocalProvisioner):
         """The kernel was asked to end by a message."""
         self._asked_to_end = True
         await super().shutdown_requested(restart)
-
-
-def stand_in(explanation: str, base: Mapping[str, str]) -> Start:
-    """How to start what explains, with the server's own Python."""
-    argv = (sys.executable, "-I", standin.__file__, "{connection_file}")
-    return Start(argv, {**base, standin.VARIABLE: explanation})

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
+
+from kernels import files
 
 # Past this many, the rest of a folder is left out: a listing must end.
 MAX_ENVIRONMENTS = 10_000
@@ -122,12 +123,7 @@ def fill(template: str, captures: Sequence[str]) -> str:
 def listed_prefixes(source: Source) -> Iterator[str]:
     """The prefixes that the file of an ``@FILE`` source lists. Raises OSError."""
     path = os.path.expanduser(source.pattern[1:])
-    # Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return
-        raw = file.read(_MAX_FILE_BYTES)
+    raw, _ = files.read(path, _MAX_FILE_BYTES)
     lines = {line.strip().rstrip("/") for line in os.fsdecode(raw).splitlines()}
     for line in sorted(lines)[:MAX_ENVIRONMENTS]:
         if line.startswith("/") and "\0" not in line:

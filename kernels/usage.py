@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 # Seconds: what is started within them goes into one report; until a report counts as failed.
@@ -37,6 +40,15 @@ class Reporter:
         self._thread: threading.Thread | None = None
 
     def started(self, kernel: str, place: Mapping[str, Any]) -> None:
+        """Count one start, and send it soon."""
+        self.count(kernel, place)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
+                self._thread.start()
+        self._some.set()
+
+    def count(self, kernel: str, place: Mapping[str, Any]) -> None:
         """Count one start; ``place`` is ``metadata.labcommons`` of the kernelspec."""
         source, environment, version = (
             str(place.get(name) or "") for name in ("source", "environment", "version")
@@ -46,10 +58,6 @@ class Reporter:
             # What does not fit is not counted: these are statistics.
             if start in self._starts or len(self._starts) < MAX_ITEMS:
                 self._starts[start] = min(MAX_STARTS, self._starts[start] + 1)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
-                self._thread.start()
-        self._some.set()
 
     def _run(self) -> None:
         while True:
@@ -95,6 +103,18 @@ class Reporter:
 _reporter: Reporter | None = None
 
 
+def report_apart(kernel: str, place: Mapping[str, Any]) -> None:
+    """Report the start of a kernel from a process of its own, for who is about to become it."""
+    if place.get("source") in (None, "personal"):
+        return
+    # By way of a shell that ends at once, so that nobody has to wait for it.
+    words = [sys.executable, "-I", __file__, kernel, json.dumps(place)]
+    with suppress(OSError):
+        subprocess.run(
+            ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words], check=False
+        )
+
+
 def started(kernel: str, place: Mapping[str, Any] | None) -> None:
     """Report the start of a kernel of an environment. Never raises, never waits.
 
@@ -104,9 +124,20 @@ def started(kernel: str, place: Mapping[str, Any] | None) -> None:
     global _reporter  # noqa: PLW0603 - one thread and one address for the process
     if not isinstance(place, Mapping) or place.get("source") in (None, "personal"):
         return
-    if _reporter is None:
-        url, token = (os.environ.get(n) for n in ("LABCOMMONS_KERNELS_URL", "JUPYTERHUB_API_TOKEN"))
-        if not url or not token or not url.startswith(("http://", "https://")):
-            return
-        _reporter = Reporter(url, token)
-    _reporter.started(kernel, place)
+    _reporter = _reporter or _from_environment()
+    if _reporter is not None:
+        _reporter.started(kernel, place)
+
+
+def _from_environment() -> Reporter | None:
+    url, token = (os.environ.get(n) for n in ("LABCOMMONS_KERNELS_URL", "JUPYTERHUB_API_TOKEN"))
+    if not url or not token or not url.startswith(("http://", "https://")):
+        return None
+    return Reporter(url, token)
+
+
+if __name__ == "__main__":  # from ``report_apart``
+    reporter = _from_environment()
+    if reporter is not None:
+        reporter.count(sys.argv[1], json.loads(sys.argv[2]))
+        reporter.send()

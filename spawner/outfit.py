@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,7 @@ async def prepare(shared: Resources, entry: CatalogEntry, who: Identity, person:
         {
             "LABCOMMONS_KERNELS_URL": KERNELS_URL,
             "LABCOMMONS_CONDARC": condarc(shared.site.environments, person.tiers),
+            "LABCOMMONS_KERNEL_SETTINGS": json.dumps(shared.site.kernels.settings),
         },
     )
 

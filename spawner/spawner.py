@@ -349,7 +349,9 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             ),
             folders=found.folders,
             gpus=grant,
-            env=self.get_env() | {"JUPYTER_IMAGE_SPEC": entry.image} | found.env,
+            env=self.get_env()
+            | {"JUPYTER_IMAGE_SPEC": entry.image, "LABCOMMONS_LANGUAGE": self.lang}
+            | found.env,
             args=self.get_args(),
         )
 

@@ -13,6 +13,8 @@ from hub_ext.store.models import KernelUsage
 
 # What is older is forgotten: a year, and the month to look back at it.
 KEPT = timedelta(days=396)
+# What counts as lately where starts are shown.
+LATELY = timedelta(days=30)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``labcommons kernels``: the service that registers every environment as kernels."""
+"""The service that registers every environment as kernels: its addresses, and its life."""
 
 from __future__ import annotations
 
@@ -22,11 +22,9 @@ from tornado.web import Application
 from hub_ext import pages
 from hub_ext.site import Site, load_site
 from hub_ext.store import Store
-from kernels.service import handlers
+from kernels.service import handlers, stream
 from kernels.service.counting import Counter
-from kernels.service.handlers import KEEP_ALIVE
 from kernels.service.registrar import Registrar
-from kernels.service.tiers import TIERS
 
 NAME = "kernels"
 PORT = 8082
@@ -72,7 +70,7 @@ def make_app(
             (api + "kernels", handlers.Kernels, shared),
             (api + "kernels/([^/]+)", handlers.OneKernel, shared),
             (api + "refresh", handlers.Refresh, shared),
-            (api + "events", handlers.Events, shared),
+            (api + "events", stream.Events, shared),
             (api + "usage", handlers.Usage, shared),
             (api + "health", handlers.Health, shared),
             (prefix + "api/.*", handlers.ApiNotFound, shared),
@@ -119,7 +117,7 @@ async def serve(
 
 async def _keep_alive(registrar: Registrar) -> None:
     while True:
-        await asyncio.sleep(KEEP_ALIVE)
+        await asyncio.sleep(stream.KEEP_ALIVE)
         registrar.events.keep_alive()
 
 
@@ -147,35 +145,8 @@ def hub_auth() -> HubOAuth:
     )
 
 
-@click.command()
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address.")  # noqa: S104
-@click.option("--port", default=PORT, show_default=True, type=click.IntRange(1, 65535))
-@click.option(
-    "--interval",
-    default=2.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 3600),
-    help="Seconds between two looks at the catalog; folders tell by themselves.",
-)
-@click.option(
-    "--registry",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the registry.  [default: $LABCOMMONS_DATA/kernels]",
-)
-@click.option(
-    "--tiers",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=TIERS,
-    show_default=True,
-    help="Folder with shared/, teams/ and courses/, at the path it has in people's servers.",
-)
-def kernels(host: str, port: int, interval: float, registry: Path | None, tiers: Path) -> None:
-    """Run the service that registers every environment as kernels.
-
-    \b
-    Example, beside a hub on the same machine:
-      JUPYTERHUB_API_URL=http://127.0.0.1:8081/hub/api labcommons kernels --host 127.0.0.1
-    """
+def run(host: str, port: int, interval: float, registry: Path | None, tiers: Path) -> None:
+    """Run the service until it is told to end. Raises ClickException."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
     site = load_site()

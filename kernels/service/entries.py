@@ -26,7 +26,9 @@ from kernels.kernelspec import (
     load_document,
     plain_spec,
 )
+from kernels.prefix import in_one
 from kernels.service.registry import IMAGE, Shelf
+from kernels.words import say
 
 LIVE = "live"
 # How long what cannot be seen any more is kept: longer than a weekend without the file server.
@@ -141,18 +143,34 @@ class Found:
 
 def from_catalog(row: CatalogRow) -> tuple[Entry | None, list[str]]:
     """The entry of a catalog row, and one sentence for each thing that cannot be used."""
-    where = f"environment {row.name!r}, version {row.version!r}"
+    where = say(
+        "environment {name}, version {version}", name=repr(row.name), version=repr(row.version)
+    )
     for value in (row.name, row.version):
         if not isinstance(value, str) or not _is_folder(value):
-            return None, [f"{where}: not a name that a folder can have; build it again"]
+            return None, [
+                say("{where}: not a name that a folder can have; build it again", where=where)
+            ]
     prefix = row.prefix
     if not isinstance(prefix, str) or not _is_plain_path(prefix):
-        return None, [f"{where}: prefix {prefix!r} is not a plain absolute path; build it again"]
+        return None, [
+            say(
+                "{where}: prefix {prefix} is not a plain absolute path; build it again",
+                where=where,
+                prefix=repr(prefix),
+            )
+        ]
     if not isinstance(row.kernelspecs, Mapping) or len(row.kernelspecs) > _MAX_KERNELS:
-        return None, [f"{where}: its kernelspecs are not usable; build it again"]
+        return None, [say("{where}: its kernelspecs are not usable; build it again", where=where)]
     if os.path.basename(prefix) != row.name:
         # A user's server names kernels by the prefix; both lists must give one name.
-        return None, [f"{where}: prefix {prefix!r} does not end in its name; build it again"]
+        return None, [
+            say(
+                "{where}: prefix {prefix} does not end in its name; build it again",
+                where=where,
+                prefix=repr(prefix),
+            )
+        ]
     python = row.python if isinstance(row.python, str) else None
     place = Place(IMAGE, "", prefix, row.name, row.version, python)
     checked: list[tuple[str, CheckedSpec]] = []
@@ -162,7 +180,9 @@ def from_catalog(row: CatalogRow) -> tuple[Entry | None, list[str]]:
             raw = json.dumps(document).encode()
             checked.append((str(own_name), check_document(load_document(raw), prefix)))
         except (SpecError, TypeError, ValueError, RecursionError) as error:
-            problems.append(f"{where}, kernel {own_name!r}: {error}")
+            problems.append(
+                say("{where}, kernel {name}: {why}", where=where, name=repr(own_name), why=error)
+            )
     names = kernel_names([(place, own_name) for own_name, _ in checked])
     kernels = tuple(
         _kernel(name, place, own_name, spec, {})
@@ -170,10 +190,11 @@ def from_catalog(row: CatalogRow) -> tuple[Entry | None, list[str]]:
     )
     state, reason = State.HEALTHY, ""
     if row.withdrawn is not None:
-        state, reason = State.WITHDRAWN, f"{row.withdrawn}; choose another version"
+        state = State.WITHDRAWN
+        reason = say("{reason}; choose another version", reason=row.withdrawn)
     elif not kernels:
         state = State.BROKEN if problems else State.NO_KERNEL
-        reason = "; ".join(problems) or "no kernel is installed in it; build it with ipykernel"
+        reason = "; ".join(problems) or say("no kernel is installed in it; build it with ipykernel")
     entry = Entry(
         IMAGE,
         row.name,
@@ -237,7 +258,12 @@ def from_disk(found: Sequence[Found], memory: Memory) -> tuple[list[Entry], list
             listed.append(item)
         else:
             # Surrogates of a name that is not UTF-8, control characters: no page can show them.
-            problems.append(f"environment {place.prefix!a}: its name cannot be shown; rename it")
+            problems.append(
+                say(
+                    "environment {prefix}: its name cannot be shown; rename it",
+                    prefix=ascii(place.prefix),
+                )
+            )
     kernels = [
         (item, kernel)
         for item in listed
@@ -277,7 +303,7 @@ def _entry(found: Found, names: Sequence[str]) -> Entry:
         state = State.BROKEN
     reason = environment.reason
     if state is State.HEALTHY and environment.problems:
-        reason = "; ".join(f"{name}: {why}" for name, why in environment.problems)
+        reason = in_one(environment.problems)
     return Entry(
         place.source,
         place.environment,
@@ -366,7 +392,7 @@ def kept(known: Iterable[Entry], look: Look, last_seen: datetime, now: datetime)
     if now - last_seen > KEEP:
         return []
     state = look.state if look.state is not State.HEALTHY else State.UNAVAILABLE
-    reason = look.reason or (
+    reason = look.reason or say(
         "its folder is empty or gone, and was not before; ask an administrator whether the file "
         "system is mounted"
     )

@@ -1,16 +1,14 @@
-"""Requests to the service: REST, the stream of events, and the page.
+"""Requests to the service: REST and the page; events are in ``stream``.
 
 Who asks, languages, headers and refusals are the console's (``hub_ext.console.handlers``).
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, StaticFileHandler
 
 from hub_ext.console import handlers as console
@@ -18,19 +16,14 @@ from hub_ext.i18n import N_
 from hub_ext.pages import language_of
 from hub_ext.store import StoreError
 from hub_ext.store.models import utcnow
-from hub_ext.store.usage import uses
+from hub_ext.store.usage import LATELY, uses
 from kernels.service import openapi, page
 from kernels.service.counting import Counter, ReportError, believed, read_report
-from kernels.service.entries import Entry, State
+from kernels.service.entries import Entry, Key, State
 from kernels.service.registrar import Registrar, told
 from kernels.service.viewer import Reader
+from kernels.words import Translate, in_language
 
-# Seconds: a listener that takes longer to take an event is dropped; after so long, one has to
-# come back, so that rights that were taken away end.
-SEND_TIMEOUT, LISTEN_AT_MOST = 20.0, 900.0
-KEEP_ALIVE = 20.0
-# Streams, in all and of one person.
-LISTENERS, LISTENERS_EACH = 2000, 20
 # Environments in one answer.
 MOST = 5000
 
@@ -79,6 +72,17 @@ class _Shared(console.Base):
             frozenset(group for group in groups if isinstance(group, str)),
         )
 
+    @property
+    def say_it(self) -> Translate:
+        """What puts reasons into the language of the request."""
+        return in_language(language_of(self))
+
+    def told(self, entry: Entry, last_used: Any) -> dict[str, Any]:
+        """An environment as answers show it."""
+        when = last_used.get(entry.key)
+        used = f"{when.isoformat(timespec='seconds')}Z" if when else None
+        return told(entry) | {"reason": self.say_it(entry.reason), "last_used": used}
+
     def visible(self) -> list[Entry]:
         """The environments this person may see, in the order of their keys."""
         entries = self.reader.visible(self.registrar.entries.values())
@@ -111,7 +115,7 @@ class _Shared(console.Base):
         super().log_exception(typ, value, tb)
 
 
-class _Api(_Shared, console.Api):
+class Api(_Shared, console.Api):
     """An answer in JSON."""
 
     def number(self, name: str, default: int, least: int, most: int) -> int:
@@ -122,7 +126,7 @@ class _Api(_Shared, console.Api):
         return max(least, min(most, int(text)))
 
 
-class Environments(_Api):
+class Environments(Api):
     """``GET api/v1/environments``: those one may see."""
 
     async def get(self) -> None:
@@ -149,13 +153,13 @@ class Environments(_Api):
                 "offset": offset,
                 "limit": limit,
                 "environments": [
-                    _with_use(entry, last_used) for entry in found[offset : offset + limit]
+                    self.told(entry, last_used) for entry in found[offset : offset + limit]
                 ],
             }
         )
 
 
-class OneEnvironment(_Api):
+class OneEnvironment(Api):
     """``GET api/v1/environments/SOURCE/NAME``: its versions."""
 
     async def get(self, source: str, name: str) -> None:
@@ -164,10 +168,10 @@ class OneEnvironment(_Api):
         if not found:
             raise HTTPError(404)
         last_used = await self.last_used()
-        self.reply({"versions": [_with_use(entry, last_used) for entry in found]})
+        self.reply({"versions": [self.told(entry, last_used) for entry in found]})
 
 
-class Kernels(_Api):
+class Kernels(Api):
     """``GET api/v1/kernels``: kernels one may see."""
 
     async def get(self) -> None:
@@ -175,7 +179,7 @@ class Kernels(_Api):
         self.reply({"kernels": [k for entry in self.visible() for k in _kernels(entry)]})
 
 
-class OneKernel(_Api):
+class OneKernel(Api):
     """``GET api/v1/kernels/NAME``."""
 
     async def get(self, name: str) -> None:
@@ -184,11 +188,6 @@ class OneKernel(_Api):
         if not found:
             raise HTTPError(404)
         self.reply({"kernels": found})
-
-
-def _with_use(entry: Entry, last_used: Any) -> dict[str, Any]:
-    when = last_used.get(entry.key)
-    return told(entry) | {"last_used": f"{when.isoformat(timespec='seconds')}Z" if when else None}
 
 
 def _kernels(entry: Entry) -> list[dict[str, Any]]:
@@ -208,7 +207,7 @@ def _kernels(entry: Entry) -> list[dict[str, Any]]:
     ]
 
 
-class Refresh(_Api):
+class Refresh(Api):
     """``POST api/v1/refresh``: look at everything now."""
 
     async def post(self) -> None:
@@ -234,7 +233,7 @@ class Refresh(_Api):
         )
 
 
-class Usage(_Api):
+class Usage(Api):
     """``api/v1/usage``: how often kernels are started."""
 
     def check_hub_user(self, model: Any) -> Any:
@@ -291,53 +290,7 @@ class Usage(_Api):
         self.reply({"counted": len(starts), "ignored": len(items) - len(starts)})
 
 
-class Events(_Api):
-    """``GET api/v1/events``: changes as they happen (server-sent events)."""
-
-    async def get(self) -> None:
-        """``Last-Event-ID``, or ``last_event_id`` in the query, takes the stream up again."""
-        reader, log = self.reader, self.registrar.events
-        mine = [one for one in log.listeners if one.who == reader.name]
-        if len(log.listeners) >= LISTENERS or len(mine) >= LISTENERS_EACH:
-            raise Refused(
-                429, "too_many", N_("Too many open streams; close a few pages."), retry_after=60
-            )
-        last_id = self.request.headers.get("Last-Event-ID") or self.get_query_argument(
-            "last_event_id", None
-        )
-        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
-        self.set_header("X-Accel-Buffering", "no")
-        self.listener = log.listen(reader.name, reader.may_see, last_id)
-        end = asyncio.get_running_loop().call_later(LISTEN_AT_MOST, self.listener.drop)
-        try:
-            # Not all at once, when many come back after a restart.
-            self.write(f"retry: {random.randint(2000, 6000)}\n\n")  # noqa: S311
-            await self._send()
-        except (StreamClosedError, TimeoutError):
-            pass
-        finally:
-            end.cancel()
-            log.leave(self.listener)
-
-    async def _send(self) -> None:
-        while True:
-            await asyncio.wait_for(self.flush(), SEND_TIMEOUT)
-            data = await self.listener.queue.get()
-            while data is not None:
-                self.write(data)
-                if self.listener.queue.empty():
-                    break
-                data = self.listener.queue.get_nowait()
-            if data is None:
-                return
-
-    def on_connection_close(self) -> None:
-        """The listener has gone."""
-        if hasattr(self, "listener"):
-            self.listener.drop()
-
-
-class OpenApi(_Api):
+class OpenApi(Api):
     """``GET openapi.json``."""
 
     public = True
@@ -347,7 +300,7 @@ class OpenApi(_Api):
         self.reply(openapi.document(self.hub_auth.base_url))
 
 
-class Health(_Api):
+class Health(Api):
     """``GET health``: for the container's health check; needs no login and tells no names."""
 
     public = True
@@ -359,7 +312,7 @@ class Health(_Api):
         self.reply(health)
 
 
-class ApiNotFound(_Api):
+class ApiNotFound(Api):
     """Any other address below ``api/``."""
 
     public = True
@@ -376,6 +329,17 @@ class _Page(_Shared, console.Page):
 class Overview(_Page):
     """The page: what there is, under which names, and how it is."""
 
+    async def used(self) -> page.Used:
+        """How everybody, or who is no administrator, uses what there is."""
+        name = None if self.reader.admin else self.reader.name
+        starts: dict[Key, int] = {}
+        with suppress(StoreError):
+            since = (utcnow() - LATELY).date()
+            for use in await self.store.read(lambda session: uses(session, since, name)):
+                key = (use.source, use.environment, use.version)
+                starts[key] = starts.get(key, 0) + use.starts
+        return page.Used(await self.last_used(), starts, name is None)
+
     async def get(self) -> None:
         """``q`` searches, ``problems`` leaves out what is well."""
         reader, registrar, lang = self.reader, self.registrar, language_of(self)
@@ -386,9 +350,7 @@ class Overview(_Page):
         sources = {n: s for n, s in registrar.sources.items() if reader.may_see(n)}
         # Taken before the list is made: what changes meanwhile is told again.
         last_event = registrar.events.last_id
-        contents = page.sections(
-            self.visible(), sources, await self.last_used(), search, lang, self._
-        )
+        contents = page.sections(self.visible(), sources, await self.used(), search, lang, self._)
         self.set_header("Vary", "Accept-Language, Cookie")
         self.render_page(
             "kernels.html",
@@ -396,8 +358,8 @@ class Overview(_Page):
             search=search,
             last_event=last_event,
             xsrf=self.xsrf_token.decode(),
-            trouble=registrar.error if reader.admin else "",
-            problems=registrar.problems if reader.admin else (),
+            trouble=self.say_it(registrar.error or "") if reader.admin else "",
+            problems=[self.say_it(one) for one in registrar.problems if reader.admin],
             **contents,
         )
 

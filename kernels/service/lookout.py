@@ -12,6 +12,7 @@ from pathlib import Path
 from kernels.service.entries import UNSETTLED, Look, State
 from kernels.service.tiers import Root, Tier, find_roots
 from kernels.service.watch import Watcher
+from kernels.words import say
 
 # Seconds that one look at a source may take; a file server that hangs must not stop the rest.
 LOOK_TIMEOUT = 20.0
@@ -155,5 +156,9 @@ class Lookout:
 
 
 def _no_answer(root: Root) -> Look:
-    reason = f"{root.folder} did not answer within {LOOK_TIMEOUT:g} s; is its server up?"
+    reason = say(
+        "{folder} did not answer within {seconds} s; is its server up?",
+        folder=root.folder,
+        seconds=f"{LOOK_TIMEOUT:g}",
+    )
     return Look(root.source, root.label, State.UNAVAILABLE, reason)

@@ -11,6 +11,7 @@ from hub_ext.i18n import N_, Gettext
 from hub_ext.site import words_in
 from kernels.service.entries import Entry, Key, State
 from kernels.service.registry import IMAGE
+from kernels.words import in_language
 
 # Environments on one page; a search finds the others.
 SHOWN = 200
@@ -35,6 +36,22 @@ _HEADINGS = {
 
 
 @dataclass(frozen=True)
+class Used:
+    """When environments were last started, and how often lately: by everyone, or by oneself."""
+
+    last: Mapping[Key, datetime]
+    starts: Mapping[Key, int]
+    everyone: bool
+
+    def words(self, key: Key, translate: Gettext) -> str:
+        """How often, in a sentence; empty where not at all."""
+        if not (count := self.starts.get(key)):
+            return ""
+        text = N_("%s starts in 30 days") if self.everyone else N_("%s starts of yours in 30 days")
+        return translate(text).replace("%s", str(count))
+
+
+@dataclass(frozen=True)
 class Search:
     """What somebody looks for."""
 
@@ -56,18 +73,19 @@ class Search:
 def sections(
     entries: Iterable[Entry],
     sources: Mapping[str, Any],
-    last_used: Mapping[Key, datetime],
+    used: Used,
     search: Search,
     lang: str,
     translate: Gettext,
 ) -> dict[str, Any]:
     """The page's contents: ``sections``, how many environments fit, and how many are shown."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    say_it = in_language(lang)
     for entry in entries:
         title = words_in(entry.facts.get("title") or "", lang)
         if search.finds(entry, title):
             versions = found.setdefault(entry.source, {}).setdefault(entry.environment, [])
-            versions.append(_version(entry, title, last_used.get(entry.key), translate))
+            versions.append(_version(entry, title, used, translate, say_it(entry.reason)))
     if not search.text:
         for source, known in sources.items():
             if known.state is not State.HEALTHY or not search.problems:
@@ -84,7 +102,7 @@ def sections(
                 {
                     "source": source,
                     "heading": _heading(source, translate),
-                    "reason": known.reason if known and out_of_sight else "",
+                    "reason": say_it(known.reason) if known and out_of_sight else "",
                     "state": translate(STATES[known.state]) if known and out_of_sight else "",
                     "environments": [
                         {"name": name, "versions": _newest_first(found[source][name])}
@@ -96,7 +114,7 @@ def sections(
 
 
 def _version(
-    entry: Entry, title: str, last_used: datetime | None, translate: Gettext
+    entry: Entry, title: str, used: Used, translate: Gettext, reason: str
 ) -> dict[str, Any]:
     deprecated = entry.facts.get("deprecated")
     return {
@@ -105,10 +123,11 @@ def _version(
         "python": entry.python or "",
         "state": entry.state.value,
         "state_words": translate(STATES[entry.state]),
-        "reason": entry.reason,
+        "reason": reason,
         "deprecated": deprecated if isinstance(deprecated, str) else "",
         "kernels": entry.kernels,
-        "last_used": last_used,
+        "last_used": used.last.get(entry.key),
+        "starts": used.words(entry.key, translate),
     }
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from kernels.service.entries import (
 )
 from kernels.service.events import EventLog
 from kernels.service.lookout import Lookout
+from kernels.service.plan import Plan
 from kernels.service.registry import IMAGE, Changes, Shelf, write_registry, write_shelves
 from kernels.service.tiers import TIERS
 
@@ -45,16 +46,6 @@ _SEEN = timedelta(minutes=5)
 _DAY = 86400.0
 
 _log = logging.getLogger("labcommons.kernels")
-
-
-@dataclass
-class _Plan:
-    """What a pass found: the entries of each source that it looked at."""
-
-    entries: dict[str, list[Entry]] = field(default_factory=dict)
-    lost: set[str] = field(default_factory=set)
-    looks: dict[str, Look] = field(default_factory=dict)
-    problems: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Registrar:
@@ -114,7 +105,7 @@ class Registrar:
         if not self._loaded:
             await self._load()
             full = True
-        plan = _Plan()
+        plan = Plan()
         await self._look_at_catalog(plan, full)
         await self._look_at_tiers(plan, full, now)
         changes = await self._to_disk(plan, full)
@@ -141,7 +132,7 @@ class Registrar:
 
     # -- looking ----------------------------------------------------------------------------
 
-    async def _look_at_catalog(self, plan: _Plan, full: bool) -> None:
+    async def _look_at_catalog(self, plan: Plan, full: bool) -> None:
         stamp = await self.store.read(rows.catalog_stamp)
         if stamp == self._catalog and not full:
             return
@@ -155,7 +146,7 @@ class Registrar:
         plan.entries[IMAGE] = entries
         plan.problems[IMAGE] = problems
 
-    async def _look_at_tiers(self, plan: _Plan, full: bool, now: datetime) -> None:
+    async def _look_at_tiers(self, plan: Plan, full: bool, now: datetime) -> None:
         looks = await self._lookout.looks(full)
         gone = {entry.source: entry.label for entry in self.entries.values()}
         looks += [
@@ -180,10 +171,10 @@ class Registrar:
 
     # -- writing ----------------------------------------------------------------------------
 
-    async def _to_disk(self, plan: _Plan, full: bool) -> Changes:
+    async def _to_disk(self, plan: Plan, full: bool) -> Changes:
         # What is lost keeps its kernelspecs, until nothing of it is kept.
         untouched = {source for source in plan.lost if plan.entries[source]}
-        wanted = _shelves(plan, untouched)
+        wanted = plan.shelves(untouched)
         if full:
             changes = await asyncio.to_thread(write_registry, self.root, wanted, untouched)
             self._written = {s: n for s, n in self._written.items() if s[0] in untouched}
@@ -214,7 +205,7 @@ class Registrar:
         else:
             self._lookout.again(shelf[0])
 
-    def _without_failed(self, plan: _Plan, changes: Changes) -> None:
+    def _without_failed(self, plan: Plan, changes: Changes) -> None:
         """Lists tell what people's servers find on disk, and nothing else."""
         if not changes.failed:
             return
@@ -237,7 +228,7 @@ class Registrar:
                         reason="; ".join(reasons)[:1000],
                     )
 
-    def _difference(self, plan: _Plan) -> tuple[list[Entry], list[Key]]:
+    def _difference(self, plan: Plan) -> tuple[list[Entry], list[Key]]:
         wanted = {entry.key: entry for entries in plan.entries.values() for entry in entries}
         changed = [
             entry
@@ -247,7 +238,7 @@ class Registrar:
         removed = [key for key in self.entries if key[0] in plan.entries and key not in wanted]
         return changed, removed
 
-    def _sources_of(self, plan: _Plan, now: datetime) -> dict[str, rows.KnownSource]:
+    def _sources_of(self, plan: Plan, now: datetime) -> dict[str, rows.KnownSource]:
         """The sources whose state changed with this pass."""
         changed = {}
         for name, look in plan.looks.items():
@@ -268,7 +259,7 @@ class Registrar:
 
     async def _to_store(
         self,
-        plan: _Plan,
+        plan: Plan,
         changed: list[Entry],
         removed: list[Key],
         sources: dict[str, rows.KnownSource],
@@ -297,7 +288,7 @@ class Registrar:
     # -- concluding -------------------------------------------------------------------------
 
     def _conclude_sources(
-        self, plan: _Plan, sources: dict[str, rows.KnownSource], now: datetime
+        self, plan: Plan, sources: dict[str, rows.KnownSource], now: datetime
     ) -> None:
         for name, source in sources.items():
             known = self.sources.get(name)
@@ -392,21 +383,6 @@ class Registrar:
             "last_pass": self.last_pass.isoformat(timespec="seconds") if self.last_pass else None,
             **({"error": self.error} if self.error else {}),
         }
-
-
-def _shelves(plan: _Plan, untouched: set[str]) -> dict[Shelf, dict[str, bytes]]:
-    """What the shelves of a plan should have. Those of the tiers are there even when empty, as
-    servers mount them when they start."""
-    wanted: dict[Shelf, dict[str, bytes]] = {
-        (source,): {} for source in plan.entries if source not in {IMAGE, *untouched}
-    }
-    for source, entries in plan.entries.items():
-        for entry in entries:
-            if entry.kernels and source not in untouched:
-                wanted.setdefault(entry.shelf, {}).update(
-                    {kernel.name: kernel.content for kernel in entry.kernels}
-                )
-    return wanted
 
 
 def told(entry: Entry) -> dict[str, Any]:

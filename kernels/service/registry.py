@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernels.kernelspec import MAX_BYTES
+from kernels.words import say
 
 # A folder of the registry, as path below its root: ("shared",) or ("image", "data", "1").
 Shelf = tuple[str, ...]
@@ -140,7 +141,7 @@ def _write_kernel(folder: int, staging: int, shelf: Shelf, name: str, content: b
             if current == content:
                 return False
             if found and not _is_ours(current, shelf):
-                raise FileExistsError(errno.EEXIST, "not of the registry; move it away")
+                raise FileExistsError(errno.EEXIST, say("not of the registry; move it away"))
             if current is not None:
                 _write_file(staging, _FILE, content)
                 os.replace(_FILE, _FILE, src_dir_fd=staging, dst_dir_fd=existing)
@@ -318,4 +319,4 @@ def _is_ours(content: bytes | None, shelf: Shelf) -> bool:
 
 def _say(root: Path, shelf: Shelf, error: OSError, name: str = "") -> str:
     where = root.joinpath(*shelf, *(["kernels", name] if name else []))
-    return f"{where}: {error.strerror}"
+    return say("registry, {path}: {error}", path=where, error=error.strerror)

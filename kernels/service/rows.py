@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from hub_ext.store import EnvironmentVersion, RegisteredEnvironment, RegistrySource
 from kernels.service.entries import CatalogRow, Entry, KernelEntry, Key, State
+from kernels.words import say
 
 # Environments that a query names one by one; for more, it reads whole sources.
 _FEW = 100
@@ -70,8 +71,8 @@ def read_catalog(session: Session) -> list[CatalogRow]:
 
 def _withdrawn(row: Any) -> str | None:
     if row.withdrawn_at:
-        return row.withdrawn_reason or "withdrawn"
-    return "removed from the site's environments" if row.removed else None
+        return row.withdrawn_reason or say("withdrawn")
+    return say("removed from the site's environments") if row.removed else None
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,16 @@ import glob
 import json
 import os
 import re
-import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kernels import files
 from kernels.activation import environment_variables
 from kernels.discovery import Discovery, Environment, Source
 from kernels.service.entries import LIVE, Found, Look, State
+from kernels.words import say
 
 # Where the tiers are, here as in users' servers: the paths in kernelspecs must fit both.
 TIERS = Path("/opt/labcommons")
@@ -85,7 +86,11 @@ class Tier:
         except PermissionError:
             return Look(root.source, root.label, State.UNREADABLE, self._who_may(), device)
         except OSError as error:
-            reason = f"{root.folder} cannot be read: {error.strerror}; ask an administrator"
+            reason = say(
+                "{folder} cannot be read: {error}; ask an administrator",
+                folder=root.folder,
+                error=error.strerror,
+            )
             return Look(root.source, root.label, State.UNAVAILABLE, reason, device)
         pattern = f"{glob.escape(str(root.folder))}/*"
         environments = self._discovery.scan([Source(root.source, pattern, root.label)])
@@ -104,14 +109,17 @@ class Tier:
 
     def _who_may(self) -> str:
         """Why this root cannot be read, and the group that would help."""
-        words = "the registry may not read it; people's own servers list its kernels all the same"
+        words = say(
+            "the registry may not read it; people's own servers list its kernels all the same"
+        )
         for folder in (self.root.base, self.root.folder):
             try:
                 gid = os.stat(folder).st_gid
             except OSError:
                 break
             if not os.access(folder, os.R_OK | os.X_OK, effective_ids=True):
-                return f"{words}; to show it here, give the service “kernels” the group {gid}"
+                remedy = say("to show it here, give the service “kernels” the group {gid}", gid=gid)
+                return f"{words}; {remedy}"
         return words
 
 
@@ -158,12 +166,8 @@ def _version(prefix: str, stamp: Mapping[str, Any]) -> str:
 
 def _read_stamp(prefix: str) -> Mapping[str, Any]:
     try:
-        # Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
-        descriptor = os.open(f"{prefix}/{_STAMP}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return {}
-            document = json.loads(file.read(_MAX_STAMP))
+        raw, _ = files.read(f"{prefix}/{_STAMP}", _MAX_STAMP)
+        document = json.loads(raw)
     except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from hub_ext.store import Store
+from hub_ext.store.models import utcnow
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.environments.cli_common import amount, need_builder, places, settings, table
@@ -248,23 +249,35 @@ def pin(version: str, undo: bool, as_json: bool) -> None:
 
 @click.command("prune")
 @click.option("--keep", type=click.IntRange(1, 1000), help="Versions of each to keep.")
+@click.option(
+    "--unused",
+    type=click.IntRange(0, 396),
+    metavar="DAYS",
+    help="Days without use after which a version may go.",
+)
 @click.option("--cache", is_flag=True, help="Also cached packages that no lock names.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go, and what takes room.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_JSON
 @_DATA
 def prune(
-    keep: int | None, cache: bool, dry_run: bool, yes: bool, as_json: bool, data: Path | None
+    keep: int | None,
+    unused: int | None,
+    cache: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    data: Path | None,
 ) -> None:
     """Remove old versions and their images.
 
-    What a server uses, what is pinned, and the last ones of each (environments.keep in the site
-    file) stay.
+    What a server uses, what is pinned, the last ones of each (environments.keep in the site
+    file) and what somebody started a kernel in lately (environments.keep_used, in days) stay.
 
     \b
     Examples:
       labcommons env prune --dry-run
-      labcommons env prune --keep 2 --cache --yes
+      labcommons env prune --keep 2 --unused 90 --cache --yes
     """
     need_builder()
     from spawner.environments import prune as pruning
@@ -272,9 +285,11 @@ def prune(
     from spawner.environments.image import Images
 
     store, images, where = Store(), Images(), places(data=data)
-    most = keep or settings().keep
+    decided = settings()
+    days = decided.keep_used if unused is None else unused
+    keeping = pruning.Keeping.of(keep or decided.keep, days, utcnow())
     try:
-        verdicts = pruning.prune(store, images, where, most, dry_run=True)
+        verdicts = pruning.prune(store, images, where, keeping, dry_run=True)
         going = [verdict for verdict in verdicts if not verdict.keep]
         if not dry_run and not yes and (going or cache):
             for verdict in going:
@@ -287,7 +302,7 @@ def prune(
                 err=True,
             )
         if not dry_run:
-            verdicts = pruning.prune(store, images, where, most)
+            verdicts = pruning.prune(store, images, where, keeping)
         freed = pruning.prune_cache(where, dry_run) if cache else 0
         use = pruning.disk_use(where)
     except (BuildError, OSError) as error:

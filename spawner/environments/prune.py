@@ -11,10 +11,12 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from hub_ext.store import Store
+from hub_ext.store.usage import last_used
 from spawner.environments import catalog
 from spawner.environments.build import Places
 from spawner.environments.catalog import CatalogEntry
@@ -30,11 +32,12 @@ _LEFT_OVER = 86400  # seconds
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a version, and why."""
+    """What becomes of a version, and why. ``last_used`` is UTC, None where nobody started it."""
 
     entry: CatalogEntry
     keep: bool
     reason: str
+    last_used: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready data."""
@@ -44,40 +47,71 @@ class Verdict:
             "size": self.entry.size,
             "keep": self.keep,
             "reason": self.reason,
+            "last_used": f"{self.last_used.isoformat()}Z" if self.last_used else None,
         }
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """What stays: the last ``versions`` of each, and what was used since a moment (UTC)."""
+
+    versions: int
+    used_since: datetime
+
+    @classmethod
+    def of(cls, versions: int, days: int, now: datetime) -> Keeping:
+        """``days`` without use, after which a version may go."""
+        return cls(versions, now - timedelta(days))
+
+
 def plan(
-    versions: Mapping[str, Sequence[CatalogEntry]], in_use: Mapping[str, str], keep: int
+    versions: Mapping[str, Sequence[CatalogEntry]],
+    in_use: Mapping[str, str],
+    used: Mapping[tuple[str, str], datetime],
+    keeping: Keeping,
 ) -> list[Verdict]:
-    """What may go: neither in use, nor pinned, nor among the last ``keep`` offered ones.
+    """What may go: neither in use, pinned, lately used, nor among the last offered ones.
 
     ``versions`` are newest first; ``in_use`` maps ``name:version`` and image ids
-    to who uses them.
+    to who uses them; ``used`` says when a kernel of (name, version) was last started, UTC.
     """
     verdicts = []
     for entries in versions.values():
         place = 0
         for entry in entries:
             place += entry.is_offered
-            user = in_use.get(f"{entry.name}:{entry.version}") or in_use.get(entry.image_id)
-            if user:
-                verdicts.append(Verdict(entry, True, f"in use by {user}"))
-            elif entry.pinned:
-                verdicts.append(Verdict(entry, True, "pinned"))
-            elif entry.is_offered and place <= keep:
-                verdicts.append(Verdict(entry, True, f"among the last {keep}"))
-            else:
-                why = entry.state if not entry.is_offered else f"older than the last {keep}"
-                verdicts.append(Verdict(entry, False, why))
+            last = used.get((entry.name, entry.version))
+            keep, reason = _verdict(entry, place, _user_of(entry, in_use), last, keeping)
+            verdicts.append(Verdict(entry, keep, reason, last))
     return verdicts
 
 
+def _user_of(entry: CatalogEntry, in_use: Mapping[str, str]) -> str | None:
+    return in_use.get(f"{entry.name}:{entry.version}") or in_use.get(entry.image_id)
+
+
+def _verdict(
+    entry: CatalogEntry, place: int, user: str | None, last: datetime | None, keeping: Keeping
+) -> tuple[bool, str]:
+    if user:
+        return True, f"in use by {user}"
+    if entry.pinned:
+        return True, "pinned"
+    if entry.is_offered and place <= keeping.versions:
+        return True, f"among the last {keeping.versions}"
+    if last is not None and last >= keeping.used_since:
+        return True, f"last used on {last:%Y-%m-%d}"
+    why = entry.state if not entry.is_offered else f"older than the last {keeping.versions}"
+    return False, f"{why}, last used on {last:%Y-%m-%d}" if last else f"{why}, not used"
+
+
 def prune(
-    store: Store, images: Images, places: Places, keep: int, dry_run: bool = False
+    store: Store, images: Images, places: Places, keeping: Keeping, dry_run: bool = False
 ) -> list[Verdict]:
     """Remove what ``plan`` lets go. Gives what was decided; raises BuildError."""
-    verdicts = plan(store.transact(catalog.newest, read=True), images.in_use(), keep)
+    versions, used = store.transact(lambda s: (catalog.newest(s), last_used(s, "image")), read=True)
+    by_version = {(name, version): when for (_, name, version), when in used.items()}
+    verdicts = plan(versions, images.in_use(), by_version, keeping)
     for verdict in verdicts:
         if verdict.keep or dry_run:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from conftest import NewPage
@@ -50,12 +51,8 @@ def test_an_environment_comes_and_goes_in_the_open_launcher(
     expect(cards).to_have_count(0, timeout=30_000)
 
 
-def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
-    clean: Deployment, new_page: NewPage, admin: str, pictures: Path
-) -> None:
-    clean.login_once("alice")
-    clean.start_server(admin, "alice", {"environment": "py313-data"})
-    [container] = clean.containers()
+def missing_notebook() -> str:
+    """Words for a shell that write a notebook whose kernel is not there."""
     name = "conda-image-py313-dato-python3"  # nearest by its name, whatever else there is
     cell = {
         "cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None,
@@ -67,9 +64,64 @@ def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    clean.docker(
-        "exec", container, "bash", "-c", f"cat > ~/gone.ipynb <<'END'\n{json.dumps(notebook)}\nEND"
-    )
+    return f"cat > ~/gone.ipynb <<'END'\n{json.dumps(notebook)}\nEND"
+
+
+CHINESE = """
+cd ~; settings=.jupyter/lab/user-settings/@jupyterlab/translation-extension
+mkdir -p $settings .conda/envs/bare/conda-meta
+echo '{"locale": "zh_CN"}' > $settings/plugin.jupyterlab-settings
+touch -d yesterday .conda/envs/bare/conda-meta/{history,python-3.13.5-0_cp.json}
+touch -d yesterday .conda/envs/bare/conda-meta
+"""
+
+
+def test_what_cannot_start_says_so_in_the_persons_language(
+    clean: Deployment, new_page: NewPage, admin: str, pictures: Path
+) -> None:
+    clean.login_once("alice")
+    clean.start_server(admin, "alice", {"environment": "py313-data"})
+    [container] = clean.containers()
+    clean.docker("exec", container, "bash", "-c", CHINESE + missing_notebook())
+    clean.stop_all_servers(admin)
+    clean.start_server(admin, "alice", {"environment": "py313-data"})
+    [container] = clean.containers()
+    try:
+        shown = clean.docker("exec", container, "labcommons", "kernels", "list", "--problems")
+        assert "bare (personal) - Python 3.13 (无法启动：缺少 ipykernel)" in shown
+        page = new_page()
+        log_in(page, "alice")
+        page.goto("/user/alice/lab?reset")
+        card = page.locator(".jp-LauncherCard:visible", has_text="无法启动：缺少 ipykernel")
+        expect(card.first).to_be_visible(timeout=60_000)
+        picture(page, pictures, "launcher-chinese")
+        card.first.click()
+        warning = page.get_by_text("此内核无法启动。运行任一单元格即可查看原因和解决办法。")
+        expect(warning.first).to_be_visible(timeout=60_000)
+        page.locator(".jp-Notebook .jp-CodeCell .cm-content").last.click()
+        page.keyboard.insert_text("1 + 1")
+        page.keyboard.press("Shift+Enter")
+        output = page.locator(".jp-OutputArea-output")
+        expect(output.first).to_contain_text(
+            "没有内核。修复方法：请把 ipykernel 加入", timeout=60_000
+        )
+        expect(output.first).to_contain_text("或使用 py313-data - Python 3.13。")
+        picture(page, pictures, "kernel-cannot-start-chinese")
+        page.goto("/user/alice/lab/tree/gone.ipynb?reset")
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_text("找不到内核", exact=True)).to_be_visible(timeout=60_000)
+        picture(page, pictures, "kernel-not-found-chinese")
+    finally:
+        clean.docker("exec", container, "bash", "-c", "rm -rf ~/.jupyter ~/.conda/envs/bare")
+
+
+def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
+    clean: Deployment, new_page: NewPage, admin: str, pictures: Path
+) -> None:
+    clean.login_once("alice")
+    clean.start_server(admin, "alice", {"environment": "py313-data"})
+    [container] = clean.containers()
+    clean.docker("exec", container, "bash", "-c", missing_notebook())
     page = new_page()
     log_in(page, "alice")
     page.goto("/user/alice/lab/tree/gone.ipynb?reset")  # without the tabs of earlier visits
@@ -82,3 +134,49 @@ def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Shift+Enter")
     expect(output.first).to_contain_text("/opt/conda/envs/py313-data", timeout=60_000)
+
+
+def test_a_colleague_finds_the_same_kernel_and_new_notebooks_get_the_chosen_environment(
+    clean: Deployment, new_page: NewPage, admin: str, pictures: Path
+) -> None:
+    chosen = {"alice": "py313-data", "bob": "py311-numpy1"}
+    containers = {}
+    for name, environment in chosen.items():
+        clean.login_once(name)
+        clean.start_server(admin, name, {"environment": environment})
+        containers[name] = clean.docker(
+            "ps", "-q", "--filter", f"label=labcommons.user={name}"
+        ).strip()
+    envs = clean.root / "data/teams/vision/envs"
+    try:
+        clean.docker("cp", f"{containers['alice']}:/opt/conda/envs/py313-data", str(envs / "new"))
+        (envs / "new").rename(envs / "pair")
+        shown = "pair (team: vision) - Python 3.13"
+        page = new_page()
+        log_in(page, "alice")
+        page.goto("/user/alice/lab?reset")
+        open_notebook(page, shown)
+        assert run_cell(page, "import sys; print(sys.prefix)").strip() == (
+            "/opt/labcommons/teams/vision/envs/pair"
+        )
+        page.keyboard.press("Control+s")
+        written = clean.root / "data/homes/alice/Untitled.ipynb"
+        wait_for(lambda: '"conda-team-vision-pair-python3"' in written.read_text(), "saving", 30)
+        clean.docker("cp", str(written), f"{containers['bob']}:/home/bob/from-alice.ipynb")
+        page = new_page()
+        log_in(page, "bob")
+        page.goto("/user/bob/lab/tree/from-alice.ipynb?reset")
+        expect(page.get_by_text(f"{shown} | Idle")).to_be_visible(timeout=60_000)
+        assert page.get_by_role("dialog").count() == 0
+        picture(page, pictures, "notebook-of-a-colleague")
+        page.get_by_role("menuitem", name="File", exact=True).click()
+        page.get_by_role("menuitem", name="New", exact=True).hover()
+        page.get_by_role("menuitem", name="Notebook", exact=True).click()
+        # What bob chose at his start, though alice's is in no list of his.
+        kernel = page.get_by_role("dialog").locator("select")
+        expect(kernel.locator("option:checked")).to_have_text("py311-numpy1 - Python 3.11")
+        picture(page, pictures, "new-notebook-default-kernel")
+    finally:
+        shutil.rmtree(envs / "pair", ignore_errors=True)
+        for name, container in containers.items():
+            clean.docker("exec", container, "sh", "-c", f"rm -f /home/{name}/*.ipynb")

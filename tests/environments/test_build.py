@@ -22,6 +22,8 @@ from requests.exceptions import RequestException
 
 from hub_ext.site import Environments
 from hub_ext.store import Store
+from hub_ext.store.models import utcnow
+from hub_ext.store.usage import Started, add_starts
 from rig.channel import TinyChannel
 from rig.images import glibc, imported
 from spawner.environments import catalog, offline
@@ -29,7 +31,7 @@ from spawner.environments.build import Builder, Places
 from spawner.environments.doctor import examine
 from spawner.environments.errors import BuildError
 from spawner.environments.progress import Progress
-from spawner.environments.prune import prune
+from spawner.environments.prune import Keeping, prune
 
 # Kept between runs, as the channel itself is: the first one fetches some 30 MB.
 CACHE = Path(__file__).parents[2] / ".cache" / "tests" / "environments"
@@ -339,9 +341,9 @@ def test_an_old_version_goes_when_nobody_uses_it_any_more(bench: Bench, engine: 
         tag=None,
     )
     bench.store.transact(lambda session: catalog.record(session, old))
-    builder = bench.builder
+    builder, keeping = bench.builder, Keeping.of(1, 30, utcnow())
     try:
-        verdicts = prune(bench.store, builder.images, builder.places, keep=1)
+        verdicts = prune(bench.store, builder.images, builder.places, keeping)
         assert {v.entry.version: v.reason for v in verdicts} == {
             newest.version: "among the last 1",
             old.version: "in use by alice",
@@ -349,7 +351,11 @@ def test_an_old_version_goes_when_nobody_uses_it_any_more(bench: Bench, engine: 
         assert engine.inspect_image(old_image)
     finally:
         engine.remove_container(container, force=True)
-    [gone] = [v for v in prune(bench.store, builder.images, builder.places, keep=1) if not v.keep]
+    started = Started(f"conda-image-{NAME}-python3", "image", NAME, old.version, 1)
+    bench.store.transact(lambda session: add_starts(session, "alice", [started], utcnow()))
+    assert all(v.keep for v in prune(bench.store, builder.images, builder.places, keeping))
+    keeping = Keeping.of(1, 0, utcnow())
+    [gone] = [v for v in prune(bench.store, builder.images, builder.places, keeping) if not v.keep]
     assert gone.entry.version == old.version
     with pytest.raises(ImageNotFound):
         engine.inspect_image(old_image)

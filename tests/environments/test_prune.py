@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from spawner.environments.build import Places
 from spawner.environments.catalog import CatalogEntry
-from spawner.environments.prune import plan, prune_cache
+from spawner.environments.prune import Keeping, Verdict, plan, prune_cache
 
+NOW = datetime(2026, 11, 21)
 ENTRY = CatalogEntry(
     name="data",
     version="",
@@ -43,8 +45,18 @@ def versions(count: int) -> list[CatalogEntry]:
     ]
 
 
+def verdicts(
+    entries: list[CatalogEntry],
+    in_use: dict[str, str],
+    keep: int,
+    used: Mapping[tuple[str, str], datetime] | None = None,
+    days: int = 30,
+) -> list[Verdict]:
+    return plan({"data": entries}, in_use, used or {}, Keeping.of(keep, days, NOW))
+
+
 def kept(entries: list[CatalogEntry], in_use: dict[str, str], keep: int) -> list[str]:
-    return [v.entry.version for v in plan({"data": entries}, in_use, keep) if v.keep]
+    return [v.entry.version for v in verdicts(entries, in_use, keep) if v.keep]
 
 
 def test_the_last_ones_stay() -> None:
@@ -54,8 +66,23 @@ def test_the_last_ones_stay() -> None:
 def test_what_a_server_uses_stays_whatever_its_age() -> None:
     assert kept(versions(5), {"data:v1": "alice"}, 1) == ["v5", "v1"]
     assert kept(versions(5), {"sha256:2": "alice"}, 1) == ["v5", "v2"]
-    verdicts = plan({"data": versions(5)}, {"data:v1": "alice, bob"}, 1)
-    assert verdicts[-1].reason == "in use by alice, bob"
+    found = verdicts(versions(5), {"data:v1": "alice, bob"}, 1)
+    assert found[-1].reason == "in use by alice, bob"
+
+
+def test_what_somebody_used_lately_stays_and_it_is_said_when() -> None:
+    days_ago = {"v1": 29, "v2": 31, "v3": -1}  # -1: by a clock that was set back since
+    used = {("data", v): NOW - timedelta(days) for v, days in days_ago.items()}
+    found = verdicts(versions(5), {}, 1, used)
+    assert [(v.entry.version, v.keep, v.reason) for v in found] == [
+        ("v5", True, "among the last 1"),
+        ("v4", False, "older than the last 1, not used"),
+        ("v3", True, "last used on 2026-11-22"),
+        ("v2", False, "older than the last 1, last used on 2026-10-21"),
+        ("v1", True, "last used on 2026-10-23"),
+    ]
+    assert found[4].as_json()["last_used"] == "2026-10-23T00:00:00Z"
+    assert [v.keep for v in verdicts(versions(2), {}, 1, used, days=0)] == [True, False]
 
 
 def test_what_is_pinned_stays() -> None:
@@ -91,14 +118,14 @@ def test_whatever_is_decided_nothing_in_use_or_pinned_goes(
         for entry, (_, _, used) in zip(entries, marks, strict=True)
         if used
     }
-    verdicts = plan({"data": entries}, in_use, keep)
-    assert len(verdicts) == len(entries)
-    for verdict in verdicts:
+    found = verdicts(entries, in_use, keep)
+    assert len(found) == len(entries)
+    for verdict in found:
         entry = verdict.entry
         if not verdict.keep:
             assert not entry.pinned
             assert f"data:{entry.version}" not in in_use
-    offered = [verdict for verdict in verdicts if verdict.entry.is_offered]
+    offered = [verdict for verdict in found if verdict.entry.is_offered]
     assert all(verdict.keep for verdict in offered[:keep])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import site
+import subprocess
 import sys
 import tempfile
 import time
@@ -105,6 +106,51 @@ def age(folder: Path, seconds: float = 3600) -> None:
     then = time.time() - seconds
     for path in [folder, *folder.rglob("*")]:
         os.utime(path, (then, then), follow_symlinks=False)
+
+
+class Mount:
+    """A file system of its own in a folder, which can go and come back with what is in it."""
+
+    def __init__(self, folder: Path, image: Path) -> None:
+        self.folder, self._image = folder, image
+        folder.mkdir(parents=True, exist_ok=True)
+        image.mkdir()
+
+    def mount(self, *options: str) -> None:
+        """Mount it; ``ro``, say, is an option."""
+        _do("mount", "--bind", str(self._image), str(self.folder))
+        if options:
+            _do("mount", "-o", ",".join(("remount", "bind", *options)), str(self.folder))
+
+    def unmount(self) -> None:
+        _do("umount", str(self.folder))
+
+
+def _do(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[Path], Mount]]:
+    """``mounted(folder)``: a real file system there, or the test is skipped."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    try:
+        _do("mount", "-t", "tmpfs", "labcommons-test", str(disk))
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system may be mounted here: {getattr(error, 'stderr', error)}")
+    made: list[Mount] = []
+
+    def make(folder: Path) -> Mount:
+        mount = Mount(folder, disk / str(len(made)))
+        made.append(mount)
+        mount.mount()
+        return mount
+
+    yield make
+    for mount in made:
+        subprocess.run(["umount", str(mount.folder)], capture_output=True, check=False)
+    _do("umount", str(disk))
 
 
 @pytest.fixture

@@ -82,7 +82,16 @@ def test_where_there_is_pip_and_no_conda_it_is_pips_command(make_prefix, scan, m
     monkeypatch.setenv("PATH", "/nowhere")
     prefix = make_prefix("data", kernel=None)
     write_program(prefix, "pip")
-    assert f"{prefix}/bin/python -m pip install ipykernel" in scan()["data"].reason
+    assert f"; run: {prefix}/bin/python -m pip install ipykernel" in scan()["data"].reason
+
+
+def test_the_command_is_one_that_there_is(make_prefix, scan, monkeypatch, tmp_path) -> None:
+    prefix = make_prefix("data", kernel=None)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert "build it again, or run where there is a conda: conda inst" in scan()["data"].reason
+    write_program(tmp_path, "micromamba")
+    (prefix / "conda-meta/x-1-0.json").touch()  # something of it changes
+    assert f"; run: micromamba install --prefix {prefix} ipykernel" in scan()["data"].reason
 
 
 def test_an_unfinished_installation_is_told_from_a_finished_one(make_prefix, scan) -> None:

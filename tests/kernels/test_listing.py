@@ -106,6 +106,28 @@ def test_an_unmounted_root_keeps_its_environments_for_a_while(make_prefix, roots
     assert names(scanned.scan()) == [("torch", State.HEALTHY)]
 
 
+@pytest.mark.parametrize(
+    ("where", "folder", "pattern"),
+    [
+        ("envs", "envs", "envs/*"),
+        ("team", "team/envs", "team/envs/*"),
+        ("teams", "teams/x/envs", "teams/*/envs/*"),
+    ],
+)
+def test_a_file_system_that_is_really_unmounted_and_mounted_again(
+    make_prefix, roots, mounted, where, folder, pattern
+) -> None:
+    mount = mounted(roots / where)
+    make_prefix("torch", root=folder)
+    scanned = SourceDiscovery(Source("team-x", f"{roots}/{pattern}"))
+    assert names(scanned.scan()) == [("torch", State.HEALTHY)]
+    mount.unmount()
+    for _ in range(2):
+        assert names(scanned.scan()) == [("torch", State.UNAVAILABLE)]
+    mount.mount()
+    assert names(scanned.scan()) == [("torch", State.HEALTHY)]
+
+
 def test_a_root_that_may_not_be_read_any_more_is_unavailable_and_then_gone(
     make_prefix, roots, as_nobody
 ) -> None:
@@ -146,6 +168,12 @@ def test_a_clock_that_was_set_back_hides_no_change(make_prefix, roots) -> None:
     make_prefix("new")
     age(roots, -86400)
     assert names(scanned.scan()) == [("new", State.HEALTHY)]
+    # Changed within one tick of a clock that has been there before: no time tells it.
+    file = roots / "envs/new/share/jupyter/kernels/python3/kernel.json"
+    seen = file.stat()
+    file.write_bytes(b"x" * seen.st_size)
+    os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert names(scanned.scan()) == [("new", State.BROKEN)]
 
 
 def test_an_edited_kernel_is_seen_by_turns_where_there_are_many(make_prefix, roots) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -319,7 +320,7 @@ async def test_an_environment_without_ipykernel_starts_once_it_is_installed(
     assert "ipykernel" in shown["metadata"]["labcommons"]["reason"]
     async with running(manager, NAME) as (kernel, client):
         reason = (await client.execute_interactive("1"))["content"]["evalue"]
-        assert f"run: conda install --prefix {prefix} ipykernel" in reason
+        assert f"conda: conda install --prefix {prefix} ipykernel" in reason
         write_kernel(prefix)
         await kernel.restart_kernel()
         await client.wait_for_ready(timeout=60)
@@ -372,6 +373,30 @@ async def test_a_kernel_keeps_to_the_version_it_began_with(live_prefix, roots) -
         await kernel.restart_kernel()
         await client.wait_for_ready(timeout=60)
         assert await printed(client, code) == f"{roots}/envs/.versions/2 lab-env\n"
+
+
+async def test_two_environments_of_one_name_are_two_kernels_each_in_its_own(
+    live_prefix, roots
+) -> None:
+    patterns = [f"{roots}/{folder}/*" for folder in ("conda", "mamba")]
+    for pattern in patterns:
+        shutil.copytree(live_prefix, pattern.replace("*", "torch"), symlinks=True)
+
+    def kernels_of(patterns: list[str]) -> dict[str, str]:
+        sources = [{"id": "personal", "pattern": pattern, "label": ""} for pattern in patterns]
+        manager = CondaKernelSpecManager(sources=sources, kernel_dirs=[])
+        specs = manager.get_all_specs().items()
+        return {name: each["spec"]["metadata"]["labcommons"]["prefix"] for name, each in specs}
+
+    found = kernels_of(patterns)
+    assert sorted(found.values()) == [f"{roots}/conda/torch", f"{roots}/mamba/torch"]
+    assert all(re.fullmatch("conda-personal-torch-python3-[0-9a-f]{8}", name) for name in found)
+    assert kernels_of(patterns[::-1]) == found  # whatever is looked at first
+    sources = [{"id": "personal", "pattern": pattern, "label": ""} for pattern in patterns]
+    manager = CondaKernelSpecManager(sources=sources, kernel_dirs=[])
+    for name, prefix in found.items():
+        async with running(manager, name) as (_, client):
+            assert await printed(client, "import sys; print(sys.prefix)") == f"{prefix}\n"
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,21 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from hub_ext.site import Kernels
 from kernels.live import SCHEMA_ID
+from rig import r
 from tests.kernels.conftest import MakePrefix, write_kernel, write_program
 
 TREE = Path(__file__).resolve().parents[2]
 NAME = "conda-image-lab-env-python3"
+SETTINGS = Kernels(
+    nice=3,
+    limits={"nofile": 300, "fsize": "1G"},
+    hidden=["conda-*-base-*"],
+    renamed={"conda-personal-my-*": "{environment}|{source}|{label}|{python}|{version}|{kernel}"},
+)
 CONFIG = """
-c.ServerApp.kernel_spec_manager_class = "kernels.manager.CondaKernelSpecManager"
+load_subconfig("{tree}/config/images/server/etc/jupyter_server_config.py")
 c.ServerApp.jpserver_extensions = {{"kernels.live": True}}
 c.KernelManager.transport = "ipc"
 c.CondaKernelSpecManager.mirror = "{roots}/mirror"
@@ -68,7 +76,7 @@ async def server(live_prefix: Path, roots: Path, tmp_path: Path) -> AsyncIterato
     (roots / "envs").mkdir()
     (roots / "image/lab-env").symlink_to(live_prefix)
     (tmp_path / "jupyter_server_config.py").write_text(
-        "c = get_config()\n" + CONFIG.format(roots=roots)
+        "c = get_config()\n" + CONFIG.format(roots=roots, tree=TREE)
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -81,6 +89,7 @@ async def server(live_prefix: Path, roots: Path, tmp_path: Path) -> AsyncIterato
         # Short, as the paths of sockets have to be.
         "JUPYTER_RUNTIME_DIR": f"/tmp/labcommons-{uuid.uuid4().hex[:8]}",
         "LABCOMMONS_ENVIRONMENT": "lab-env:1",
+        "LABCOMMONS_KERNEL_SETTINGS": json.dumps(SETTINGS.settings),
     }
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -112,8 +121,18 @@ async def server(live_prefix: Path, roots: Path, tmp_path: Path) -> AsyncIterato
 class Notebook:
     """A kernel over its websocket."""
 
-    def __init__(self, kernel: str, socket: WebSocketClientConnection) -> None:
-        self.kernel, self._socket = kernel, socket
+    def __init__(self, server: Server, kernel: str, socket: WebSocketClientConnection) -> None:
+        self.server, self.kernel, self._socket = server, kernel, socket
+
+    async def restart(self) -> None:
+        """Restart it; what is printed before the server listens to it again would be lost."""
+        await self.server.ask("POST", f"api/kernels/{self.kernel}/restart", {})
+        for _ in range(20):
+            try:
+                await asyncio.wait_for(self.ask("kernel_info_request", {}), 3)
+                return
+            except TimeoutError:
+                continue
 
     async def ask(
         self, kind: str, content: dict[str, Any], channel: str = "shell"
@@ -159,7 +178,7 @@ async def notebook(server: Server, name: str) -> AsyncIterator[Notebook]:
     session = await server.ask("POST", "api/sessions", asked)
     kernel = session["kernel"]["id"]
     connection = await server.connect(f"api/kernels/{kernel}/channels")
-    opened = Notebook(kernel, connection)
+    opened = Notebook(server, kernel, connection)
     await opened.ask("kernel_info_request", {})
     yield opened
     connection.close()
@@ -200,7 +219,7 @@ async def test_a_session_runs_is_interrupted_and_restarted(server: Server) -> No
         await asyncio.sleep(1)
         await server.ask("POST", f"api/kernels/{opened.kernel}/interrupt", {})
         assert (await loop)[0]["ename"] == "KeyboardInterrupt"
-        await server.ask("POST", f"api/kernels/{opened.kernel}/restart", {})
+        await opened.restart()
         assert await opened.run("print('kept' in globals())") == "False\n"
 
 
@@ -225,6 +244,25 @@ async def test_the_debugger_stops_at_a_breakpoints_source(server: Server) -> Non
         assert (await debug("setBreakpoints", points))["breakpoints"][0]["verified"]
 
 
+async def test_kernels_are_hidden_and_renamed_by_the_site_file(
+    server: Server, make_prefix: MakePrefix
+) -> None:
+    make_prefix("base")
+    make_prefix("my")
+    specs = await server.specs()
+    shown = {name: each["spec"]["display_name"] for name, each in specs.items() if name != NAME}
+    assert shown == {"conda-personal-my-python3": "my|personal|personal|3.13||python3"}
+
+
+async def test_kernels_keep_to_the_limits_of_the_site_file(server: Server) -> None:
+    asked = "import os, resource as r; print(*r.getrlimit(r.RLIMIT_{}), os.nice(0))"
+    async with notebook(server, NAME) as opened:
+        for _ in range(2):
+            assert await opened.run(asked.format("NOFILE")) == f"300 300 {os.nice(0) + 3}\n"
+            assert (await opened.run(asked.format("FSIZE"))).startswith(f"{2**30} {2**30} ")
+            await opened.restart()
+
+
 async def test_pip_in_a_cell_aims_at_the_kernels_own_environment(server: Server) -> None:
     async with notebook(server, NAME) as opened:
         said = await opened.run("%pip --version")
@@ -234,33 +272,66 @@ async def test_pip_in_a_cell_aims_at_the_kernels_own_environment(server: Server)
         assert "pip " in said  # run by sys.executable: "%pip" is "sys.executable -m pip"
 
 
-async def test_other_languages_start_by_their_own_kernelspecs(
+async def test_bash_starts_by_its_own_kernelspec(
     server: Server, make_prefix: MakePrefix, live_prefix: Path
 ) -> None:
-    """bash_kernel, and an R whose program ends up in a kernel that we have here."""
     shell = make_prefix("tools", kernel=None)
     (shell / "bin/python").write_text(f'#!/bin/sh\nexec {live_prefix}/bin/python "$@"\n')
     argv = ["python", "-m", "bash_kernel", "-f", "{connection_file}"]
     write_kernel(shell, {"argv": argv, "display_name": "Bash", "language": "bash"}, "bash")
-    stats = make_prefix("stats", kernel=None)
-    r = ["R", "--slave", "-e", "IRkernel::main()", "--args", "{connection_file}"]
-    write_kernel(stats, {"argv": r, "display_name": "R", "language": "R"}, "ir")
-    program = write_program(stats, "R")
-    program.write_text(
-        f'#!/bin/sh\n[ "$3" = "IRkernel::main()" ] || exit 1\n'
-        f'exec {live_prefix}/bin/python -m ipykernel_launcher -f "$5"\n'
-    )
-    specs = await server.specs()
-    assert specs["conda-personal-stats-ir"]["spec"]["display_name"] == "stats (personal) - R"
     async with notebook(server, "conda-personal-tools-bash") as opened:
         assert await opened.run("echo $CONDA_DEFAULT_ENV") == "tools\n"
-    async with notebook(server, "conda-personal-stats-ir") as opened:
-        said = await opened.run("import os; print(os.environ['CONDA_PREFIX'])")
-        assert said == f"{stats}\n"
+
+
+@pytest.fixture(scope="session")
+def r_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("r") / "envs/stats"
+    try:
+        r.make(prefix)
+    except r.NoR as error:
+        pytest.skip(str(error))
+    return prefix
+
+
+async def test_r_runs_and_is_interrupted(server: Server, r_prefix: Path) -> None:
+    (server.roots / "envs/stats").symlink_to(r_prefix)
+    name = "conda-personal-stats-ir"
+    assert (await server.specs())[name]["spec"]["display_name"] == "stats (personal) - R"
+    async with notebook(server, name) as opened:
+        assert await opened.run("cat(1 + 1, R.home())") == f"2 {r_prefix}/lib/R"
+        assert await opened.run("cat(Sys.getenv('CONDA_DEFAULT_ENV'))") == "stats"
+        asked = {"code": "while (TRUE) {}", "silent": False, "store_history": True}
+        loop = asyncio.create_task(opened.ask("execute_request", asked | {"allow_stdin": False}))
+        await asyncio.sleep(1)
+        await server.ask("POST", f"api/kernels/{opened.kernel}/interrupt", {})
+        assert (await loop)[0]["status"] == "abort"  # as IRkernel calls it
+        await opened.restart()
+        assert await opened.run("cat(6 * 7)") == "42"
+
+
+async def test_a_kernel_that_may_know_no_sockets_in_files_gets_tcp(
+    server: Server, make_prefix: MakePrefix, live_prefix: Path
+) -> None:
+    prefix = make_prefix("rust", kernel=None)
+    argv = ["evcxr_jupyter", "--control_file", "{connection_file}"]
+    write_kernel(prefix, {"argv": argv, "display_name": "Rust", "language": "Rust"}, "rust")
+    write_program(prefix, "evcxr_jupyter").write_text(
+        f'#!/bin/sh\nexec {live_prefix}/bin/python -m ipykernel_launcher -f "$2"\n'
+    )
+    code = "import ipykernel.connect as c, json; print(json.loads(c.get_connection_info())[{!r}])"
+    async with notebook(server, "conda-personal-rust-rust") as opened:
+        assert await opened.run(code.format("transport")) == "tcp\n"
+        await opened.restart()
+        assert await opened.run(code.format("ip")) == "127.0.0.1\n"
+    async with notebook(server, NAME) as opened:
+        assert await opened.run(code.format("transport")) == "ipc\n"
 
 
 async def test_other_programs_find_the_same_names(server: Server, live_prefix: Path) -> None:
-    """nbconvert, papermill and console take their list from JUPYTER_PATH alone."""
+    """nbconvert, papermill and console take their list from JUPYTER_PATH alone.
+
+    Those of a person's own environment know no provisioner of ours, so none is named.
+    """
     await server.specs()
     foreign = server.roots / "mirror/kernels/conda-theirs/kernel.json"
     foreign.parent.mkdir(parents=True, exist_ok=True)
@@ -272,7 +343,12 @@ async def test_other_programs_find_the_same_names(server: Server, live_prefix: P
     name = "conda-personal-mine-python3"
     written = server.roots / f"mirror/kernels/{name}/kernel.json"
     await until(written.exists)
-    environ = {**os.environ, "JUPYTER_PATH": f"{server.roots}/mirror", "PYTHONPATH": str(TREE)}
+    assert "kernel_provisioner" not in json.loads(written.read_text())["metadata"]
+    environ = {
+        **os.environ,
+        "JUPYTER_PATH": f"{server.roots}/mirror",
+        "LABCOMMONS_KERNEL_SETTINGS": json.dumps(SETTINGS.settings),
+    }
 
     def run(*command: str) -> str:
         return subprocess.run(
@@ -282,14 +358,18 @@ async def test_other_programs_find_the_same_names(server: Server, live_prefix: P
 
     assert name in run("jupyter", "kernelspec", "list")
     code = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None,
-            "source": "import os; print(os.environ['ACTIVATED'])"}  # fmt: skip
+            "source": "import os; print(os.environ['ACTIVATED'], os.nice(0))"}  # fmt: skip
     kernel = {"kernelspec": {"name": name, "display_name": "mine", "language": "python"}}
     notebook = {"cells": [code], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
     (server.roots / "n.ipynb").write_text(json.dumps(notebook))
     said = await asyncio.to_thread(
         run, "nbconvert", "--execute", "--to", "markdown", "--stdout", "n.ipynb"
     )
-    assert "    mine\n" in said
+    assert f"    mine {os.nice(0) + 3}\n" in said
+    (mine / "bin/python").unlink()
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        await asyncio.to_thread(run, "nbconvert", "--execute", "--to", "markdown", "n.ipynb")
+    assert f"The kernel of {mine} cannot start" in failed.value.stderr
     shutil.rmtree(mine)
     await until(lambda: not written.exists())
     assert foreign.exists()
@@ -324,7 +404,7 @@ async def test_an_environment_rebuilt_while_its_kernel_runs_is_used_by_the_resta
         assert await opened.run("print(1)") == "1\n"  # what runs goes on
         shutil.copytree(live_prefix, mine, symlinks=True)
         (mine / "conda-meta/state").write_text('{"env_vars": {"REBUILT": "yes"}}')
-        await server.ask("POST", f"api/kernels/{opened.kernel}/restart", {})
+        await opened.restart()
         assert await opened.run("import os; print(os.environ['REBUILT'])") == "yes\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
 from pathlib import Path
@@ -416,6 +417,9 @@ async def test_a_server_has_the_kernels_of_its_owners_sources_and_sees_new_ones(
     path = inside("printenv", "JUPYTER_PATH").strip()
     assert path == ":".join(f"{registry}/{source}" for source in sources)
     assert "chp:8000/services/kernels/" in inside("printenv", "LABCOMMONS_KERNELS_URL")
+    settings = json.loads(inside("printenv", "LABCOMMONS_KERNEL_SETTINGS"))
+    assert settings == resources.site.kernels.settings
+    assert inside("printenv", "LABCOMMONS_LANGUAGE") == "en\n"
     # What is put on a shelf later is there at once, and nobody in the server can change it.
     (resources.data / "kernels/team-vision/kernels/second").mkdir()
     assert inside("ls", f"{registry}/team-vision/kernels").split() == ["first", "second"]

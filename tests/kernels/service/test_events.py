@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub_ext.store import Store
-from kernels.service import handlers
+from kernels.service import stream as streams
 from kernels.service.events import WAITING, EventLog, Listener
 from tests.kernels.service.conftest import PREFIX, add
 
@@ -196,7 +196,7 @@ async def test_very_many_changes_are_one_reset(origin, registrar, store) -> None
 
 
 async def test_whoever_stops_reading_is_dropped(origin, registrar, monkeypatch) -> None:
-    monkeypatch.setattr(handlers, "SEND_TIMEOUT", 0.3)
+    monkeypatch.setattr(streams, "SEND_TIMEOUT", 0.3)
     await registrar.refresh()
     async with stream(origin, "alice-token", buffer=4096):
         for _ in range(200):
@@ -227,7 +227,7 @@ async def test_silence_is_filled_with_keep_alives(origin, registrar) -> None:
 
 
 async def test_one_person_may_not_hold_all_streams(origin, ask, monkeypatch) -> None:
-    monkeypatch.setattr(handlers, "LISTENERS_EACH", 2)
+    monkeypatch.setattr(streams, "LISTENERS_EACH", 2)
     async with stream(origin, "alice-token") as one, stream(origin, "alice-token") as two:
         await one.event()
         await two.event()
@@ -241,6 +241,6 @@ async def test_one_person_may_not_hold_all_streams(origin, ask, monkeypatch) -> 
 async def test_a_stream_ends_after_a_while_so_that_rights_are_asked_for_again(
     origin, registrar, monkeypatch
 ) -> None:
-    monkeypatch.setattr(handlers, "LISTEN_AT_MOST", 0.2)
+    monkeypatch.setattr(streams, "LISTEN_AT_MOST", 0.2)
     async with stream(origin, "alice-token") as alice, asyncio.timeout(5):
         await alice.reader.read()

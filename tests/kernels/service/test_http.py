@@ -230,6 +230,9 @@ async def test_the_page_shows_environments_in_the_persons_language(ask, tiers) -
     assert "数据分析" in text
     assert "data - Python 3.13" in text
     assert "torch (team: vision) - Python 3.13" in text
+    assert "其中没有安装内核；" in text
+    bare = await ask(API + "environments/team-vision/bare", "alice-token", Accept_Language="zh-CN")
+    assert body(bare)["versions"][0]["reason"].startswith("其中没有安装内核；")
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert page.headers["X-Content-Type-Options"] == "nosniff"
 
@@ -368,6 +371,8 @@ async def test_a_server_reports_what_its_owner_started(ask, tiers) -> None:
     assert [(use["starts"], use["people"]) for use in everybodys["uses"]] == [(4, 2)]
     (version,) = body(await ask(API + "environments/team-vision/torch", "alice-token"))["versions"]
     assert version["last_used"].endswith("Z")
+    assert "3 starts of yours in 30 days" in (await ask(PREFIX, "alice-token")).body.decode()
+    assert "4 starts in 30 days" in (await ask(PREFIX, "carol-token")).body.decode()
 
 
 async def test_a_server_may_do_nothing_else_with_its_token(ask, tiers) -> None:

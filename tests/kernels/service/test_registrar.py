@@ -333,6 +333,10 @@ async def test_a_clock_that_was_set_back_forgets_nothing(
     await registrar.refresh()
     before = utcnow() - timedelta(days=400)
     monkeypatch.setattr(registrar_module, "utcnow", lambda: before)
+    remount = unmount("teams")
+    await registrar.refresh()
+    assert [row[3] for row in listed(store)] == ["unavailable"]
+    remount()
     make_prefix("more", root="teams/vision/envs")
     await registrar.refresh()
     assert [row[3] for row in listed(store)] == ["healthy", "healthy"]
@@ -479,6 +483,26 @@ async def test_a_full_disk_is_told_and_what_was_there_stays(
     await registrar.refresh()
     assert registrar.error is None
     assert len(on_disk(registrar)) == 2
+
+
+async def test_a_registry_that_is_read_only_is_told_and_caught_up_with(
+    registrar, store, make_prefix, mounted
+) -> None:
+    mount = mounted(registrar.root)
+    make_prefix("torch", root="teams/vision/envs")
+    await registrar.refresh()
+    mount.unmount()
+    mount.mount("ro")
+    shutil.rmtree(make_prefix("more", root="teams/vision/envs").parent / "torch")
+    await registrar.refresh()
+    assert "Read-only file system" in str(registrar.error)
+    assert registrar.health()["status"] == "error"
+    assert on_disk(registrar) == [TEAM]  # what was there stays for those who have it mounted
+    mount.unmount()
+    mount.mount()
+    await registrar.refresh()
+    assert registrar.error is None
+    assert on_disk(registrar) == [TEAM.replace("torch", "more")]
 
 
 async def test_a_registry_that_is_a_file_is_an_error_that_names_it(registrar, store) -> None:

@@ -157,6 +157,22 @@ def test_a_server_that_was_started_otherwise_reports_nothing(monkeypatch) -> Non
     assert usage._reporter is None
 
 
+def test_who_is_about_to_become_a_kernel_reports_it_by_another_process(
+    monkeypatch, service
+) -> None:
+    monkeypatch.setenv("LABCOMMONS_KERNELS_URL", service.url)
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "a-token")
+    usage.report_apart("conda-personal-x-python3", {"source": "personal"})
+    usage.report_apart("conda-shared-x-python3", {"source": "shared", "environment": "x"})
+    deadline = time.monotonic() + 20
+    while not service.got:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    [(authorization, raw)] = service.got
+    assert authorization == "token a-token"
+    assert [item["kernel"] for item in json.loads(raw)["starts"]] == ["conda-shared-x-python3"]
+
+
 async def test_a_kernel_that_starts_in_a_server_is_reported(
     service, live_prefix, monkeypatch
 ) -> None:

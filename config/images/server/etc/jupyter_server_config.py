@@ -1,5 +1,6 @@
 """The server's configuration. Read-only, and the last word: on JUPYTER_CONFIG_PATH."""
 
+import json
 import os
 from importlib.util import find_spec
 
@@ -11,6 +12,9 @@ c.ServerApp.root_dir = home
 c.ServerApp.kernel_spec_manager_class = "kernels.manager.CondaKernelSpecManager"
 # On JUPYTER_PATH, for nbconvert and whatever else cannot be given a kernel list.
 c.CondaKernelSpecManager.mirror = "/tmp/labcommons"  # noqa: S108
+# The site file's section "kernels".
+for section, settings in json.loads(os.environ.get("LABCOMMONS_KERNEL_SETTINGS") or "{}").items():
+    c[section].update(settings)
 if kernel := os.environ.get("LABCOMMONS_DEFAULT_KERNEL"):
     c.MultiKernelManager.default_kernel_name = kernel
 
