@@ -9,3 +9,5 @@ STAMP_FILE = "version.json"
 SBOM_FILE = "sbom.cdx.json"
 # In a prefix: what it says of itself and was made from.
 FOLDER = "conda-meta/labcommons"
+# In a package cache.
+BYTECODE = "bytecode"

@@ -18,7 +18,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from hub_ext.site import Environments
-from spawner.environments import offline, pip_section, policy, scan
+from spawner.environments import bytecode, offline, pip_section, policy, scan
 from spawner.environments.channel import OFFLINE_URL, Source, choose
 from spawner.environments.credentials import Credentials
 from spawner.environments.errors import BuildError
@@ -31,7 +31,7 @@ from spawner.environments.spec import EnvironmentSpec
 from spawner.environments.stamp import Stamp, iso, read_stamp
 
 # Raise it when prefixes are made differently: every environment gets a new version then.
-RECIPE = 2
+RECIPE = 3
 # Steps: channels, versions, conda's packages, pip's, checks, and the end (an image takes two).
 WEIGHTS = (3, 12, 55, 10, 18, 2)
 IMAGE_WEIGHTS = (2, 8, 40, 8, 12, 20, 10)
@@ -59,14 +59,23 @@ class Made:
 class Maker:
     """Locks environments and installs them into prefixes.
 
-    ``channel`` is the folder of the offline channel, ``cache`` that of packages; ``report``
-    is told what happens. Every method raises BuildError, with cause and remedy.
+    ``channel`` is the folder of the offline channel, ``cache`` that of packages; ``lent`` is
+    another user's cache, which is only read; ``report`` is told what happens. Every method
+    raises BuildError, with cause and remedy.
     """
 
-    def __init__(self, settings: Environments, channel: Path, cache: Path, report: Report) -> None:
+    def __init__(
+        self,
+        settings: Environments,
+        channel: Path,
+        cache: Path,
+        report: Report,
+        lent: Path | None = None,
+    ) -> None:
         self.settings, self.report = settings, report
         # The child processes know nothing of where this one stands.
         self.channel, self.cache = channel.absolute(), cache.absolute()
+        self.lent = lent
         self.credentials = Credentials.load(settings.credentials)
 
     def meter(self, spec: EnvironmentSpec, weights: Sequence[int] = WEIGHTS) -> Meter:
@@ -168,7 +177,8 @@ class Maker:
                     spec.name, lock.pip, staging, self.cache, self.settings, self.credentials
                 )
                 pip_section.install(spec.name, wheels, lock.pip, staging, prefix)
-        meter.step(5, "compiling and checking")
+            meter.step(5, "compiling and checking")
+            bytecode.compile_all(staging, lock, self.cache, self.lent)
         staged = finish(spec, lock, prefix, staging, stamp)
         found = [
             Finding("warn", "check", remark, "see the versions in environment.yml")

@@ -91,7 +91,8 @@ def _spec(job: dict[str, Any]) -> EnvironmentSpec:
 
 def _maker(job: dict[str, Any], cache: str, report: Any) -> Maker:
     settings = Environments.model_validate(job["settings"])
-    return Maker(settings, Path(job["channel"]), Path(cache), report)
+    lent = Path(job["lent"]) if job.get("lent") else None
+    return Maker(settings, Path(job["channel"]), Path(cache), report, lent)
 
 
 # Choosing packages -------------------------------------------------------------------------------
