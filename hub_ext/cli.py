@@ -10,7 +10,7 @@ import click
 # name -> module:attribute, imported only when called, so that --help is quick and a command
 # needs only what it uses.
 COMMANDS = {
-    "env": "spawner.tiers.cli:env",
+    "env": "spawner.environments.cli:env",
     "gpu": "spawner.gpu.cli:gpu",
     "hub": "hub_ext.app:hub",
     "console": "hub_ext.console.app:console",

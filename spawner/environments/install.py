@@ -14,18 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spawner.environments import pip_section, worker
 from spawner.environments.channel import NO_CREDENTIALS, Source
 from spawner.environments.credentials import Credentials
 from spawner.environments.errors import BuildError
 from spawner.environments.interpreter import run_python
-from spawner.environments.inventory import Installed, doubles, inventory, records
 from spawner.environments.lock import Lock
 from spawner.environments.package import EPOCH
 from spawner.environments.spec import EnvironmentSpec
 from spawner.environments.stamp import Stamp, keep_sources, write_stamp
+
+if TYPE_CHECKING:
+    from spawner.environments.inventory import Installed
+    from spawner.environments.worker import OnPart
 
 INSTALL_TIMEOUT = 1800  # seconds, downloads included
 CHECK_TIMEOUT = 120
@@ -80,9 +82,11 @@ def install(
     staging: Path,
     cache: Path,
     credentials: Credentials = NO_CREDENTIALS,
-    on_part: worker.OnPart | None = None,
+    on_part: OnPart | None = None,
 ) -> None:
     """Install a lock's conda packages, each checked against its sha256. Raises BuildError."""
+    from spawner.environments import worker
+
     remove(staging)
     staging.parent.mkdir(parents=True, exist_ok=True)
     request = {
@@ -138,6 +142,9 @@ def finish(
     It is complete (``conda-meta/history``) only when this is over. ``stamp`` is what it says of
     itself; without one it says nothing.
     """
+    from spawner.environments import pip_section
+    from spawner.environments.inventory import doubles, inventory
+
     version = lock.version_of("python")
     _set_variables(spec, staging)
     with ThreadPoolExecutor(2) as pool:
@@ -232,6 +239,8 @@ def _try_kernels(
 
 def _clean_records(staging: Path) -> None:
     """Take out of conda's records what is only true of the machine that installed them."""
+    from spawner.environments.inventory import records
+
     for path, record in records(staging):
         for key in _OF_THIS_MACHINE:
             record[key] = ""

@@ -2,6 +2,8 @@
 
 Nothing is half-made: work goes on in a folder beside the target, which is renamed to it when
 everything passed. What a killed run left is removed by the next one.
+
+What only a build needs is imported where it needs it, as most runs find nothing to do.
 """
 
 from __future__ import annotations
@@ -18,15 +20,14 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from hub_ext.site import Environments
-from spawner.environments import bytecode, offline, pip_section, policy, scan
+from spawner.environments import policy
 from spawner.environments.channel import OFFLINE_URL, Source, choose
 from spawner.environments.credentials import Credentials
-from spawner.environments.errors import BuildError
+from spawner.environments.errors import BuildError, LockError
 from spawner.environments.install import Staged, finish, install, kernelspecs, remove
 from spawner.environments.lock import Lock, answering, committed_lock
 from spawner.environments.policy import Finding
 from spawner.environments.progress import Meter, Report
-from spawner.environments.solve import solve
 from spawner.environments.spec import EnvironmentSpec
 from spawner.environments.stamp import Stamp, iso, read_stamp
 
@@ -113,16 +114,37 @@ class Maker:
                 if lock is committed or lock.index_digest == index:
                     meter.step(2, f"using {lock.path}")
                     return Locked(lock, tuple(sources))
+        from spawner.environments.solve import solve
+
         meter.step(2, f"choosing versions of {len(spec.dependencies)} packages and their needs")
-        lock = solve(spec, sources, target, self.cache, index, self.settings, self.credentials)
+        try:
+            lock = solve(spec, sources, target, self.cache, index, self.settings, self.credentials)
+        except LockError:
+            whole = self._offline_index(spec, sources, update, meter, together=True)
+            if whole == index:
+                raise
+            lock = solve(spec, sources, target, self.cache, whole, self.settings, self.credentials)
         return Locked(lock, tuple(sources))
 
     def _offline_index(
-        self, spec: EnvironmentSpec, sources: Sequence[Source], update: bool, meter: Meter
+        self,
+        spec: EnvironmentSpec,
+        sources: Sequence[Source],
+        update: bool,
+        meter: Meter,
+        together: bool = False,
     ) -> str:
+        """The digest of the offline channel's index, "" where it is not asked.
+
+        It grows where something is asked for that it does not know, or knows, but perhaps not
+        ``together`` with the rest.
+        """
         if not any(source.is_offline for source in sources):
             return ""
-        if update or not offline.holds(self.channel, spec):
+        from spawner.environments import offline
+
+        enough = offline.holds if together else offline.may_hold
+        if (update and not together) or not enough(self.channel, spec):
             self.channel.mkdir(parents=True, exist_ok=True)
             with alone(self.channel / ".lock"):
                 offline.update(self.channel, self.cache, spec, meter.remark, refresh=update)
@@ -156,6 +178,8 @@ class Maker:
         meter: Meter,
     ) -> Made:
         """Steps 3 to 5: install into ``staging`` what will be at ``prefix``, and check it."""
+        from spawner.environments import bytecode, pip_section, scan
+
         lock = locked.lock
         findings = policy.check(spec, lock, self.settings, _today())
         self._enforce(findings, meter)

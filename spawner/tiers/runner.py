@@ -40,7 +40,7 @@ from spawner.tiers.people import Requester
 from spawner.tiers.rights import Person, check_change, check_see
 from spawner.tiers.tier import Kind, Tier, parse_source
 
-INTERVAL = 0.5  # seconds between two looks at the queue
+INTERVAL = 0.25  # seconds between two looks at the queue
 KEEP_JOBS = timedelta(days=30)
 TIDY = 3600  # seconds
 # A command at the administrator's shell, where there is no account.
