@@ -299,6 +299,7 @@ def main() -> None:
     partial = result.with_suffix(".part")
     partial.write_text(json.dumps(answer))
     partial.rename(result)
+    os._exit(0)  # there is nothing else to end, and at the end py-rattler's threads crash
 
 
 if __name__ == "__main__":

@@ -327,4 +327,6 @@ def _remove(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # All is said and written. To take apart what was imported takes longer than a small work.
+    os._exit(code)
