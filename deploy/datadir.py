@@ -19,6 +19,7 @@ from pathlib import Path
 FOLDERS = {
     "builds": 0o750,
     "cache": 0o755,
+    "cache/bytecode": 0o755,
     "channel": 0o755,
     "courses": 0o755,
     "homes": 0o755,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -18,10 +19,25 @@ from spawner.environments.progress import Progress
 if TYPE_CHECKING:
     from spawner.environments.build import Builder
 
+# It adds its commands to the group.
+_OF_TIERS = "spawner.tiers.cli"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group()
+class _Env(click.Group):
+    """The commands of this module at once, those of tiers when one of them is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        importlib.import_module(_OF_TIERS)
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands:
+            importlib.import_module(_OF_TIERS)
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Env)
 def env() -> None:
     """Environments: from environment.yml to images that servers start from.
 

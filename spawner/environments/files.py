@@ -9,3 +9,7 @@ STAMP_FILE = "version.json"
 SBOM_FILE = "sbom.cdx.json"
 # In a prefix: what it says of itself and was made from.
 FOLDER = "conda-meta/labcommons"
+# The only one in a lock of ours.
+DEFAULT_ENVIRONMENT = "default"
+# In a package cache.
+BYTECODE = "bytecode"

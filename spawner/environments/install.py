@@ -9,26 +9,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spawner.environments import pip_section, worker
 from spawner.environments.channel import NO_CREDENTIALS, Source
 from spawner.environments.credentials import Credentials
 from spawner.environments.errors import BuildError
-from spawner.environments.inventory import doubles, inventory
+from spawner.environments.interpreter import run_python
 from spawner.environments.lock import Lock
 from spawner.environments.package import EPOCH
-from spawner.environments.sbom import of_packages
 from spawner.environments.spec import EnvironmentSpec
 from spawner.environments.stamp import Stamp, keep_sources, write_stamp
 
+if TYPE_CHECKING:
+    from spawner.environments.inventory import Installed
+    from spawner.environments.worker import OnPart
+
 INSTALL_TIMEOUT = 1800  # seconds, downloads included
-COMPILE_TIMEOUT = 900
 CHECK_TIMEOUT = 120
 _MAX_KERNEL_JSON = 64 * 1024
 _LITTLE_ROOM = 32 * 2**20  # bytes
@@ -48,7 +49,6 @@ for name in sys.argv[1:]:
 print()
 print(json.dumps({"prefix": sys.prefix, "failed": failed}))
 """
-NO_VARIABLES: Mapping[str, str] = {}
 # What a conda-meta record says of the machine that installed it, and nobody needs.
 _OF_THIS_MACHINE = ("extracted_package_dir", "package_tarball_full_path")
 
@@ -82,9 +82,11 @@ def install(
     staging: Path,
     cache: Path,
     credentials: Credentials = NO_CREDENTIALS,
-    on_part: worker.OnPart | None = None,
+    on_part: OnPart | None = None,
 ) -> None:
     """Install a lock's conda packages, each checked against its sha256. Raises BuildError."""
+    from spawner.environments import worker
+
     remove(staging)
     staging.parent.mkdir(parents=True, exist_ok=True)
     request = {
@@ -135,34 +137,57 @@ def _room(folder: Path) -> str:
 def finish(
     spec: EnvironmentSpec, lock: Lock, prefix: str, staging: Path, stamp: Stamp | None = None
 ) -> Staged:
-    """Compile, check and freeze an installed environment. Raises BuildError with the remedy.
+    """Check and freeze an installed environment. Raises BuildError with the remedy.
 
     It is complete (``conda-meta/history``) only when this is over. ``stamp`` is what it says of
     itself; without one it says nothing.
     """
+    from spawner.environments import pip_section
+    from spawner.environments.inventory import doubles, inventory
+
     version = lock.version_of("python")
-    if version is not None:
-        _compile(staging, prefix, ".".join(version.split(".")[:2]))
     _set_variables(spec, staging)
-    remarks = _try_python(spec, lock, staging) if version is not None else []
-    kernels = kernelspecs(staging)
-    if not kernels:
-        raise BuildError(
-            f"{spec.name}: it has no kernel (share/jupyter/kernels is empty); add '- ipykernel' "
-            f"for Python or '- r-irkernel' for R to the dependencies in {spec.where}"
-        )
-    _try_kernels(spec, kernels, prefix, staging)
-    packages = inventory(staging)
-    remarks += doubles(packages)
+    with ThreadPoolExecutor(2) as pool:
+        # Both are Pythons of their own, and take longer than all else here.
+        fits = pool.submit(pip_section.check, staging) if version else None
+        tried = pool.submit(_try_python, spec, lock, staging) if version else None
+        packages = inventory(staging)
+        sbom = _bill_of_materials(spec, lock, packages, stamp)
+        if tried:
+            tried.result()
+        kernels = kernelspecs(staging)
+        if not kernels:
+            raise BuildError(
+                f"{spec.name}: it has no kernel (share/jupyter/kernels is empty); add '- ipykernel'"
+                f" for Python or '- r-irkernel' for R to the dependencies in {spec.where}"
+            )
+        _try_kernels(spec, kernels, prefix, staging)
+        remarks = [*(fits.result() if fits else ()), *doubles(packages)]
     _clean_records(staging)
     if stamp is not None:
-        created = lock.locked
-        sbom = of_packages(packages, spec.name, stamp.version, created, lock.pip)
         keep_sources(staging, spec, lock.path, sbom)
         write_stamp(staging, stamp)
     _freeze(staging, lock)
-    size = sum(path.lstat().st_size for path in staging.rglob("*") if not path.is_dir())
-    return Staged(staging, prefix, version, kernels, tuple(remarks), size)
+    return Staged(staging, prefix, version, kernels, tuple(remarks), _size(staging))
+
+
+def _bill_of_materials(
+    spec: EnvironmentSpec, lock: Lock, packages: Sequence[Installed], stamp: Stamp | None
+) -> str:
+    from spawner.environments.sbom import of_packages  # large, and only needed here
+
+    if stamp is None:
+        return ""
+    return of_packages(packages, spec.name, stamp.version, lock.locked, lock.pip)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    return sum(
+        os.lstat(os.path.join(here, name)).st_size
+        for here, _, names in os.walk(folder)
+        for name in names
+    )
 
 
 def _set_variables(spec: EnvironmentSpec, staging: Path) -> None:
@@ -172,10 +197,10 @@ def _set_variables(spec: EnvironmentSpec, staging: Path) -> None:
         (staging / "conda-meta" / "state").write_text(json.dumps(state, indent=1, sort_keys=True))
 
 
-def _try_python(spec: EnvironmentSpec, lock: Lock, staging: Path) -> list[str]:
-    """Start its Python and import what must import; gives what ``pip check`` complains of."""
+def _try_python(spec: EnvironmentSpec, lock: Lock, staging: Path) -> None:
+    """Start its Python and import what must import."""
     modules = [*(["ipykernel"] if lock.has_ipykernel else []), *spec.about.imports]
-    tried = _python(staging, ["-c", _TRY, *modules], CHECK_TIMEOUT, spec.variables)
+    tried = run_python(staging, ["-c", _TRY, *modules], CHECK_TIMEOUT, spec.variables)
     try:
         answer = json.loads(tried.stdout.splitlines()[-1])
         prefix, failed = answer["prefix"], answer["failed"]
@@ -193,7 +218,6 @@ def _try_python(spec: EnvironmentSpec, lock: Lock, staging: Path) -> list[str]:
             f"{spec.name}: these modules do not import:\n{lines}\n"
             f"Change the dependencies in {spec.where}, or 'imports' in labcommons.yml."
         )
-    return pip_section.check(staging)
 
 
 def _try_kernels(
@@ -213,66 +237,16 @@ def _try_kernels(
             )
 
 
-def _compile(staging: Path, prefix: str, minor: str) -> None:
-    """Bytecode for all modules: without it each kernel's start takes a second longer.
-
-    Unchecked-hash, as copies and layers change times, and nobody may change the sources.
-    What does not compile is left alone, as some packages carry templates; tests are left
-    out, as few will ever import them.
-    """
-    arguments = [
-        *("-m", "compileall", "-qq", "-f", "-j", "2", "--invalidation-mode", "unchecked-hash"),
-        *(
-            "-x",
-            "/tests/",
-            "-s",
-            str(staging),
-            "-p",
-            prefix,
-            str(staging / "lib" / f"python{minor}"),
-        ),
-    ]
-    _python(staging, arguments, COMPILE_TIMEOUT)
-
-
-def _python(
-    staging: Path,
-    arguments: Sequence[str],
-    timeout: float,
-    variables: Mapping[str, str] = NO_VARIABLES,
-) -> subprocess.CompletedProcess[str]:
-    """Run the environment's own Python, with none of the variables of this process."""
-    try:
-        return subprocess.run(
-            [str(staging / "bin" / "python"), "-I", "-B", *arguments],
-            env={
-                **variables,
-                "PATH": f"{staging}/bin:/usr/bin:/bin",
-                "LANG": "C.UTF-8",
-                "HOME": "/nonexistent",
-                "CONDA_PREFIX": str(staging),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BuildError(f"the environment's Python gave up after {timeout:g} s") from error
-    except OSError as error:
-        raise BuildError(f"the environment's Python does not start: {error}") from error
-
-
 def _clean_records(staging: Path) -> None:
     """Take out of conda's records what is only true of the machine that installed them."""
-    for path in (staging / "conda-meta").glob("*.json"):
-        record = json.loads(path.read_bytes())
+    from spawner.environments.inventory import records
+
+    for path, record in records(staging):
         for key in _OF_THIS_MACHINE:
             record[key] = ""
         if isinstance(record.get("link"), dict):
             record["link"]["source"] = ""
-        path.write_text(json.dumps(record, indent=1, sort_keys=True))
+        path.write_text(json.dumps(record, sort_keys=True))
 
 
 def _freeze(staging: Path, lock: Lock) -> None:

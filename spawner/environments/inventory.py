@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -49,10 +50,7 @@ def inventory(prefix: Path) -> list[Installed]:
     Broken records are left out. A distribution that is no conda package's is pip's.
     """
     found, owned = [], set()
-    for path in sorted((prefix / "conda-meta").glob("*.json")):
-        record = _record(path)
-        if record is None:
-            continue
+    for _, record in records(prefix):
         folders = {
             str(Path(file).parent) for file in record.get("files") or [] if _is_metadata(file)
         }
@@ -78,6 +76,14 @@ def inventory(prefix: Path) -> list[Installed]:
             )
         )
     return sorted(found, key=lambda item: item.name) + _pip(prefix, owned)
+
+
+def records(prefix: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """conda's records in a prefix, by the names of their files; broken ones are left out."""
+    for path in sorted((prefix / "conda-meta").glob("*.json")):
+        record = _record(path)
+        if record is not None:
+            yield path, record
 
 
 def doubles(packages: list[Installed]) -> list[str]:

@@ -20,9 +20,8 @@ from urllib.parse import urlsplit
 
 import rattler
 
-from spawner.environments import worker
 from spawner.environments.errors import LockError
-from spawner.environments.files import LOCK_FILE
+from spawner.environments.files import DEFAULT_ENVIRONMENT, LOCK_FILE
 from spawner.environments.spec import EnvironmentSpec
 
 _MAX_BYTES = 32 * 2**20
@@ -147,7 +146,7 @@ def read_lock(path: Path, platform: str = "linux-64") -> Lock:
         if path.stat().st_size > _MAX_BYTES:
             raise LockError(f"{path}: larger than {_MAX_BYTES >> 20} MB; {remedy}")
         head = _head(path)
-        environment = rattler.LockFile.from_path(path).environment(worker.DEFAULT_ENVIRONMENT)
+        environment = rattler.LockFile.from_path(path).environment(DEFAULT_ENVIRONMENT)
         here = next((p for p in environment.platforms() if p.name == platform), None)
         if here is None:
             raise LockError(f"{path}: is not for {platform}; {remedy}")
@@ -257,15 +256,15 @@ def complete(
 
 def _add_wheels(path: Path, platform: str, pip: Sequence[PipPackage]) -> None:
     # A lock that was read cannot be added to: its contents go into a new one.
-    old = rattler.LockFile.from_path(path).environment(worker.DEFAULT_ENVIRONMENT)
+    old = rattler.LockFile.from_path(path).environment(DEFAULT_ENVIRONMENT)
     here = rattler.LockPlatform(platform)
     lock = rattler.LockFile([here])
-    lock.set_channels(worker.DEFAULT_ENVIRONMENT, old.channels())
+    lock.set_channels(DEFAULT_ENVIRONMENT, old.channels())
     there = next(p for p in old.platforms() if p.name == platform)
     for record in old.conda_repodata_records_for_platform(there) or []:
-        lock.add_conda_package(worker.DEFAULT_ENVIRONMENT, here, record)
+        lock.add_conda_package(DEFAULT_ENVIRONMENT, here, record)
     for item in sorted(pip, key=lambda item: item.url):
-        lock.add_pypi_package(worker.DEFAULT_ENVIRONMENT, here, item.name, item.version, item.url)
+        lock.add_pypi_package(DEFAULT_ENVIRONMENT, here, item.name, item.version, item.url)
     lock.to_path(path)
     path.write_text(_with_hashes(path.read_text("utf-8"), {item.url: item for item in pip}))
 

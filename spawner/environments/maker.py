@@ -2,6 +2,8 @@
 
 Nothing is half-made: work goes on in a folder beside the target, which is renamed to it when
 everything passed. What a killed run left is removed by the next one.
+
+What only a build needs is imported where it needs it, as most runs find nothing to do.
 """
 
 from __future__ import annotations
@@ -18,20 +20,19 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from hub_ext.site import Environments
-from spawner.environments import offline, pip_section, policy, scan
+from spawner.environments import policy
 from spawner.environments.channel import OFFLINE_URL, Source, choose
 from spawner.environments.credentials import Credentials
-from spawner.environments.errors import BuildError
+from spawner.environments.errors import BuildError, LockError
 from spawner.environments.install import Staged, finish, install, kernelspecs, remove
 from spawner.environments.lock import Lock, answering, committed_lock
 from spawner.environments.policy import Finding
 from spawner.environments.progress import Meter, Report
-from spawner.environments.solve import solve
 from spawner.environments.spec import EnvironmentSpec
 from spawner.environments.stamp import Stamp, iso, read_stamp
 
 # Raise it when prefixes are made differently: every environment gets a new version then.
-RECIPE = 2
+RECIPE = 3
 # Steps: channels, versions, conda's packages, pip's, checks, and the end (an image takes two).
 WEIGHTS = (3, 12, 55, 10, 18, 2)
 IMAGE_WEIGHTS = (2, 8, 40, 8, 12, 20, 10)
@@ -59,14 +60,23 @@ class Made:
 class Maker:
     """Locks environments and installs them into prefixes.
 
-    ``channel`` is the folder of the offline channel, ``cache`` that of packages; ``report``
-    is told what happens. Every method raises BuildError, with cause and remedy.
+    ``channel`` is the folder of the offline channel, ``cache`` that of packages; ``lent`` is
+    another user's cache, which is only read; ``report`` is told what happens. Every method
+    raises BuildError, with cause and remedy.
     """
 
-    def __init__(self, settings: Environments, channel: Path, cache: Path, report: Report) -> None:
+    def __init__(
+        self,
+        settings: Environments,
+        channel: Path,
+        cache: Path,
+        report: Report,
+        lent: Path | None = None,
+    ) -> None:
         self.settings, self.report = settings, report
         # The child processes know nothing of where this one stands.
         self.channel, self.cache = channel.absolute(), cache.absolute()
+        self.lent = lent
         self.credentials = Credentials.load(settings.credentials)
 
     def meter(self, spec: EnvironmentSpec, weights: Sequence[int] = WEIGHTS) -> Meter:
@@ -104,16 +114,37 @@ class Maker:
                 if lock is committed or lock.index_digest == index:
                     meter.step(2, f"using {lock.path}")
                     return Locked(lock, tuple(sources))
+        from spawner.environments.solve import solve
+
         meter.step(2, f"choosing versions of {len(spec.dependencies)} packages and their needs")
-        lock = solve(spec, sources, target, self.cache, index, self.settings, self.credentials)
+        try:
+            lock = solve(spec, sources, target, self.cache, index, self.settings, self.credentials)
+        except LockError:
+            whole = self._offline_index(spec, sources, update, meter, together=True)
+            if whole == index:
+                raise
+            lock = solve(spec, sources, target, self.cache, whole, self.settings, self.credentials)
         return Locked(lock, tuple(sources))
 
     def _offline_index(
-        self, spec: EnvironmentSpec, sources: Sequence[Source], update: bool, meter: Meter
+        self,
+        spec: EnvironmentSpec,
+        sources: Sequence[Source],
+        update: bool,
+        meter: Meter,
+        together: bool = False,
     ) -> str:
+        """The digest of the offline channel's index, "" where it is not asked.
+
+        It grows where something is asked for that it does not know, or knows, but perhaps not
+        ``together`` with the rest.
+        """
         if not any(source.is_offline for source in sources):
             return ""
-        if update or not offline.holds(self.channel, spec):
+        from spawner.environments import offline
+
+        enough = offline.holds if together else offline.may_hold
+        if (update and not together) or not enough(self.channel, spec):
             self.channel.mkdir(parents=True, exist_ok=True)
             with alone(self.channel / ".lock"):
                 offline.update(self.channel, self.cache, spec, meter.remark, refresh=update)
@@ -147,6 +178,8 @@ class Maker:
         meter: Meter,
     ) -> Made:
         """Steps 3 to 5: install into ``staging`` what will be at ``prefix``, and check it."""
+        from spawner.environments import bytecode, pip_section, scan
+
         lock = locked.lock
         findings = policy.check(spec, lock, self.settings, _today())
         self._enforce(findings, meter)
@@ -168,7 +201,8 @@ class Maker:
                     spec.name, lock.pip, staging, self.cache, self.settings, self.credentials
                 )
                 pip_section.install(spec.name, wheels, lock.pip, staging, prefix)
-        meter.step(5, "compiling and checking")
+            meter.step(5, "compiling and checking")
+            bytecode.compile_all(staging, lock, self.cache, self.lent)
         staged = finish(spec, lock, prefix, staging, stamp)
         found = [
             Finding("warn", "check", remark, "see the versions in environment.yml")

@@ -17,14 +17,16 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 from rattler import BuildString, MatchSpec, PackageRecord
 
 from spawner.environments import worker
 from spawner.environments.channel import Say
-from spawner.environments.debian import SUITES, StagedPython, stage_python
+from spawner.environments.debian import SUITES, stage_python
 from spawner.environments.dependencies import Dependency
 from spawner.environments.errors import BuildError
 from spawner.environments.package import Metadata, write_package
@@ -37,7 +39,10 @@ NOTE = "made.json"
 _INDEXES = ("noarch/repodata.json", "linux-64/repodata.json")
 PIP_TIMEOUT = 1800  # seconds for one environment's wheels
 INDEX_TIMEOUT = 300
+EXTRACT_TIMEOUT = 120
 _THREADS = 2
+# A package that ``debian`` made.
+_PYTHON = re.compile(r"python-(\d+\.\d+\.\d+)-debian_(\w+)\.conda")
 # Without it an environment has no kernel.
 _ALWAYS = "ipykernel"
 # conda-forge's name -> PyPI's, where it is another one. What differs only in "-" and "_"
@@ -67,6 +72,18 @@ def holds(channel: Path, spec: EnvironmentSpec) -> bool:
     return _is_made(channel, _read_note(channel).get(_key(spec)))
 
 
+def may_hold(channel: Path, spec: EnvironmentSpec) -> bool:
+    """Whether all that an environment asks for was asked for before, if not together.
+
+    Only the solver knows whether it can be had together from what the channel has.
+    """
+    minor, known = python_minor(spec), set[str]()
+    for key, paths in _read_note(channel).items():
+        if key.startswith(f"{minor} ") and _is_made(channel, paths):
+            known.update(key.split(" ")[1:])
+    return known.issuperset(pypi_requirements(spec))
+
+
 def _key(spec: EnvironmentSpec) -> str:
     return f"{python_minor(spec)} {' '.join(pypi_requirements(spec))}"
 
@@ -85,15 +102,12 @@ def update(
     note = _read_note(channel)
     if not refresh and _is_made(channel, note.get(key)):
         return
-    report(f"offline channel: fetching Python {minor} from Debian")
-    python = stage_python(minor, cache / "python" / minor)
-    made = {python.metadata().path}
-    if not (channel / python.metadata().path).exists():
-        python.write(channel)
+    python = _python(channel, minor, cache / "python" / minor, report, refresh)
+    made = {python.path}
     wheels = cache / "wheels" / spec.name
     try:
         report(f"offline channel: fetching {len(requirements)} packages and their needs from PyPI")
-        _download(requirements, python, wheels, cache / "pip")
+        _download(requirements, python.program, wheels, cache / "pip")
         made |= _make_packages(channel, wheels, python.version, spec, report)
     finally:
         shutil.rmtree(wheels, ignore_errors=True)
@@ -101,6 +115,36 @@ def update(
     (channel / "noarch").mkdir(exist_ok=True)
     worker.call("index", {"folder": str(channel)}, INDEX_TIMEOUT)
     _write_note(channel, {**note, key: sorted(made)})
+
+
+@dataclass(frozen=True)
+class _Python:
+    """A Python that runs here; ``path`` is its package's in the channel."""
+
+    program: Path
+    version: str
+    path: str
+
+
+def _python(channel: Path, minor: str, work: Path, report: Say, refresh: bool) -> _Python:
+    """The channel's Python, unpacked into ``work``; from Debian where it has none yet."""
+    found = [
+        (Version(match[1]), match[2], path)
+        for path in (channel / "linux-64").glob(f"python-{minor}.*.conda")
+        if (match := _PYTHON.fullmatch(path.name))
+    ]
+    if found and not refresh:
+        version, _, package = max(found)
+        shutil.rmtree(work, ignore_errors=True)
+        place = {"package": str(package), "folder": str(work)}
+        worker.call("extract", place, EXTRACT_TIMEOUT)
+        program = work / "bin" / f"python{minor}"
+        return _Python(program, str(version), str(package.relative_to(channel)))
+    report(f"offline channel: fetching Python {minor} from Debian")
+    python = stage_python(minor, work)
+    if not (channel / python.metadata().path).exists():
+        python.write(channel)
+    return _Python(python.program, python.version, python.metadata().path)
 
 
 def python_minor(spec: EnvironmentSpec) -> str:
@@ -155,10 +199,10 @@ def _pep440(item: Dependency) -> str:
     return ",".join(parts)
 
 
-def _download(requirements: list[str], python: StagedPython, wheels: Path, cache: Path) -> None:
+def _download(requirements: list[str], python: Path, wheels: Path, cache: Path) -> None:
     # By the environment's own Python: pip evaluates markers for the one that runs it.
     command = [
-        *(sys.executable, "-m", "pip", "--python", str(python.program), "download"),
+        *(sys.executable, "-m", "pip", "--python", str(python), "download"),
         *("--quiet", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"),
         *("--only-binary", ":all:", "--cache-dir", str(cache), "--dest", str(wheels)),
         *requirements,
@@ -179,8 +223,8 @@ def _download(requirements: list[str], python: StagedPython, wheels: Path, cache
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         reason = "\n".join(errors or done.stderr.splitlines())[-1500:]
         raise BuildError(
-            f"the offline channel cannot get {', '.join(requirements)} for Python "
-            f"{python.minor} as wheels from PyPI (PIP_INDEX_URL chooses another index):\n{reason}"
+            f"the offline channel cannot get {', '.join(requirements)} for "
+            f"{python.name} as wheels from PyPI (PIP_INDEX_URL chooses another index):\n{reason}"
         )
 
 

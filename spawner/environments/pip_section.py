@@ -22,10 +22,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from installer import install as install_wheel
-from installer.destinations import SchemeDictionaryDestination
-from installer.exceptions import InstallerError
-from installer.sources import WheelFile
 from packaging.utils import canonicalize_name
 
 from hub_ext.site import Environments
@@ -169,6 +165,11 @@ def install(
 
     A file that conda's packages brought already is not replaced but refused.
     """
+    from installer import install as install_wheel
+    from installer.destinations import SchemeDictionaryDestination
+    from installer.exceptions import InstallerError
+    from installer.sources import WheelFile
+
     minor = python_minor(staging)
     site = f"lib/python{minor}/site-packages"
     for wheel, item in zip(wheels, packages, strict=True):

@@ -17,10 +17,11 @@ from typing import Any
 
 from hub_ext.store import Store
 from hub_ext.store.usage import last_used
-from spawner.environments import catalog
+from spawner.environments import bytecode, catalog
 from spawner.environments.build import Places
 from spawner.environments.catalog import CatalogEntry
 from spawner.environments.errors import BuildError, LockError
+from spawner.environments.files import BYTECODE
 from spawner.environments.image import Images
 from spawner.environments.install import remove
 from spawner.environments.lock import read_lock
@@ -143,6 +144,7 @@ def disk_use(places: Places) -> dict[str, int]:
     folders = {
         "packages": places.cache / "packages",
         "wheels": places.cache / "wheels",
+        "bytecode": places.cache / BYTECODE,
         "indexes": places.cache / "repodata",
         "pip": places.cache / "pip",
         "offline channel": places.channel,
@@ -156,7 +158,7 @@ def prune_cache(places: Places, dry_run: bool = False) -> int:
     """Remove cached packages that no lock names. Gives the bytes; waits for installs to end."""
     if not places.cache.is_dir():
         return 0
-    stems, wheels = _wanted(places)
+    stems, hashes = _wanted(places)
     freed = 0
     with alone(places.cache / ".lock"):
         for path in _children(places.cache / "packages"):
@@ -164,8 +166,15 @@ def prune_cache(places: Places, dry_run: bool = False) -> int:
             if stem not in stems:
                 freed += _drop(path, dry_run)
         for path in _children(places.cache / "wheels"):
-            if path.name not in wheels:
+            if path.name not in hashes:
                 freed += _drop(path, dry_run)
+        for path in _children(places.cache / BYTECODE):
+            if bytecode.python_of(path) not in hashes:
+                freed += _drop(path, dry_run)
+                continue
+            for part in _children(path):
+                if part.name not in hashes:
+                    freed += _drop(part, dry_run)
         for path in (*places.cache.glob("scratch-*"), *places.cache.glob("staging/*")):
             if time.time() - path.lstat().st_mtime > _LEFT_OVER:
                 freed += _drop(path, dry_run)
@@ -173,9 +182,9 @@ def prune_cache(places: Places, dry_run: bool = False) -> int:
 
 
 def _wanted(places: Places) -> tuple[set[str], set[str]]:
-    """Stems of conda packages and hashes of wheels that a lock names."""
+    """Stems of conda packages, and hashes of all packages, that a lock names."""
     stems: set[str] = set()
-    wheels: set[str] = set()
+    hashes: set[str] = set()
     locks = [
         *places.locks.glob("*/pixi.lock"),
         *places.versions.glob("*/*/pixi.lock"),
@@ -185,8 +194,9 @@ def _wanted(places: Places) -> tuple[set[str], set[str]]:
         with suppress(LockError):
             lock = read_lock(path)
             stems |= {f"{item.name}-{item.version}-{item.build}" for item in lock.packages}
-            wheels |= {item.sha256 for item in lock.pip}
-    return stems, wheels
+            hashes |= {item.sha256 for item in lock.packages}
+            hashes |= {item.sha256 for item in lock.pip}
+    return stems, hashes
 
 
 def _children(folder: Path) -> Collection[Path]:

@@ -1,4 +1,4 @@
-"""The child process in which py-rattler solves, installs and indexes.
+"""The child process in which py-rattler solves, installs, indexes and unpacks.
 
 py-rattler's threads now and then bring the process down at its very end, after the work
 was done. So it works in a process of its own, which is judged by the result it wrote and
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from spawner.environments.errors import BuildError, LockError
+from spawner.environments.files import DEFAULT_ENVIRONMENT
 from spawner.environments.loopback import serve
 
-DEFAULT_ENVIRONMENT = "default"
 _LOG_TAIL = 2000  # characters
 _POLL = 0.05  # seconds
 
@@ -40,7 +40,7 @@ def call(
     logins: Mapping[str, Any] | None = None,
     on_part: OnPart | None = None,
 ) -> dict[str, Any]:
-    """Do ``work`` (solve, install, index) in a child process.
+    """Do ``work`` (solve, install, index, extract) in a child process.
 
     ``logins`` are py-rattler's authentication document; it is seen by the child alone.
     ``on_part`` is told how far the child has come: done, of how many, and what.
@@ -253,6 +253,14 @@ def index(request: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def extract(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Unpack the conda package ``package`` into ``folder``."""
+    from rattler.package_streaming import extract as unpack
+
+    unpack(Path(request["package"]), Path(request["folder"]))
+    return {}
+
+
 @contextmanager
 def _client(sources: Mapping[str, str]) -> Iterator[Any]:
     """A client that fetches canonical URLs (the keys) from their places (the values)."""
@@ -277,7 +285,7 @@ def _client(sources: Mapping[str, str]) -> Iterator[Any]:
         )
 
 
-_WORKS = {"solve": solve, "install": install, "index": index}
+_WORKS = {"solve": solve, "install": install, "index": index, "extract": extract}
 
 
 def main() -> None:
@@ -291,6 +299,7 @@ def main() -> None:
     partial = result.with_suffix(".part")
     partial.write_text(json.dumps(answer))
     partial.rename(result)
+    os._exit(0)  # there is nothing else to end, and at the end py-rattler's threads crash
 
 
 if __name__ == "__main__":

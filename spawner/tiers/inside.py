@@ -91,7 +91,8 @@ def _spec(job: dict[str, Any]) -> EnvironmentSpec:
 
 def _maker(job: dict[str, Any], cache: str, report: Any) -> Maker:
     settings = Environments.model_validate(job["settings"])
-    return Maker(settings, Path(job["channel"]), Path(cache), report)
+    lent = Path(job["lent"]) if job.get("lent") else None
+    return Maker(settings, Path(job["channel"]), Path(cache), report, lent)
 
 
 # Choosing packages -------------------------------------------------------------------------------
@@ -326,4 +327,6 @@ def _remove(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # All is said and written. To take apart what was imported takes longer than a small work.
+    os._exit(code)

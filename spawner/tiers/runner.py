@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from hub_ext.audit import AuditTrail, Outcome, make_event
@@ -25,6 +26,7 @@ from hub_ext.store import StoreError
 from hub_ext.store.environments import BuildState, EnvironmentBuild
 from hub_ext.store.models import utcnow
 from spawner.container import LABEL_SITE
+from spawner.environments.files import BYTECODE
 from spawner.errors import NotAllowed, NotAvailable, SpawnerError
 from spawner.homes import Homes
 from spawner.resources import Resources
@@ -38,7 +40,7 @@ from spawner.tiers.people import Requester
 from spawner.tiers.rights import Person, check_change, check_see
 from spawner.tiers.tier import Kind, Tier, parse_source
 
-INTERVAL = 0.5  # seconds between two looks at the queue
+INTERVAL = 0.25  # seconds between two looks at the queue
 KEEP_JOBS = timedelta(days=30)
 TIDY = 3600  # seconds
 # A command at the administrator's shell, where there is no account.
@@ -222,7 +224,8 @@ class Runner:
             found: dict[str, Any] = json.loads(await asyncio.to_thread(kept.read_bytes))
             return found
         payload = self._payload(job, jobs.tier_of(job), None) | {"lock": job.lock}
-        mounts = self._data("channel", "cache")
+        # Here pip is run with a Python that the person chose.
+        mounts = [*self._data("channel", "cache"), *self._bytecode()]
         locked = await self.builders.run(job, Work("lock", payload, SERVICE, mounts))
         await asyncio.to_thread(write, kept, json.dumps(locked))
         return locked
@@ -292,8 +295,16 @@ class Runner:
         home = Tier(Kind.PERSONAL, who.identity.name)
         if tier != home:  # for the packages that are kept there
             mounts.append(Mount(str(host / home.folder), str(home.mount), read_only=False))
-        cache = {"cache": str(home.mount / HOME_CACHE)}
+        cache = {"cache": str(home.mount / HOME_CACHE), "lent": str(DATA / "cache")}
+        mounts += self._bytecode()
         return Work(name, payload | cache, account, mounts, home=str(home.mount))
+
+    def _bytecode(self) -> list[Mount]:
+        """What the site's own builds have compiled, to read."""
+        place = Path("cache", BYTECODE)
+        if not (self.shared.data / place).is_dir():
+            return []
+        return [Mount(str(self.shared.host_data / place), str(DATA / place))]
 
     def _data(self, *names: str) -> list[Mount]:
         """Folders of the data folder, to write to."""

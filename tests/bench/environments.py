@@ -39,6 +39,12 @@ RUNS = int(os.environ.get("BENCH_RUNS", "9"))
 CACHE = ROOT / ".cache" / "bench" / "environments"
 SETTINGS = Environments(offline_channel="always")
 DEMO = ROOT / "config" / "environments"
+SITE = """\
+version: 1
+directory: {servers: [ldaps://directory.example.org], users: {base_dn: "dc=example,dc=org"}}
+sizes: {small: {cpu: 1, memory: 1G}}
+environments: {offline_channel: always}
+"""
 # About thirty packages with what they need.
 SPEC = """\
 name: thirty
@@ -73,6 +79,34 @@ class Bench:
 
     def make(self, spec: EnvironmentSpec, known: Locked) -> None:
         self.maker.make_prefix(spec, known, self.folder / "made", source="personal")
+
+    def make_cold(self, spec: EnvironmentSpec, known: Locked) -> None:
+        """With no package unpacked and no bytecode compiled yet."""
+        maker = Maker(SETTINGS, CACHE / "channel", self.folder / "cold", lambda _: None)
+        maker.make_prefix(spec, known, self.folder / "made-cold", source="personal")
+
+    def command(self, base: str) -> None:
+        """What a person types: a process with all that it imports."""
+        variables = {
+            key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"
+        }
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "hub_ext.cli", "env", "build", "thirty"),
+                *("--environments", str(self.folder / "environments")),
+                *("--data", str(self.folder / "data"), "--server-image", base),
+            ],
+            check=True,
+            cwd=ROOT,
+            env=variables
+            | {
+                "LABCOMMONS_DATABASE_URL": f"sqlite:///{self.folder}/labcommons.sqlite",
+                "LABCOMMONS_SITE_FILE": str(self.folder / "site.yaml"),
+                # Compiled in the first run, as everything in our images is.
+                "PYTHONPYCACHEPREFIX": str(self.folder / "pycache"),
+            },
+            stdout=subprocess.DEVNULL,
+        )
 
 
 def fresh(folder: Path) -> None:
@@ -137,6 +171,7 @@ def run(folder: Path, base: str, where: str) -> str:
     ]
     (folder / "environments" / "thirty").mkdir(parents=True)
     (folder / "environments" / "thirty" / "environment.yml").write_text(SPEC)
+    (folder / "site.yaml").write_text(SITE)
     store = Store(f"sqlite:///{folder}/labcommons.sqlite")
     store.migrate()
     data = folder / "data"
@@ -152,16 +187,20 @@ def run(folder: Path, base: str, where: str) -> str:
         "install": f"install {count} packages from a warm cache",
         "venv": f"`python -m venv` and `pip install` of the same {len(requirements)}, warm cache",
         "make": "the same installed, compiled, checked, with its bill of materials",
-        "build": "`env build` with nothing to do",
+        "cold": "the same with empty caches of packages and bytecode",
+        "build": "`env build` with nothing to do, as a call",
+        "command": "`labcommons env build` with nothing to do, as a command",
     }
     for number in range(RUNS + 1):  # the first one warms up
-        for prefix in ("a", "b", "made"):
+        for prefix in ("a", "b", "made", "made-cold", "cold"):
             fresh(folder / prefix)
         bench.measure(names["lock"], lambda: bench.lock_demo(demo), number > 0)
         bench.measure(names["install"], lambda: bench.install(spec, known, "a"), number > 0)
         bench.measure(names["venv"], lambda: venv(folder / "b", requirements), number > 0)
         bench.measure(names["make"], lambda: bench.make(spec, known), number > 0)
+        bench.measure(names["cold"], lambda: bench.make_cold(spec, known), number > 0)
         bench.measure(names["build"], lambda: builder.build("thirty"), number > 0)
+        bench.measure(names["command"], lambda: bench.command(base), number > 0)
     ours, peer = bench.times[names["install"]], bench.times[names["venv"]]
     ratio = statistics.median(a / b for a, b in zip(ours, peer, strict=True))
     return "\n".join(
@@ -171,7 +210,7 @@ def run(folder: Path, base: str, where: str) -> str:
             "Seconds, in turn in one run, on the offline channel. The packages are Python's and",
             "ipykernel's needs in the same versions for both; only LabCommons installs a Python",
             "as well (3.11, in the demo environments too). pip compiles what it installs, and",
-            "`install` alone does not: the last but one line is a whole environment.",
+            "`install` alone does not: the lines below venv's are whole environments.",
             "",
             f"{RUNS} runs each after one to warm up; {where}.",
             "",

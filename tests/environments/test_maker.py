@@ -16,7 +16,7 @@ import pytest
 
 from hub_ext.site import Environments
 from rig.web import web
-from spawner.environments import export, sbom
+from spawner.environments import export, offline, sbom, worker
 from spawner.environments.errors import BuildError, LockError, PolicyError
 from spawner.environments.files import FOLDER
 from spawner.environments.image import _archive
@@ -159,6 +159,29 @@ def test_making_it_again_takes_no_time_and_changes_nothing(made: Any) -> None:
     shop.maker.make_prefix(spec, locked, shop.prefix(), source="personal")
     assert shop.prefix().stat().st_ino == before
     assert [progress.percent for progress in shop.said] == [100]
+
+
+def test_what_the_offline_channel_knows_is_not_fetched_again(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wants(*packages: str) -> EnvironmentSpec:
+        listed = ", ".join(packages)
+        text = f"name: x\nchannels: [x]\ndependencies: [python 3.11.*, {listed}]\n"
+        return workshop.spec(text, None)
+
+    for name in ("six", "typing-extensions"):
+        workshop.lock(wants(name))
+    with monkeypatch.context() as patch:
+        patch.setattr(offline, "update", None)
+        locked = workshop.lock(wants("six", "typing-extensions"))
+    assert {"six", "typing-extensions"} <= {item.name for item in locked.lock.packages}
+    # Known to PyPI by that name, but not yet to the channel: seen only when it is solved.
+    for package in (CACHE / "channel").glob("noarch/typing_extensions-*"):
+        package.unlink()
+    worker.call("index", {"folder": str(CACHE / "channel")}, 60)
+    locked = workshop.lock(wants("six", "typing_extensions"))
+    assert "typing_extensions" in {item.name for item in locked.lock.packages}
+    assert not any("Debian" in str(progress) for progress in workshop.said[-8:])
 
 
 def test_progress_counts_up_to_a_hundred(workshop: Workshop) -> None:
