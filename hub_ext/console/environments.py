@@ -17,6 +17,8 @@ from hub_ext.console.handlers import Api, Base, Page
 from hub_ext.i18n import N_
 from hub_ext.pages import language_of
 from hub_ext.store import StoreError
+from spawner.environments import compare
+from spawner.environments.files import EXPORTS, FILE_NAMES
 from spawner.errors import BadRequest, SpawnerError
 from spawner.tiers import asking, shelf
 from spawner.tiers.rights import Person, check_see
@@ -25,15 +27,6 @@ from spawner.tiers.tier import Kind, Tier, check_name, parse_source
 T = TypeVar("T")
 log = logging.getLogger("labcommons.console")
 
-# What an export is called as a file.
-EXPORTS = {
-    "environment.yml": "environment.yml",
-    "explicit": "explicit.txt",
-    "conda-lock": "conda-lock.yml",
-    "pixi.lock": "pixi.lock",
-    "requirements": "requirements.txt",
-    "dockerfile": "Dockerfile",
-}
 _SOURCE = r"([a-z0-9][a-z0-9._-]{0,70})"
 _NAME = r"([a-z0-9][a-z0-9._-]{0,63})"
 _ID = r"([0-9a-f]{32})"
@@ -41,7 +34,7 @@ _ID = r"([0-9a-f]{32})"
 
 def routes(prefix: str, shared: dict[str, Any], data: Path) -> list[Any]:
     """The addresses of this part, for ``tornado.web.Application``."""
-    mine = {**shared, "folder": data / "builds"}
+    mine = {**shared, "data": data}
     api = f"{prefix}api/v1/"
     return [
         (f"{prefix}environments", EnvironmentsPage, mine),
@@ -49,6 +42,7 @@ def routes(prefix: str, shared: dict[str, Any], data: Path) -> list[Any]:
         (f"{api}environments/{_SOURCE}/{_NAME}", EnvironmentApi, mine),
         (f"{api}environments/{_SOURCE}/{_NAME}/copy", CopyApi, mine),
         (f"{api}environments/{_SOURCE}/{_NAME}/export", ExportApi, mine),
+        (f"{api}environments/{_SOURCE}/{_NAME}/diff", DiffApi, mine),
         (f"{api}builds", BuildsApi, mine),
         (f"{api}builds/{_ID}", BuildApi, mine),
         (f"{api}builds/{_ID}/(cancel|retry)", BuildActionApi, mine),
@@ -56,12 +50,12 @@ def routes(prefix: str, shared: dict[str, Any], data: Path) -> list[Any]:
 
 
 class _Mine(Base):
-    """What page and API share here: the site, the builds' folder, who asks."""
+    """What page and API share here: the site, the data folder, who asks."""
 
-    def initialize(self, folder: Path, **shared: Any) -> None:  # type: ignore[override]
+    def initialize(self, data: Path, **shared: Any) -> None:  # type: ignore[override]
         """Called by tornado with what ``routes`` gives."""
         super().initialize(**shared)
-        self.folder = folder
+        self.data = data
 
     @property
     def who(self) -> Person:
@@ -91,7 +85,7 @@ class EnvironmentsPage(_Mine, Page):
             label=label,
             targets=tiers.targets(who),
             copy_targets=tiers.copy_targets(who),
-            exports=list(EXPORTS),
+            exports=list(FILE_NAMES),
             xsrf=self.xsrf_token.decode("ascii"),
             **await self.read(work),
         )
@@ -217,33 +211,51 @@ class CopyApi(_Asking):
 
 
 class ExportApi(_Asking):
-    """``GET api/v1/environments/SOURCE/NAME/export?format=…``: a file to rebuild it elsewhere."""
+    """``GET …/environments/SOURCE/NAME/export?format=…&version=…``: to rebuild it elsewhere."""
 
     async def get(self, source: str, name: str) -> None:
         """The file."""
         tier, who = self.tier(source), self.who
         wanted = self.get_query_argument("format", "environment.yml")
-
-        def work(session: Session) -> str:
-            check_see(who, tier)
-            row = shelf.current(session, tier, check_name(name))
-            text = (row.exports or {}).get(wanted) if row is not None else None
-            if text is None:
-                raise _no_environment(tier, name)
-            return text
-
-        if wanted not in EXPORTS:
+        version = self.get_query_argument("version", "")
+        if wanted not in FILE_NAMES:
             raise self.refuse(
                 BadRequest(
                     "export_format",
                     N_("“{format}” is no format of an export; there are {formats}."),
-                    {"format": wanted[:40], "formats": ", ".join(EXPORTS)},
+                    {"format": wanted[:40], "formats": ", ".join(FILE_NAMES)},
                 )
             )
-        text = await self.ask(work, reading=True)
+        file = FILE_NAMES[wanted]
+        found, text = await self.ask(
+            lambda s: tiers.export(s, who, tier, name, version, wanted), reading=True
+        )
+        if text is None:
+            path = self.data / "versions" / name / found / EXPORTS / file
+            try:
+                text = await asyncio.to_thread(path.read_text, "utf-8")
+            except OSError as error:
+                log.warning("%s: %s", path, error.strerror)
+                raise self.refuse(asking.no_export(name, found)) from error
         self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.set_header("Content-Disposition", f'attachment; filename="{EXPORTS[wanted]}"')
+        self.set_header("Content-Disposition", f'attachment; filename="{file}"')
         self.finish(text)
+
+
+class DiffApi(_Asking):
+    """``GET api/v1/environments/SOURCE/NAME/diff?from=…&to=…``: which packages differ."""
+
+    async def get(self, source: str, name: str) -> None:
+        """By default between the newest version and the one before it."""
+        tier, who = self.tier(source), self.who
+        before, after = (self.get_query_argument(key, "") for key in ("from", "to"))
+        left, right = await self.ask(
+            lambda s: tiers.two_versions(s, who, tier, name, before, after), reading=True
+        )
+        changes = compare.compare(left[1], right[1])
+        self.reply(
+            {"from": left[0], "to": right[0], "changes": [change.as_json() for change in changes]}
+        )
 
 
 class BuildsApi(_Asking):
@@ -268,7 +280,7 @@ class BuildApi(_Asking):
             offset = max(0, int(self.get_query_argument("offset", "0")))
         except ValueError:
             offset = 0
-        text, end = await asyncio.to_thread(tiers.log_part, self.folder / job_id, offset)
+        text, end = await asyncio.to_thread(tiers.log_part, self.data / "builds" / job_id, offset)
         self.reply({"build": found, "log": text, "offset": end})
 
 

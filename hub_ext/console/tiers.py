@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from hub_ext.console.viewer import Viewer
-from hub_ext.i18n import Gettext
+from hub_ext.i18n import N_, Gettext
 from hub_ext.site import words_in
 from hub_ext.store.environments import EnvironmentBuild, TierEnvironment
 from hub_ext.store.models import utcnow
@@ -105,6 +105,44 @@ def image_details(session: Session, who: Person, item: dict[str, Any]) -> dict[s
             for number, entry in enumerate(versions)
         ],
     }
+
+
+def export(
+    session: Session, who: Person, tier: Tier, name: str, version: str, format: str
+) -> tuple[str, str | None]:
+    """A version's name, and its text in a format; None where that is in a file."""
+    found = asking.find_version(session, who, tier, name, version)
+    if isinstance(found, CatalogEntry):
+        return found.version, None
+    text = (found.exports or {}).get(format)
+    if text is None:
+        raise asking.no_export(name, found.version)
+    return found.version, text
+
+
+def two_versions(
+    session: Session, who: Person, tier: Tier, name: str, before: str, after: str
+) -> list[tuple[str, list[dict[str, str]]]]:
+    """Names and packages of two versions: those named, or the newest and the one before it."""
+    right = asking.find_version(session, who, tier, name, after)
+    if before:
+        left = asking.find_version(session, who, tier, name, before)
+    else:
+        entries: list[CatalogEntry] | list[TierEnvironment] = (
+            asking.image_history(session, who, name)
+            if tier.kind is Kind.IMAGE
+            else shelf.versions(session, tier, name)
+        )
+        names = [entry.version for entry in entries]
+        older = entries[names.index(right.version) + 1 :]
+        if not older:
+            raise asking.NotThere(
+                "nothing_older",
+                N_("“{name}” has nothing older than {version}."),
+                {"name": name, "version": right.version},
+            )
+        left = older[0]
+    return [(entry.version, list(entry.packages)) for entry in (left, right)]
 
 
 def builds(session: Session, who: Person, limit: int = 20) -> list[dict[str, Any]]:

@@ -22,7 +22,8 @@ from hub_ext.store.models import utcnow
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.environments.errors import BuildError
-from spawner.environments.files import FOLDER
+from spawner.environments.export import write_exports
+from spawner.environments.files import EXPORTS, FOLDER
 from spawner.environments.image import Images
 from spawner.environments.install import remove
 from spawner.environments.lock import Lock, committed_lock, kept_lock, kept_path
@@ -159,6 +160,9 @@ class Builder:
         entry = self._recorded(spec, lock, base)
         if entry is None or self.images.id_of(entry.image_id) is None:
             return None
+        folder = self.places.versions / entry.name / entry.version
+        if folder.is_dir() and not (folder / EXPORTS).is_dir():  # built before these were kept
+            write_exports(folder)
         said = replace(entry, **_said(spec), removed=False)
         if said != entry:
             if said.tag != entry.tag:
@@ -223,6 +227,7 @@ class Builder:
         partial = target.with_name(f".{target.name}.part")
         remove(partial)
         shutil.copytree(staging / FOLDER, partial)
+        write_exports(partial)
         remove(target)
         partial.rename(target)
 

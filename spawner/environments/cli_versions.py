@@ -14,7 +14,7 @@ from hub_ext.store import Store
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.environments.cli_common import amount, need_builder, places, settings, table
-from spawner.environments.files import SBOM_FILE
+from spawner.environments.files import FILE_NAMES, SBOM_FILE
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _DATA = click.option(
@@ -147,7 +147,7 @@ def export(version: str, format_: str, output: Path | None, data: Path | None) -
     """
     need_builder()
     from spawner.environments.errors import BuildError
-    from spawner.environments.export import FILE_NAMES, FORMATS, export_folder
+    from spawner.environments.export import FORMATS, export_folder
 
     if format_ not in (*FORMATS, "all"):
         raise click.UsageError(f"--format is one of {', '.join(FORMATS)}, all")

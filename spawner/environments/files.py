@@ -9,3 +9,14 @@ STAMP_FILE = "version.json"
 SBOM_FILE = "sbom.cdx.json"
 # In a prefix: what it says of itself and was made from.
 FOLDER = "conda-meta/labcommons"
+# Beside what a version was made from: it in the formats of others.
+EXPORTS = "exports"
+# Format -> the file's usual name.
+FILE_NAMES = {
+    "environment.yml": "environment.yml",
+    "explicit": "explicit.txt",
+    "conda-lock": "conda-lock.yml",
+    "pixi.lock": "pixi.lock",
+    "requirements": "requirements.txt",
+    "dockerfile": "Dockerfile",
+}

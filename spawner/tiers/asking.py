@@ -6,14 +6,14 @@ Everything is checked here, with a clear refusal; the hub checks rights again wh
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from hub_ext.i18n import N_
 from hub_ext.site import Builds
-from hub_ext.store.environments import BuildState, EnvironmentBuild
+from hub_ext.store.environments import BuildState, EnvironmentBuild, TierEnvironment
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.errors import BadRequest, NotAllowed, NotAvailable, SpawnerError
@@ -204,6 +204,58 @@ def image_versions(session: Session, person: Person) -> dict[str, list[CatalogEn
         for name, versions in catalog.newest(session, offered_only=True).items()
         if versions and (person.admin or versions[0].allows(person.teams, person.courses))
     }
+
+
+def image_history(session: Session, person: Person, name: str) -> list[CatalogEntry]:
+    """All versions of an image environment, newest first, also those not offered any more."""
+    return [
+        entry
+        for entry in catalog.newest(session).get(name, [])
+        if person.admin or entry.allows(person.teams, person.courses)
+    ]
+
+
+def find_version(
+    session: Session, person: Person, tier: Tier, name: object, version: str = ""
+) -> CatalogEntry | TierEnvironment:
+    """A version by its name or tag; without one, that which people use. Raises SpawnerError."""
+    check_see(person, tier)
+    wanted = check_name(name)
+    found: Sequence[CatalogEntry | TierEnvironment]
+    if tier.kind is Kind.IMAGE:
+        images = image_history(session, person, wanted)
+        found, used = images, next((entry for entry in images if entry.is_offered), None)
+    else:
+        rows = shelf.versions(session, tier, wanted)
+        found, used = rows, next((row for row in rows if row.current), None)
+    if not found:
+        raise NotThere("no_environment", NO_ENVIRONMENT, {"name": wanted, "tier": tier.source})
+    if not version:
+        return used or found[0]
+    for entry in found:
+        if version in (entry.version, entry.tag):
+            return entry
+    raise NotThere(
+        "no_version",
+        N_("“{name}” has no version “{version}”; there are: {versions}."),
+        {
+            "name": wanted,
+            "version": version[:64],
+            "versions": ", ".join(entry.version for entry in found),
+        },
+    )
+
+
+def no_export(name: str, version: str) -> NotThere:
+    """A version that was built before exports were kept."""
+    return NotThere(
+        "no_export",
+        N_(
+            "No export of “{name}” {version} is kept. An administrator has it made with "
+            "“labcommons env build {name}”."
+        ),
+        {"name": name, "version": version},
+    )
 
 
 def _contents(

@@ -168,7 +168,8 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         "packages": [
             {"name": item.name, "version": item.version, "channel": item.channel}
             for item in lock.packages
-        ],
+        ]
+        + [{"name": item.name, "version": item.version, "channel": "pypi"} for item in lock.pip],
         "kernels": _kernels(prefix),
         "findings": [finding.as_json() for finding in findings],
         "exports": _exports(spec, lock),
