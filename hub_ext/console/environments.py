@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy.orm import Session
 from tornado.web import Finish, HTTPError
@@ -20,7 +20,7 @@ from hub_ext.store import StoreError
 from spawner.environments import compare
 from spawner.environments.files import EXPORTS, FILE_NAMES
 from spawner.errors import BadRequest, SpawnerError
-from spawner.tiers import asking, shelf
+from spawner.tiers import asking, decisions, shelf
 from spawner.tiers.rights import Person, check_see
 from spawner.tiers.tier import Kind, Tier, check_name, parse_source
 
@@ -43,6 +43,7 @@ def routes(prefix: str, shared: dict[str, Any], data: Path) -> list[Any]:
         (f"{api}environments/{_SOURCE}/{_NAME}/copy", CopyApi, mine),
         (f"{api}environments/{_SOURCE}/{_NAME}/export", ExportApi, mine),
         (f"{api}environments/{_SOURCE}/{_NAME}/diff", DiffApi, mine),
+        (f"{api}environments/{_SOURCE}/{_NAME}/versions/{_NAME}/([a-z]+)", DecideApi, mine),
         (f"{api}builds", BuildsApi, mine),
         (f"{api}builds/{_ID}", BuildApi, mine),
         (f"{api}builds/{_ID}/(cancel|retry)", BuildActionApi, mine),
@@ -256,6 +257,42 @@ class DiffApi(_Asking):
         self.reply(
             {"from": left[0], "to": right[0], "changes": [change.as_json() for change in changes]}
         )
+
+
+class DecideApi(_Asking):
+    """``POST …/environments/SOURCE/NAME/versions/VERSION/(pin|tag|deprecate|withdraw)``."""
+
+    async def post(self, source: str, name: str, version: str, what: str) -> None:
+        """Decide as ``{"reason"?, "tag"?, "undo"?}`` says."""
+        body, who, tier = self.document(), self.who, self.tier(source)
+        limits, address = self.site.builds, _address(self)
+        value = None if body.get("undo") is True else str(body.get("tag", body.get("reason", "")))
+
+        def work(session: Session) -> tuple[dict[str, Any], dict[str, Any] | None]:
+            found, job = decisions.decide(
+                session,
+                who,
+                limits,
+                tier,
+                name,
+                version,
+                cast(decisions.What, what),
+                value,
+                address,
+            )
+            return tiers.version(found), tiers.build(job) if job else None
+
+        found, job = await self.ask(work)
+        self.record(
+            "environment-decide",
+            tier=tier.source,
+            environment=name,
+            version=found["version"],
+            decision=what,
+            undone=value is None,
+            **({"why": value} if value else {}),
+        )
+        self.reply({"version": found, "build": job})
 
 
 class BuildsApi(_Asking):

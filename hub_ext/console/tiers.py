@@ -16,6 +16,7 @@ from hub_ext.site import words_in
 from hub_ext.store.environments import EnvironmentBuild, TierEnvironment
 from hub_ext.store.models import utcnow
 from spawner.environments.catalog import CatalogEntry
+from spawner.environments.pythons import python_end, python_state
 from spawner.options import show_bytes
 from spawner.tiers import asking, jobs, shelf
 from spawner.tiers.rights import Person, may_change, person_of
@@ -44,8 +45,11 @@ def listing(session: Session, who: Person, lang: str) -> list[dict[str, Any]]:
         entries = list(versions)
         shown = next((entry for entry in entries if entry.current), entries[0])
         found.append(_built(tier, shown, [entry.version for entry in entries]))
+    today = utcnow().date()
     for item in found:
         item["may"] = _may(who, item["source"], item["owner"])
+        state, end = python_state(item["python"] or "", today), python_end(item["python"] or "")
+        item["python_state"], item["python_end"] = state, end.isoformat() if end else None
     return found
 
 
@@ -73,37 +77,41 @@ def details(row: TierEnvironment, versions: Iterable[TierEnvironment]) -> dict[s
     return _built(shelf.tier_of(row), row, [entry.version for entry in versions]) | {
         "spec": row.spec,
         "packages": list(row.packages),
-        "history": [
-            {
-                "version": entry.version,
-                "current": entry.current,
-                "created": _time(entry.created_at),
-                "built_by": entry.built_by,
-                "lock_digest": entry.lock_digest,
-            }
-            for entry in versions
-        ],
+        "history": [version(entry) for entry in versions],
+    }
+
+
+def version(entry: CatalogEntry | TierEnvironment) -> dict[str, Any]:
+    """One version: where it comes from, and what was decided about it."""
+    row = entry if isinstance(entry, TierEnvironment) else None
+    return {
+        "version": entry.version,
+        "tag": entry.tag,
+        "state": entry.state,
+        "current": bool(row and row.current),
+        "pinned": entry.pinned,
+        "deprecated": _time(entry.deprecated_at) if entry.deprecated_at else None,
+        "deprecated_reason": entry.deprecated_reason,
+        "withdrawn": _time(entry.withdrawn_at) if entry.withdrawn_at else None,
+        "withdrawn_reason": entry.withdrawn_reason,
+        "created": _time(entry.created_at),
+        "built_by": row.built_by if row else "",
+        "lock_digest": entry.lock_digest,
+        "size": show_bytes(entry.size) if entry.size else None,
+        "size_bytes": entry.size,
     }
 
 
 def image_details(session: Session, who: Person, item: dict[str, Any]) -> dict[str, Any]:
     """One image environment with its packages and versions."""
-    versions = asking.image_versions(session, who)[item["name"]]
+    entries = asking.image_history(session, who, item["name"])
+    shown = next(entry for entry in entries if entry.version == item["version"])
     return item | {
         "packages": [
             {key: package.get(key, "") for key in ("name", "version", "channel")}
-            for package in versions[0].packages
+            for package in shown.packages
         ],
-        "history": [
-            {
-                "version": entry.version,
-                "current": number == 0,
-                "created": _time(entry.created_at),
-                "built_by": "",
-                "lock_digest": entry.lock_digest,
-            }
-            for number, entry in enumerate(versions)
-        ],
+        "history": [version(entry) | {"current": entry is shown} for entry in entries],
     }
 
 
@@ -213,7 +221,8 @@ def tier_label(gettext: Gettext, source: str, owner: str = "") -> str:
 
 def _may(who: Person, source: str, owner: str) -> dict[str, bool]:
     tier = Tier(Kind(source.partition("-")[0]), owner)
-    return {"delete": tier.kind is not Kind.IMAGE and may_change(who, tier), "copy": True}
+    change = may_change(who, tier)
+    return {"delete": tier.kind is not Kind.IMAGE and change, "copy": True, "decide": change}
 
 
 def _image(versions: list[CatalogEntry], lang: str) -> dict[str, Any]:
@@ -225,16 +234,17 @@ def _image(versions: list[CatalogEntry], lang: str) -> dict[str, Any]:
         "title": words_in(entry.words.get("title") or entry.name, lang),
         "description": words_in(entry.words.get("description") or "", lang),
         "version": entry.version,
-        "versions": [version.version for version in versions],
+        "now": version(entry),
+        "versions": [one.version for one in versions],
         "python": entry.python,
         "main_packages": list(entry.main_packages),
         "package_count": len(entry.packages),
         "package_names": sorted({item["name"] for item in entry.packages}),
-        "size": None,
-        "size_bytes": None,
+        "size": show_bytes(entry.size) if entry.size else None,
+        "size_bytes": entry.size or None,
         "built_by": "",
         "created": _time(entry.created_at),
-        "findings": list(getattr(entry, "findings", None) or []),
+        "findings": list(entry.findings),
     }
 
 
@@ -247,6 +257,7 @@ def _built(tier: Tier, row: TierEnvironment, versions: list[str]) -> dict[str, A
         "title": row.name,
         "description": "",
         "version": row.version,
+        "now": version(row),
         "versions": versions,
         "python": row.python,
         "main_packages": [

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hub_ext.audit import Outcome as AuditOutcome
+from hub_ext.audit import record_command
 from hub_ext.site import Environments, words_in
 from hub_ext.store import Store
 from hub_ext.store.models import utcnow
@@ -128,9 +130,25 @@ class Builder:
         with self._alone(spec):
             if not update and (entry := self._built(spec, base)):
                 return Outcome(entry, is_new=False)
-            with BuildLog(self.places.logs, spec.name, self.report) as log:
-                maker = Maker(self.settings, self.places.channel, self.places.cache, log.tell)
-                return self._build(spec, base, update, maker)
+            try:
+                with BuildLog(self.places.logs, spec.name, self.report) as log:
+                    maker = Maker(self.settings, self.places.channel, self.places.cache, log.tell)
+                    outcome = self._build(spec, base, update, maker)
+            except BuildError as error:
+                self._record(spec, None, str(error))
+                raise
+            if outcome.is_new:
+                self._record(spec, outcome.entry)
+            return outcome
+
+    def _record(self, spec: EnvironmentSpec, entry: CatalogEntry | None, why: str = "") -> None:
+        details = {"tier": SOURCE, "environment": spec.name}
+        if entry:
+            details |= {"version": entry.version, "lock_digest": entry.lock_digest}
+        if why:
+            details["why"] = why[:200]
+        outcome: AuditOutcome = "success" if entry else "failure"
+        record_command("environment-build", outcome, details, data=self.places.data)
 
     def _build(self, spec: EnvironmentSpec, base: str, update: bool, maker: Maker) -> Outcome:
         meter = maker.meter(spec, IMAGE_WEIGHTS)

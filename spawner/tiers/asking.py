@@ -158,6 +158,7 @@ def retry(
         words=job.words,
         lock=job.lock,
         origin=job.origin,
+        version=job.version if job.action == "decide" else None,
         address=address,
     )
     return jobs.enqueue(session, request, limits)
@@ -222,6 +223,7 @@ def find_version(
     check_see(person, tier)
     wanted = check_name(name)
     found: Sequence[CatalogEntry | TierEnvironment]
+    used: CatalogEntry | TierEnvironment | None
     if tier.kind is Kind.IMAGE:
         images = image_history(session, person, wanted)
         found, used = images, next((entry for entry in images if entry.is_offered), None)
@@ -246,6 +248,20 @@ def find_version(
     )
 
 
+def check_offered(found: CatalogEntry | TierEnvironment) -> None:
+    """Raises NotAvailable for a version that was withdrawn."""
+    if found.state == "withdrawn":
+        raise NotAvailable(
+            "environment_withdrawn",
+            N_("Version {version} of “{name}” was withdrawn: {reason}. Choose another one."),
+            {
+                "version": found.version,
+                "name": found.name,
+                "reason": (found.withdrawn_reason or "-").rstrip("."),
+            },
+        )
+
+
 def no_export(name: str, version: str) -> NotThere:
     """A version that was built before exports were kept."""
     return NotThere(
@@ -267,9 +283,12 @@ def _contents(
         if versions:
             entry = versions[0]
             return _spec_of(entry), "", "", entry.version
+        for entry in image_history(session, person, name)[:1]:
+            check_offered(entry)
     else:
         row = shelf.current(session, origin, name)
         if row is not None:
+            check_offered(row)
             return row.spec, row.words, row.lock, row.version
     raise NotThere("no_environment", NO_ENVIRONMENT, {"name": name, "tier": origin.source})
 

@@ -4,10 +4,11 @@
 JSON object: ``{"progress": {…}}``, then one ``{"result": {…}}`` or ``{"error": "…"}``. The hub
 reads them from the container's log, and believes nothing in them that matters to others.
 
-It has four works. ``lock`` chooses packages, as the user of our services, so that the index of
+It has five works. ``lock`` chooses packages, as the user of our services, so that the index of
 the channels is fetched once for all and the offline channel can grow. ``install`` builds a
 version from a lock and makes it the current one, as the person or lead who asked, so that the
-kernel decides whether they may. ``delete`` removes an environment, likewise. ``image`` builds an
+kernel decides whether they may. ``decide`` notes in a version that it is
+deprecated or withdrawn, and ``delete`` removes an environment, likewise. ``image`` builds an
 image of it, for an administrator, and alone has Docker's socket.
 """
 
@@ -20,7 +21,7 @@ import shutil
 import stat
 import sys
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from spawner.environments.lock import Lock, read_lock
 from spawner.environments.maker import Locked, Maker
 from spawner.environments.progress import Progress
 from spawner.environments.spec import EnvironmentSpec, parse_spec
+from spawner.environments.stamp import read_stamp, write_stamp
 from spawner.tiers.tier import VERSIONS
 
 SCRATCH = Path("/tmp")  # noqa: S108  (the container's own)
@@ -46,7 +48,13 @@ def main() -> int:
     job = json.loads(Path(sys.argv[1], "job.json").read_text("utf-8"))
     os.umask(int(job["umask"], 8))
     try:
-        works = {"lock": _lock, "install": _install, "delete": _delete, "image": _image}
+        works = {
+            "lock": _lock,
+            "install": _install,
+            "delete": _delete,
+            "decide": _decide,
+            "image": _image,
+        }
         result = works[job["work"]](job)
     except BuildError as error:
         _say(error=str(error))
@@ -145,6 +153,11 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
     maker = _maker(job, job["cache"], _report(30, 95))
     envs = Path(job["environments"])
     version = maker.version(spec, lock)
+    if job["tags"].get(tag := spec.about.tag or "", lock.digest) != lock.digest:
+        raise BuildError(
+            f"the tag {tag} is another version of {spec.name}, with other packages; raise 'tag' "
+            "in labcommons.yml"
+        )
     folder = _version_folder(envs, spec.name)
     prefix = folder / version
     findings = tuple(policy.check(spec, lock, maker.settings, datetime.now(UTC).date()))
@@ -164,6 +177,7 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         "kept": kept,
         "python": lock.version_of("python"),
         "lock_digest": lock.digest,
+        "tag": tag or None,
         "size": _size(prefix),
         "packages": [
             {"name": item.name, "version": item.version, "channel": item.channel}
@@ -298,6 +312,19 @@ def _image(job: dict[str, Any]) -> dict[str, Any]:
     places = Places(Path(sys.argv[1], "environments"), Path(job["cache"]).parent)
     entry = Builder(settings, places, Store(), _report(0, 99)).build(job["name"]).entry
     return {"version": entry.version, "lock_digest": entry.lock_digest}
+
+
+# Deciding -------------------------------------------------------------------------------------
+
+
+def _decide(job: dict[str, Any]) -> dict[str, Any]:
+    prefix = Path(job["environments"], VERSIONS, job["name"], job["version"])
+    stamp = read_stamp(prefix)
+    if stamp is None:
+        raise BuildError(f"{prefix} is not there, or does not say what it is")
+    _say(progress={"percent": 50, "message": f"noting it in {job['version']}", "step": 0})
+    write_stamp(prefix, replace(stamp, **job["notes"]))
+    return {}
 
 
 # Deleting -------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ class Request:
     """What somebody asks for; already checked for form and rights.
 
     Attributes:
-        action: ``create``, ``publish``, ``promote`` or ``delete``.
+        action: ``create``, ``publish``, ``promote``, ``delete``, or ``decide``: tell the folder
+            of ``version`` what was decided about it.
         spec, words: contents of environment.yml and labcommons.yml.
         lock: contents of a pixi.lock, where packages are decided already.
         origin: of a copy: ``{"source": …, "owner": …, "name": …, "version": …}``.
@@ -53,6 +54,7 @@ class Request:
     words: str = ""
     lock: str = ""
     origin: Mapping[str, Any] | None = None
+    version: str | None = None
     address: str | None = None
 
 
@@ -86,6 +88,7 @@ def enqueue(session: Session, request: Request, limits: Builds) -> EnvironmentBu
         words=request.words,
         lock=request.lock,
         origin=dict(request.origin) if request.origin else None,
+        version=request.version,
         state=BuildState.QUEUED,
     )
     session.add(job)
@@ -184,7 +187,7 @@ def end(
     if job is None:
         raise JobMoveError(f"build {job_id} is not there")
     move(job, state)
-    job.message, job.version = message[:_MAX_MESSAGE], version
+    job.message, job.version = message[:_MAX_MESSAGE], version or job.version
     if state is BuildState.DONE:
         job.percent = 100
 

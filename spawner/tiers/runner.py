@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,7 +29,7 @@ from spawner.container import LABEL_SITE
 from spawner.errors import NotAllowed, NotAvailable, SpawnerError
 from spawner.homes import Homes
 from spawner.resources import Resources
-from spawner.tiers import jobs, shelf, usage
+from spawner.tiers import decisions, jobs, shelf, usage
 from spawner.tiers.body import DATA, LABEL_BUILD, LABEL_PURPOSE, PURPOSE, SERVICE, Account, Mount
 from spawner.tiers.builders import Builders, BuildFailed, Cancelled, Work, write
 from spawner.tiers.folders import Folders
@@ -46,6 +47,8 @@ ADMINISTRATOR = ""
 # Where an installation keeps the packages that it fetched, in the person's own home.
 HOME_CACHE = ".cache/labcommons"
 
+
+_VERSION = re.compile(r"\d{8}-[0-9a-f]{8}")  # spawner.environments.maker.Maker.version
 
 Identify = Callable[[str], Awaitable[Requester | None]]
 
@@ -172,18 +175,24 @@ class Runner:
         if tier.kind is Kind.PERSONAL:
             await self._ensure_home(who)
         await self.folders.ensure([tier])
+        if job.action == "decide":
+            return await self._decide(job, tier, who)
         used = await usage.users_of(self.shared.engine, self.shared.site_id, tier, job.name)
         if job.action == "delete":
             return await self._delete(job, tier, who, used)
         locked = await self._lock(job)
+        kept = await self.shared.store.read(lambda s: shelf.kept(s, tier, job.name))
         payload = self._payload(job, tier, who) | {
             "lock": locked["lock"],
             "sources": locked["sources"],
-            "in_use": sorted(set().union(*used.values()) - {""}),
+            "in_use": sorted({*set().union(*used.values()), *kept.pinned} - {""}),
+            "tags": kept.tags,
             "keep": self.shared.site.environments.keep,
         }
         built = await self.builders.run(job, self._as_person("install", payload, tier, who))
-        version = str(built["version"])[:64]
+        version = str(built["version"])
+        if not _VERSION.fullmatch(version):
+            raise BuildFailed("The builder's answer cannot be understood. Tell an administrator.")
         await self.shared.store.run(
             lambda s: shelf.record(
                 s,
@@ -214,6 +223,24 @@ class Runner:
         await self.builders.run(job, self._as_person("delete", payload, tier, who))
         await self.shared.store.run(lambda s: shelf.remove(s, tier, job.name))
         return None, ""
+
+    async def _decide(
+        self, job: EnvironmentBuild, tier: Tier, who: Requester
+    ) -> tuple[str | None, str]:
+        """Write what was decided about a version into its folder, as who built it."""
+        row = await self.shared.store.read(
+            lambda s: shelf.get(s, tier, job.name, job.version or "")
+        )
+        if row is None:
+            raise NotAvailable("version_gone", N_("This version has been removed meanwhile."))
+        if row.built_by != job.requested_by and tier.kind is not Kind.SHARED:
+            who = await self.identify(row.built_by) or who
+        payload = self._payload(job, tier, who) | {
+            "version": row.version,
+            "notes": decisions.notes(row),
+        }
+        await self.builders.run(job, self._as_person("decide", payload, tier, who))
+        return row.version, row.lock_digest
 
     async def _lock(self, job: EnvironmentBuild) -> dict[str, Any]:
         """The packages, chosen once for a job however often it is taken up."""
@@ -350,8 +377,7 @@ class Runner:
         version: str | None,
         digest: str,
     ) -> None:
-        action = {"publish": "environment-publish", "promote": "environment-promote",
-                  "delete": "environment-delete"}.get(job.action, "environment-build")  # fmt: skip
+        verb = "build" if job.action == "create" else job.action
         details = {
             "build": job.id,
             "tier": jobs.tier_of(job).source,
@@ -362,7 +388,7 @@ class Runner:
         }
         self.audit.record(
             make_event(
-                action,
+                f"environment-{verb}",
                 outcome,
                 user=job.requested_by or "administrator",
                 address=job.address,
@@ -378,6 +404,7 @@ def _facts(job: EnvironmentBuild, built: Mapping[str, Any], lock: str) -> dict[s
     kernels, findings, exports = (built.get(key) for key in ("kernels", "findings", "exports"))
     return {
         "python": str(built["python"])[:32] if built.get("python") else None,
+        "tag": str(built["tag"])[:64] if built.get("tag") else None,
         "lock_digest": str(built.get("lock_digest") or "")[:80],
         "size": size if isinstance(size := built.get("size"), int) else 0,
         "spec": job.spec,

@@ -7,6 +7,7 @@ remove a personal environment in a terminal.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,34 @@ from spawner.tiers.tier import Kind, Tier
 def tier_of(row: TierEnvironment) -> Tier:
     """The tier of a row."""
     return Tier(Kind(row.tier), row.owner)
+
+
+def as_json(row: TierEnvironment) -> dict[str, Any]:
+    """A version as JSON-ready data, without its files; times in ISO 8601."""
+
+    def iso(moment: datetime | None) -> str | None:
+        return f"{moment.isoformat(timespec='seconds')}Z" if moment else None
+
+    return {
+        "source": tier_of(row).source,
+        "owner": row.owner,
+        "name": row.name,
+        "version": row.version,
+        "current": row.current,
+        "tag": row.tag,
+        "state": row.state,
+        "pinned": row.pinned,
+        "deprecated_at": iso(row.deprecated_at),
+        "deprecated_reason": row.deprecated_reason,
+        "withdrawn_at": iso(row.withdrawn_at),
+        "withdrawn_reason": row.withdrawn_reason,
+        "python": row.python,
+        "packages": len(row.packages),
+        "size_bytes": row.size,
+        "lock_digest": row.lock_digest,
+        "built_by": row.built_by,
+        "created": iso(row.created_at),
+    }
 
 
 def versions(session: Session, tier: Tier, name: str) -> list[TierEnvironment]:
@@ -40,6 +69,11 @@ def versions(session: Session, tier: Tier, name: str) -> list[TierEnvironment]:
 def current(session: Session, tier: Tier, name: str) -> TierEnvironment | None:
     """The version that people use."""
     return next((row for row in versions(session, tier, name) if row.current), None)
+
+
+def get(session: Session, tier: Tier, name: str, version: str) -> TierEnvironment | None:
+    """One version by its name."""
+    return next((row for row in versions(session, tier, name) if row.version == version), None)
 
 
 def of_tiers(session: Session, tiers: Iterable[Tier]) -> list[TierEnvironment]:
@@ -93,8 +127,27 @@ def record(
         setattr(found, field, facts[field])
     for field in ("packages", "kernels", "findings", "origin", "exports"):
         setattr(found, field, facts[field])
+    if facts.get("tag"):
+        found.tag = facts["tag"]
     session.flush()
     return found
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a new build has to know of the versions before it: pinned ones, and tags' locks."""
+
+    pinned: list[str]
+    tags: dict[str, str]
+
+
+def kept(session: Session, tier: Tier, name: str) -> Kept:
+    """What stays whatever is built."""
+    rows = versions(session, tier, name)
+    return Kept(
+        [row.version for row in rows if row.pinned],
+        {row.tag: row.lock_digest for row in rows if row.tag},
+    )
 
 
 def remove(session: Session, tier: Tier, name: str) -> None:

@@ -43,7 +43,7 @@ class Bench:
             "work": work, "name": "py", "words": "", "umask": "027", "source": "team-vision",
             "environments": str(self.envs), "settings": settings.model_dump(mode="json"),
             "channel": str(self.folder / "offline"), "cache": str(self.folder / "cache"),
-            "lock": "", "sources": [], "in_use": [], "keep": 2, **job,
+            "lock": "", "sources": [], "in_use": [], "keep": 2, "tags": {}, **job,
         }  # fmt: skip
         place = self.folder / "job"
         place.mkdir(exist_ok=True)
@@ -57,7 +57,7 @@ class Bench:
 
     def build(self, *packages: str, **job: Any) -> dict[str, Any]:
         spec = self.spec(*packages)
-        code, said = self.run("lock", spec=spec)
+        code, said = self.run("lock", spec=spec, words=job.get("words", ""))
         assert code == 0, said
         locked = said[-1]["result"]
         code, said = self.run("install", spec=spec, **locked, **job)
@@ -154,6 +154,33 @@ def test_a_copy_keeps_its_lock_whatever_the_channel_has_now(bench: Bench) -> Non
     assert code == 0, said
     assert said[-1]["result"]["lock"] == first["locked"]["lock"]
     assert said[-1]["result"]["sources"] == first["locked"]["sources"]
+
+
+def test_what_is_decided_about_a_version_is_in_its_folder(bench: Bench) -> None:
+    built = bench.build(words="tag: 1.0.0\n")
+    assert built["tag"] == "1.0.0"
+    version = built["version"]
+    notes = {"tag": "1.0.1", "deprecated": "2026-11-21", "withdrawn": "wrong units"}
+    code, said = bench.run("decide", version=version, notes=notes)
+    assert code == 0, said
+    folder = bench.envs / "py" / "conda-meta" / "labcommons"
+    stamp = json.loads((folder / "version.json").read_text())
+    assert {key: stamp[key] for key in notes} == notes
+    assert stamp["version"] == version
+    assert folder.joinpath("version.json").stat().st_mode & 0o777 == 0o640
+    code, said = bench.run("decide", version="20200101-00000000", notes=notes)
+    assert (code, "is not there" in said[-1]["error"]) == (1, True)
+
+
+def test_a_tag_is_one_set_of_packages(bench: Bench) -> None:
+    spec = bench.spec("alpha")
+    _, said = bench.run("lock", spec=spec)
+    code, said = bench.run(
+        "install", spec=spec, words="tag: 1.0.0\n", tags={"1.0.0": "another"},
+        **said[-1]["result"],
+    )  # fmt: skip
+    assert code == 1
+    assert "raise 'tag' in labcommons.yml" in said[-1]["error"]
 
 
 def test_killed_at_any_moment_an_install_offers_nothing_half_made(bench: Bench) -> None:
