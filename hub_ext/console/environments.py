@@ -74,7 +74,7 @@ class EnvironmentsPage(_Mine, Page):
         def work(session: Session) -> dict[str, Any]:
             return {
                 "environments": tiers.listing(session, who, lang),
-                "builds": tiers.fresh_builds(session, who),
+                "builds": tiers.fresh_builds(session, who, self._),
             }
 
         def label(source: str) -> str:
@@ -142,7 +142,7 @@ class _Asking(_Mine, Api):
         """202: it will be done, and this is where to look."""
         self.set_status(202)
         self.set_header("Location", f"{self.hub_auth.base_url}api/v1/builds/{job.id}")
-        self.reply({"build": tiers.build(job)})
+        self.reply({"build": tiers.build(job, self._)})
 
 
 class EnvironmentsApi(_Asking):
@@ -280,7 +280,7 @@ class DecideApi(_Asking):
                 value,
                 address,
             )
-            return tiers.version(found), tiers.build(job) if job else None
+            return tiers.version(found), tiers.build(job, self._) if job else None
 
         found, job = await self.ask(work)
         self.record(
@@ -301,7 +301,7 @@ class BuildsApi(_Asking):
     async def get(self) -> None:
         """The newest builds that are the viewer's business."""
         who = self.who
-        self.reply({"builds": await self.read(lambda session: tiers.builds(session, who))})
+        self.reply({"builds": await self.read(lambda session: tiers.builds(session, who, self._))})
 
 
 class BuildApi(_Asking):
@@ -311,7 +311,7 @@ class BuildApi(_Asking):
         """State, percentage and a part of the log."""
         who = self.who
         found = await self.ask(
-            lambda s: tiers.build(asking.find_build(s, who, job_id)), reading=True
+            lambda s: tiers.build(asking.find_build(s, who, job_id), self._), reading=True
         )
         try:
             offset = max(0, int(self.get_query_argument("offset", "0")))

@@ -20,6 +20,7 @@ from spawner.environments.pythons import python_end, python_state
 from spawner.options import show_bytes
 from spawner.tiers import asking, jobs, shelf
 from spawner.tiers.rights import Person, may_change, person_of
+from spawner.tiers.said import FAILURES, in_words
 from spawner.tiers.tier import IMAGE, SHARED, Kind, Tier
 
 _LOGS = ("lock.log", "install.log", "delete.log", "image.log")
@@ -153,24 +154,32 @@ def two_versions(
     return [(entry.version, list(entry.packages)) for entry in (left, right)]
 
 
-def builds(session: Session, who: Person, limit: int = 20) -> list[dict[str, Any]]:
+def builds(
+    session: Session, who: Person, gettext: Gettext, limit: int = 20
+) -> list[dict[str, Any]]:
     """The newest jobs that are somebody's business, newest first."""
     found = (job for job in jobs.recent(session, 500) if asking.may_follow(who, job))
-    return [build(job) for job, _ in zip(found, range(limit), strict=False)]
+    return [build(job, gettext) for job, _ in zip(found, range(limit), strict=False)]
 
 
-def fresh_builds(session: Session, who: Person) -> list[dict[str, Any]]:
+def fresh_builds(session: Session, who: Person, gettext: Gettext) -> list[dict[str, Any]]:
     """The jobs that somebody who opens the page wants to see: what goes on, and what just ended."""
     since = _time(utcnow() - FRESH)
-    found = builds(session, who, 100)
+    found = builds(session, who, gettext, 100)
     live = [one for one in found if not one["ended"]]
     ended = [one for one in found if one["ended"] and one["ended"] > since]
     return [*live, *ended[:MAX_ENDED]]
 
 
-def build(job: EnvironmentBuild) -> dict[str, Any]:
-    """One job."""
+def build(job: EnvironmentBuild, gettext: Gettext) -> dict[str, Any]:
+    """One job. ``message`` is in English; ``sentence`` says the same in the reader's language.
+
+    Of a failure that only a builder can explain, ``sentence`` says the kind and the remedy.
+    """
+    sentence = in_words(job.said, gettext)
     return {
+        "sentence": sentence,
+        "explained": sentence is None or (job.said or {}).get("text") not in FAILURES.values(),
         "id": job.id,
         "action": job.action,
         "source": jobs.tier_of(job).source,

@@ -78,7 +78,7 @@
       this.bar.setAttribute("aria-valuenow", build.percent);
       this.bar.firstElementChild.style.width = `${build.percent}%`;
       this.percent.textContent = build.state === "running" ? `${build.percent} %` : "";
-      let sentence = build.message;
+      let sentence = build.explained ? build.sentence ?? build.message : `${build.sentence}\n${build.message}`;
       if (build.state === "queued") sentence = words.waiting;
       else if (build.state === "running" && !sentence) sentence = words.starting;
       else if (build.state === "done") sentence = build.action === "delete" ? words.gone : build.version ?? "";

@@ -18,6 +18,7 @@ from typing import Any
 
 from hub_ext.audit import Outcome as AuditOutcome
 from hub_ext.audit import record_command
+from hub_ext.i18n import N_
 from hub_ext.site import Environments, words_in
 from hub_ext.store import Store
 from hub_ext.store.models import utcnow
@@ -115,7 +116,11 @@ class Builder:
             meter = maker.meter(spec, IMAGE_WEIGHTS[:2])
             target = target or kept_path(spec, self.places.locks)
             locked = maker.lock(spec, target, update, meter)
-            meter.done(f"locked {len(locked.lock.packages)} packages in {locked.lock.path}")
+            meter.done(
+                "locked {count} packages in {path}",
+                count=len(locked.lock.packages),
+                path=locked.lock.path,
+            )
             return locked.lock
 
     def build(self, name: str, update: bool = False) -> Outcome:
@@ -154,7 +159,7 @@ class Builder:
         meter = maker.meter(spec, IMAGE_WEIGHTS)
         locked = maker.lock(spec, kept_path(spec, self.places.locks), update, meter)
         if entry := self._usable(spec, locked.lock, base):
-            meter.done(f"{entry.image} is there already")
+            meter.done(N_("{image} is there already"), image=entry.image)
             return Outcome(entry, is_new=False)
         self._check_tag(spec, locked.lock)
         staging = self.places.cache / "staging" / spec.name
@@ -221,10 +226,10 @@ class Builder:
             stamp = replace(stamp, version=old.version)
         made = maker.install(spec, locked, prefix, staging, stamp, meter)
         entry = self._entry(spec, locked.lock, made, old)
-        meter.step(6, f"building image {entry.image}")
+        meter.step(6, N_("building image {image}"), image=entry.image)
         labels = _labels(entry, spec)
         image = self.images.build(spec.name, base, staging, prefix, labels)
-        meter.step(7, "trying it as a stranger in a container")
+        meter.step(7, N_("trying it as a stranger in a container"))
         try:
             self.images.check(spec.name, image, prefix, locked.lock.has_ipykernel)
         except BuildError:
@@ -236,7 +241,9 @@ class Builder:
         self._keep(staging, entry)
         entry = replace(entry, image_id=image)
         self.store.transact(lambda session: catalog.record(session, entry))
-        meter.done(f"{entry.image} is ready, {made.staged.size >> 20} MB")
+        meter.done(
+            N_("{image} is ready, {size} MB"), image=entry.image, size=made.staged.size >> 20
+        )
         return entry
 
     def _keep(self, staging: Path, entry: CatalogEntry) -> None:

@@ -20,12 +20,14 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hub_ext.i18n import N_
 from hub_ext.site import Environments
 from spawner.environments import policy
 from spawner.environments.channel import OFFLINE_URL, Source, canonical_url, choose
@@ -36,6 +38,7 @@ from spawner.environments.maker import Locked, Maker
 from spawner.environments.progress import Progress
 from spawner.environments.spec import EnvironmentSpec, parse_spec
 from spawner.environments.stamp import read_stamp, write_stamp
+from spawner.tiers.said import kind_of
 from spawner.tiers.tier import VERSIONS
 
 SCRATCH = Path("/tmp")  # noqa: S108  (the container's own)
@@ -57,10 +60,10 @@ def main() -> int:
         }
         result = works[job["work"]](job)
     except BuildError as error:
-        _say(error=str(error))
+        _say(error=str(error), kind=kind_of(error))
         return 1
     except OSError as error:
-        _say(error=_plain(error))
+        _say(error=_plain(error), kind=kind_of(error))
         return 1
     _say(result=result)
     return 0
@@ -68,6 +71,25 @@ def main() -> int:
 
 def _say(**event: Any) -> None:
     print(json.dumps(event), flush=True)
+
+
+def _tell(
+    percent: int,
+    step: int,
+    message: str,
+    text: str = "",
+    values: Mapping[str, str] | None = None,
+) -> None:
+    """Say how far it is; ``text`` and ``values`` are for those who read another language."""
+    _say(
+        progress={
+            "percent": percent,
+            "step": step,
+            "message": message,
+            "text": text,
+            "values": dict(values or {}),
+        }
+    )
 
 
 def _plain(error: OSError) -> str:
@@ -88,7 +110,7 @@ def _report(low: int, high: int) -> Any:
 
     def report(progress: Progress) -> None:
         percent = low + progress.percent * (high - low) // 100
-        _say(progress={"percent": percent, "message": progress.message, "step": progress.step})
+        _tell(percent, progress.step, progress.message, progress.text, progress.values)
 
     return report
 
@@ -122,7 +144,8 @@ def _lock(job: dict[str, Any]) -> dict[str, Any]:
 
 def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[dict[str, str]]:
     """Where the packages of a lock come from that was made before."""
-    _say(progress={"percent": 5, "message": f"using the lock of {lock.locked:%Y-%m-%d}", "step": 1})
+    text, day = N_("using the lock of {day}"), f"{lock.locked:%Y-%m-%d}"
+    _tell(5, 1, text.format(day=day), text, {"day": day})
     found = []
     if OFFLINE_URL in lock.channels:
         found.append(Source("offline", OFFLINE_URL, str(maker.channel)))
@@ -131,7 +154,7 @@ def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[dict[str, 
         online,
         maker.settings.model_copy(update={"offline_channel": "never"}),
         maker.channel,
-        lambda words: _say(progress={"percent": 5, "message": words, "step": 0}),
+        lambda words: _tell(5, 0, words),
         maker.credentials,
     )
     missing = set(lock.channels) - {source.url for source in found}
@@ -169,7 +192,7 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         findings = maker.make_prefix(spec, locked, prefix, source=job["source"]).findings
         os.umask(open_to)
     _open(prefix, int(job["umask"], 8))
-    _say(progress={"percent": 96, "message": f"{spec.name} is now {version}", "step": 0})
+    _tell(96, 0, f"{spec.name} is now {version}")
     _point(envs / spec.name, Path(VERSIONS, spec.name, version))
     kept = _prune(folder, version, set(job["in_use"]), int(job["keep"]))
     return {
@@ -322,7 +345,7 @@ def _decide(job: dict[str, Any]) -> dict[str, Any]:
     stamp = read_stamp(prefix)
     if stamp is None:
         raise BuildError(f"{prefix} is not there, or does not say what it is")
-    _say(progress={"percent": 50, "message": f"noting it in {job['version']}", "step": 0})
+    _tell(50, 0, f"noting it in {job['version']}")
     write_stamp(prefix, replace(stamp, **job["notes"]))
     return {}
 
@@ -333,7 +356,8 @@ def _decide(job: dict[str, Any]) -> dict[str, Any]:
 def _delete(job: dict[str, Any]) -> dict[str, Any]:
     envs, name = Path(job["environments"]), job["name"]
     link, folder = envs / name, envs / VERSIONS / name
-    _say(progress={"percent": 20, "message": f"removing {name}", "step": 0})
+    text = N_("removing {name}")
+    _tell(20, 1, text.format(name=name), text, {"name": name})
     if link.is_symlink():
         link.unlink()
     elif link.exists():

@@ -25,6 +25,7 @@ from spawner.tiers.tier import Kind, Tier
 
 # A job that the hub could not end in so many lives is not tried again.
 MAX_ATTEMPTS = 3
+_RESTARTED = N_("The hub was restarted several times while this was built. Try it again.")
 LIVE = (BuildState.QUEUED, BuildState.RUNNING)
 _MAX_MESSAGE = 4000
 
@@ -168,19 +169,30 @@ def move(job: EnvironmentBuild, state: BuildState) -> None:
         job.ended_at = utcnow()
 
 
-def progress(session: Session, job_id: str, percent: int, message: str) -> bool:
+def progress(
+    session: Session,
+    job_id: str,
+    percent: int,
+    message: str,
+    said: dict[str, Any] | None = None,
+) -> bool:
     """Record how far a running job is; True when somebody asked to cancel it."""
     job = session.get(EnvironmentBuild, job_id)
     if job is None or job.state is not BuildState.RUNNING:
         return True
     job.percent = max(job.percent, min(percent, 100))
     if message:
-        job.message = message[:_MAX_MESSAGE]
+        job.message, job.said = message[:_MAX_MESSAGE], said
     return job.cancel_asked
 
 
 def end(
-    session: Session, job_id: str, state: BuildState, message: str, version: str | None = None
+    session: Session,
+    job_id: str,
+    state: BuildState,
+    message: str,
+    version: str | None = None,
+    said: dict[str, Any] | None = None,
 ) -> None:
     """End a job. Raises JobMoveError when it ended before."""
     job = session.get(EnvironmentBuild, job_id)
@@ -188,6 +200,7 @@ def end(
         raise JobMoveError(f"build {job_id} is not there")
     move(job, state)
     job.message, job.version = message[:_MAX_MESSAGE], version or job.version
+    job.said = said
     if state is BuildState.DONE:
         job.percent = 100
 
@@ -213,7 +226,8 @@ def recover(session: Session) -> list[str]:
             move(job, BuildState.CANCELLED)
         elif job.attempts >= MAX_ATTEMPTS:
             move(job, BuildState.FAILED)
-            job.message = "The hub was restarted several times while this was built. Try it again."
+            job.message = _RESTARTED
+            job.said = {"text": _RESTARTED, "values": {}}
             given_up.append(job.id)
         else:
             move(job, BuildState.QUEUED)

@@ -37,6 +37,7 @@ from spawner.tiers.groups import SHARED_OWNER, group_ids, owners
 from spawner.tiers.machine import Machine
 from spawner.tiers.people import Requester
 from spawner.tiers.rights import Person, check_change, check_see
+from spawner.tiers.said import FAILURES, said
 from spawner.tiers.tier import Kind, Tier, parse_source
 
 INTERVAL = 0.5  # seconds between two looks at the queue
@@ -138,15 +139,16 @@ class Runner:
     async def _carry_out(self, job: EnvironmentBuild) -> None:
         outcome: Outcome = "failure"
         state, message, version, digest = BuildState.FAILED, "", None, ""
+        kept: dict[str, Any] | None = None
         try:
             version, digest = await self._do(job)
             state, outcome = BuildState.DONE, "success"
         except Cancelled:
             state, message = BuildState.CANCELLED, ""
         except BuildFailed as error:
-            message = str(error)
+            message, kept = str(error), said(FAILURES.get(error.kind))
         except SpawnerError as error:
-            message = error.sentence()
+            message, kept = error.sentence(), said(error.message, error.params)
         except (StoreError, OSError) as error:
             self.log.error("build %s: %s", job.id, error)
             message = f"The build could not go on: {error}. Tell an administrator."
@@ -156,7 +158,9 @@ class Runner:
         self._record(job, outcome, message, version, digest)
         while True:
             try:
-                await self.shared.store.run(lambda s: jobs.end(s, job.id, state, message, version))
+                await self.shared.store.run(
+                    lambda s: jobs.end(s, job.id, state, message, version, kept)
+                )
                 return
             except jobs.JobMoveError as error:
                 self.log.warning("%s", error)
@@ -263,6 +267,7 @@ class Runner:
             **({f"environments/{job.name}/pixi.lock": job.lock} if job.lock else {}),
         }
         mounts = self._data("channel", "cache", "locks", "store", "versions", "logs")
+        mounts.append(Mount(str(self.shared.host_data / "advisories"), str(DATA / "advisories")))
         mounts.append(Mount(machine.socket, "/var/run/docker.sock", read_only=False))
         pgpass = self.shared.host_data / "secrets" / "pgpass"
         mounts.append(Mount(str(pgpass), "/run/labcommons/pgpass"))
@@ -310,7 +315,7 @@ class Runner:
         """A work with the numbers of whoever asked, and no more folders than it needs."""
         account, host = self._account(tier, who), self.shared.host_data
         mounts = [
-            Mount(str(host / "channel"), str(DATA / "channel")),
+            *(Mount(str(host / name), str(DATA / name)) for name in ("channel", "advisories")),
             Mount(str(host / tier.folder), str(tier.mount), read_only=False),
         ]
         if account == SERVICE:
