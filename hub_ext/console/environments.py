@@ -39,6 +39,7 @@ def routes(prefix: str, shared: dict[str, Any], data: Path) -> list[Any]:
     return [
         (f"{prefix}environments", EnvironmentsPage, mine),
         (f"{api}environments", EnvironmentsApi, mine),
+        (f"{api}environments/look", LookApi, mine),
         (f"{api}environments/{_SOURCE}/{_NAME}", EnvironmentApi, mine),
         (f"{api}environments/{_SOURCE}/{_NAME}/copy", CopyApi, mine),
         (f"{api}environments/{_SOURCE}/{_NAME}/export", ExportApi, mine),
@@ -72,8 +73,10 @@ class EnvironmentsPage(_Mine, Page):
         lang, who = language_of(self), self.who
 
         def work(session: Session) -> dict[str, Any]:
+            found = tiers.listing(session, who, lang)
             return {
-                "environments": tiers.listing(session, who, lang),
+                "environments": found,
+                "digest": tiers.digest(found),
                 "builds": tiers.fresh_builds(session, who, self._),
             }
 
@@ -165,6 +168,23 @@ class EnvironmentsApi(_Asking):
                 )
             )
         )  # fmt: skip
+
+
+class LookApi(_Asking):
+    """``GET`` and ``POST api/v1/environments/look``: whether the list is as it was."""
+
+    async def get(self) -> None:
+        """A digest of names, versions and states: another one means that the list has changed."""
+        who, lang = self.who, language_of(self)
+        found = await self.read(lambda s: tiers.listing(s, who, lang))
+        self.reply({"digest": tiers.digest(found)})
+
+    async def post(self) -> None:
+        """Find out what was made and removed in a terminal; asked often, it is done seldom."""
+        who, limits = self.who, self.site.builds
+        job = await self.ask(lambda s: asking.look(s, who, limits))
+        self.set_status(202)
+        self.reply({"looking": job is not None})
 
 
 class EnvironmentApi(_Asking):

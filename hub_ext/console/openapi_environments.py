@@ -127,6 +127,27 @@ def environment_paths() -> dict[str, Any]:
             "Environments that one may use", object_of(environments=list_of(_ENVIRONMENT))
         )
         | {"post": _asks("Build an environment", _NEW)},
+        "/api/v1/environments/look": get(
+            "Whether the list is as it was: a digest of names, versions and states",
+            object_of(digest=TEXT),
+        )
+        | {
+            "post": {
+                "summary": "Find out what was made and removed in a terminal, at one's home",
+                "responses": {
+                    "202": {
+                        "description": "it is being looked; false: it was, just now",
+                        "content": {
+                            "application/json": {"schema": object_of(looking={"type": "boolean"})}
+                        },
+                    },
+                    "default": {
+                        "description": "refused or failed",
+                        "content": {"application/json": {"schema": ERROR}},
+                    },
+                },
+            }
+        },
         "/api/v1/environments/{source}/{name}": get(
             "One environment with its packages and versions",
             object_of(environment=_DETAILS),

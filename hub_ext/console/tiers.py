@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
@@ -52,6 +53,15 @@ def listing(session: Session, who: Person, lang: str) -> list[dict[str, Any]]:
         state, end = python_state(item["python"] or "", today), python_end(item["python"] or "")
         item["python_state"], item["python_end"] = state, end.isoformat() if end else None
     return found
+
+
+def digest(found: Iterable[Mapping[str, Any]]) -> str:
+    """What a listing looks like, in short."""
+    seen = [
+        (item["source"], item["owner"], item["name"], item["versions"], item["now"]["state"])
+        for item in found
+    ]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
 
 def _visible(session: Session, who: Person) -> list[Tier]:

@@ -217,6 +217,35 @@
       : shown ? words.shown.replace("COUNT", shown).replace("TOTAL", items.length) : words.none;
   });
 
+  // -- what others change, and what was made in a terminal -------------------------------------
+
+  const LOOK = 4000; // milliseconds between two looks at the list, the first ones
+  const changed = document.getElementById("changed");
+  document.getElementById("show-changed").addEventListener("click", () => location.reload());
+
+  const lookOnce = async () => {
+    const { digest } = await ask("GET", "environments/look");
+    // What one has built oneself says so with a button of its own.
+    const own = [...cards.values()].some((card) => card.fresh && LIVE.has(card.build.state));
+    if (digest !== page.dataset.digest && !own) changed.hidden = false;
+  };
+  let looks = 0;
+  const watch = async () => {
+    for (;;) {
+      await new Promise((done) => setTimeout(done, looks < 5 ? LOOK : 8 * LOOK));
+      looks += 1;
+      if (!document.hidden && changed.hidden) await lookOnce().catch(() => {});
+    }
+  };
+  const lookAtHome = () => {
+    if (document.hidden) return;
+    looks = 0;
+    ask("POST", "environments/look").catch(() => {});
+  };
+  document.addEventListener("visibilitychange", lookAtHome);
+  lookAtHome();
+  watch();
+
   // -- details, copy, delete --------------------------------------------------------------------
 
   const table = (heads, rows, label) => element(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -14,6 +15,7 @@ from sqlalchemy.orm import Session
 from hub_ext.i18n import N_
 from hub_ext.site import Builds
 from hub_ext.store.environments import BuildState, EnvironmentBuild, TierEnvironment
+from hub_ext.store.models import utcnow
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.errors import BadRequest, NotAllowed, NotAvailable, SpawnerError
@@ -21,6 +23,8 @@ from spawner.tiers import jobs, shelf
 from spawner.tiers.rights import Person, check_change, check_see
 from spawner.tiers.tier import Kind, Tier, check_name
 
+# Between two looks at somebody's folder.
+LOOK_AGAIN = timedelta(seconds=10)
 MAX_SPEC = 256 * 1024  # characters
 _NAME_LINE = re.compile(r"^name[ \t]*:.*$", re.MULTILINE)
 NO_ENVIRONMENT = N_("There is no environment “{name}” in “{tier}”. It may have been deleted.")
@@ -114,6 +118,17 @@ def delete(
     check_change(person, tier)
     request = jobs.Request("delete", tier, wanted, person.name, address=address)
     return jobs.enqueue(session, request, limits)
+
+
+def look(session: Session, person: Person, limits: Builds) -> EnvironmentBuild | None:
+    """Ask for a look at what the person made in a terminal; None where there was one just now."""
+    tier = Tier(Kind.PERSONAL, person.name)
+    last = jobs.last_look(session, tier)
+    if last is not None:
+        if last.state in jobs.LIVE or utcnow() - last.queued_at < LOOK_AGAIN:
+            return None
+        session.delete(last)
+    return jobs.enqueue(session, jobs.Request("look", tier, "", person.name), limits)
 
 
 def find_build(session: Session, person: Person, job_id: str) -> EnvironmentBuild:

@@ -4,12 +4,12 @@
 JSON object: ``{"progress": {…}}``, then one ``{"result": {…}}`` or ``{"error": "…"}``. The hub
 reads them from the container's log, and believes nothing in them that matters to others.
 
-It has five works. ``lock`` chooses packages, as the user of our services, so that the index of
+It has six works. ``lock`` chooses packages, as the user of our services, so that the index of
 the channels is fetched once for all and the offline channel can grow. ``install`` builds a
 version from a lock and makes it the current one, as the person or lead who asked, so that the
-kernel decides whether they may. ``decide`` notes in a version that it is
-deprecated or withdrawn, and ``delete`` removes an environment, likewise. ``image`` builds an
-image of it, for an administrator, and alone has Docker's socket.
+kernel decides whether they may. ``decide`` notes in a version that it is deprecated or withdrawn,
+``look`` says what is in a folder, and ``delete`` removes an environment, likewise. ``image``
+builds an image of it, for an administrator, and alone has Docker's socket.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from spawner.environments.maker import Locked, Maker
 from spawner.environments.progress import Progress
 from spawner.environments.spec import EnvironmentSpec, parse_spec
 from spawner.environments.stamp import read_stamp, write_stamp
+from spawner.tiers.looking import look
 from spawner.tiers.said import kind_of
 from spawner.tiers.tier import VERSIONS
 
@@ -56,6 +57,7 @@ def main() -> int:
             "install": _install,
             "delete": _delete,
             "decide": _decide,
+            "look": _look,
             "image": _image,
         }
         result = works[job["work"]](job)
@@ -348,6 +350,10 @@ def _decide(job: dict[str, Any]) -> dict[str, Any]:
     _tell(50, 0, f"noting it in {job['version']}")
     write_stamp(prefix, replace(stamp, **job["notes"]))
     return {}
+
+
+def _look(job: dict[str, Any]) -> dict[str, Any]:
+    return {"environments": look(Path(job["environments"]), job["known"])}
 
 
 # Deleting -------------------------------------------------------------------------------------

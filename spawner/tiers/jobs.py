@@ -39,8 +39,8 @@ class Request:
     """What somebody asks for; already checked for form and rights.
 
     Attributes:
-        action: ``create``, ``publish``, ``promote``, ``delete``, or ``decide``: tell the folder
-            of ``version`` what was decided about it.
+        action: ``create``, ``publish``, ``promote``, ``delete``; ``decide``: tell the folder of
+            ``version`` what was decided about it; ``look``: find out what is in it.
         spec, words: contents of environment.yml and labcommons.yml.
         lock: contents of a pixi.lock, where packages are decided already.
         origin: of a copy: ``{"source": …, "owner": …, "name": …, "version": …}``.
@@ -97,6 +97,20 @@ def enqueue(session: Session, request: Request, limits: Builds) -> EnvironmentBu
     return job
 
 
+def last_look(session: Session, tier: Tier) -> EnvironmentBuild | None:
+    """The newest look into a folder that is known of."""
+    return session.scalars(
+        select(EnvironmentBuild)
+        .where(
+            EnvironmentBuild.action == "look",
+            EnvironmentBuild.tier == str(tier.kind),
+            EnvironmentBuild.owner == tier.owner,
+        )
+        .order_by(EnvironmentBuild.queued_at.desc())
+        .limit(1)
+    ).one_or_none()
+
+
 def tier_of(job: EnvironmentBuild) -> Tier:
     """Where a job builds or deletes."""
     return Tier(Kind(job.tier), job.owner)
@@ -114,6 +128,7 @@ def recent(session: Session, limit: int = 50) -> list[EnvironmentBuild]:
         session.scalars(
             select(EnvironmentBuild)
             .options(*(defer(column) for column in files))
+            .where(EnvironmentBuild.action != "look")
             .order_by(EnvironmentBuild.queued_at.desc())
             .limit(limit)
         )

@@ -155,7 +155,8 @@ class Runner:
         except Exception:
             self.log.exception("build %s", job.id)
             message = "Something went wrong in the hub. Tell an administrator the time."
-        self._record(job, outcome, message, version, digest)
+        if job.action != "look":
+            self._record(job, outcome, message, version, digest)
         while True:
             try:
                 await self.shared.store.run(
@@ -179,6 +180,8 @@ class Runner:
         if tier.kind is Kind.PERSONAL:
             await self._ensure_home(who)
         await self.folders.ensure([tier])
+        if job.action == "look":
+            return await self._look(job, tier, who)
         if job.action == "decide":
             return await self._decide(job, tier, who)
         used = await usage.users_of(self.shared.engine, self.shared.site_id, tier, job.name)
@@ -226,6 +229,22 @@ class Runner:
         payload = self._payload(job, tier, who)
         await self.builders.run(job, self._as_person("delete", payload, tier, who))
         await self.shared.store.run(lambda s: shelf.remove(s, tier, job.name))
+        return None, ""
+
+    async def _look(self, job: EnvironmentBuild, tier: Tier, who: Requester) -> tuple[None, str]:
+        """Find out what somebody made and removed in a terminal."""
+        rows = await self.shared.store.read(lambda s: shelf.of_tiers(s, [tier]))
+        known = {
+            row.name: f"{'' if row.version == shelf.LIVE else 'sha256:'}{row.lock_digest}"
+            for row in rows
+            if row.current
+        }
+        payload = self._payload(job, tier, who) | {"known": known}
+        answer = await self.builders.run(job, self._as_person("look", payload, tier, who))
+        found = answer.get("environments")
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise BuildFailed("The builder's answer cannot be understood. Tell an administrator.")
+        await self.shared.store.run(lambda s: shelf.seen(s, tier, found))
         return None, ""
 
     async def _decide(

@@ -6,7 +6,7 @@ remove a personal environment in a terminal.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from hub_ext.store.environments import TierEnvironment
+from hub_ext.store.models import utcnow
 from spawner.tiers.tier import Kind, Tier
+
+# The version of what conda made and may change at any time; has no lock.
+LIVE = "live"
 
 
 def tier_of(row: TierEnvironment) -> Tier:
@@ -131,6 +135,57 @@ def record(
         found.tag = facts["tag"]
     session.flush()
     return found
+
+
+def seen(session: Session, tier: Tier, found: Sequence[Mapping[str, Any]]) -> None:
+    """Make the rows of a person's tier say what was found in the folder, whoever made it."""
+    there = {str(item.get("name")): item for item in found}
+    for row in of_tiers(session, [tier]):
+        item = there.get(row.name)
+        if item is None or (row.version == LIVE and item.get("version") != LIVE):
+            session.delete(row)
+    session.flush()
+    for name, item in there.items():
+        version = str(item.get("version"))[:64]
+        before = get(session, tier, name, version)
+        if before is not None:
+            for other in versions(session, tier, name):
+                other.current = other is before
+        if "packages" in item:
+            facts = _facts_of(item, before)
+            when = before.created_at if before is not None else utcnow()
+            record(
+                session, tier, name, version,
+                built_by=tier.owner, created_at=when, facts=facts,
+                kept={one.version for one in versions(session, tier, name)} - {LIVE},
+            )  # fmt: skip
+
+
+def _facts_of(item: Mapping[str, Any], row: TierEnvironment | None) -> dict[str, Any]:
+    """What a look said, each of the type that the table wants: it is a person's word."""
+    packages, exports = item.get("packages"), item.get("exports")
+    texts = {
+        str(key)[:32]: value
+        for key, value in (exports if isinstance(exports, dict) else {}).items()
+        if isinstance(value, str)
+    }
+    return {
+        "python": str(item["python"])[:32] if item.get("python") else None,
+        "lock_digest": str(item.get("digest") or "")[:80].removeprefix("sha256:"),
+        "size": row.size if row is not None else 0,
+        "spec": (row.spec if row is not None else "") or texts.get("environment.yml", ""),
+        "words": row.words if row is not None else "",
+        "lock": texts.get("pixi.lock", ""),
+        "packages": [
+            {key: str(one.get(key) or "")[:200] for key in ("name", "version", "channel")}
+            for one in (packages if isinstance(packages, list) else [])
+            if isinstance(one, dict)
+        ],
+        "kernels": {},
+        "findings": row.findings if row is not None else [],
+        "origin": row.origin if row is not None else None,
+        "exports": texts,
+    }
 
 
 @dataclass(frozen=True)

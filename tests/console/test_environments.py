@@ -252,6 +252,22 @@ async def test_what_was_withdrawn_is_shown_with_its_reason_and_not_copied(
     assert undone[1]["version"]["state"] == "offered"
 
 
+async def test_the_page_is_told_when_the_list_changes(console: Console) -> None:
+    async def digest() -> str:
+        found = await console.json("api/v1/environments/look", "alice-token")
+        return str(found["digest"])
+
+    before = await digest()
+    page = (await console.get("environments", "alice-token")).body.decode()
+    assert f'data-digest="{before}"' in page
+    put(console, VISION, "py")
+    assert await digest() != before
+    status, answer = await send(console, "POST", "environments/look", "alice-token")
+    assert (status, answer) == (202, {"looking": True})
+    assert (await send(console, "POST", "environments/look", "alice-token"))[1]["looking"] is False
+    assert (await console.json("api/v1/builds", "alice-token"))["builds"] == [], "no build of it"
+
+
 async def test_a_python_near_its_end_is_flagged(console: Console) -> None:
     put(console, VISION, "py")
     console.store.transact(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 
 from hub_ext.site import Environments
+from hub_ext.store import Store
 from rig.channel import TinyChannel
+from spawner.tiers import shelf
+from spawner.tiers.tier import Kind, Tier
 
 KERNEL = {"argv": ["sh-kernel", "{connection_file}"], "display_name": "sh", "language": "sh"}
 
@@ -170,6 +174,41 @@ def test_what_is_decided_about_a_version_is_in_its_folder(bench: Bench) -> None:
     assert folder.joinpath("version.json").stat().st_mode & 0o777 == 0o640
     code, said = bench.run("decide", version="20200101-00000000", notes=notes)
     assert (code, "is not there" in said[-1]["error"]) == (1, True)
+
+
+def test_what_was_made_in_a_terminal_is_found(bench: Bench, tmp_path: Path) -> None:
+    built = bench.build()
+    shutil.copytree(bench.envs / "py", bench.envs / "by-hand", symlinks=True)
+    shutil.rmtree(bench.envs / "by-hand" / "conda-meta" / "labcommons")
+    for name in ("No Name", "half-made"):
+        (bench.envs / name / "conda-meta").mkdir(parents=True)
+    (bench.envs / "loop").symlink_to("loop")
+    _, said = bench.run("look", known={"py": f"sha256:{built['lock_digest']}"})
+    by_hand, py = said[-1]["result"]["environments"]
+    assert (py["name"], py["version"], "packages" in py) == ("py", built["version"], False)
+    assert (by_hand["name"], by_hand["version"]) == ("by-hand", "live")
+    assert [item["name"] for item in by_hand["packages"]] == ["sh-kernel"]
+    assert "sh-kernel=1.0=0" in by_hand["exports"]["environment.yml"]
+    _, said = bench.run("look", known={"by-hand": by_hand["digest"], "py": py["digest"]})
+    assert all("packages" not in item for item in said[-1]["result"]["environments"])
+
+    store = Store(f"sqlite:///{tmp_path}/labcommons.sqlite")
+    store.migrate()
+    tier = Tier(Kind.PERSONAL, "alice")
+
+    def names() -> list[tuple[str, str]]:
+        rows = store.transact(lambda s: shelf.of_tiers(s, [tier]), read=True)
+        return [(row.name, row.version) for row in rows]
+
+    store.transact(lambda s: shelf.seen(s, tier, [by_hand]))
+    store.transact(lambda s: shelf.seen(s, tier, [by_hand]))
+    assert names() == [("by-hand", "live")]
+    row = store.transact(lambda s: shelf.current(s, tier, "by-hand"), read=True)
+    assert row is not None
+    assert row.spec.endswith(by_hand["exports"]["environment.yml"])
+    store.transact(lambda s: shelf.seen(s, tier, []))
+    assert names() == []
+    store.close()
 
 
 def test_a_tag_is_one_set_of_packages(bench: Bench) -> None:
