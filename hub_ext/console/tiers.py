@@ -24,7 +24,7 @@ from spawner.tiers.rights import Person, may_change, person_of
 from spawner.tiers.said import FAILURES, in_words
 from spawner.tiers.tier import IMAGE, SHARED, Kind, Tier
 
-_LOGS = ("lock.log", "install.log", "delete.log", "image.log")
+_LOGS = ("lock.log", "pip.log", "install.log", "decide.log", "delete.log", "image.log")
 # How long a job that has ended is on the page, and how many of them.
 FRESH = timedelta(hours=1)
 MAX_ENDED = 2

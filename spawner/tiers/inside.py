@@ -4,8 +4,10 @@
 JSON object: ``{"progress": {…}}``, then one ``{"result": {…}}`` or ``{"error": "…"}``. The hub
 reads them from the container's log, and believes nothing in them that matters to others.
 
-It has six works. ``lock`` chooses packages, as the user of our services, so that the index of
-the channels is fetched once for all and the offline channel can grow. ``install`` builds a
+It has seven works. ``lock`` chooses conda's packages, as the user of our services, so that the
+index of the channels is fetched once for all, the offline channel can grow, and private channels
+are asked with the site's logins: no program of a package runs there. ``pip`` adds pip's packages,
+as the person who asked. ``install`` builds a
 version from a lock and makes it the current one, as the person or lead who asked, so that the
 kernel decides whether they may. ``decide`` notes in a version that it is deprecated or withdrawn,
 ``look`` says what is in a folder, and ``delete`` removes an environment, likewise. ``image``
@@ -29,7 +31,7 @@ from typing import Any
 
 from hub_ext.i18n import N_
 from hub_ext.site import Environments
-from spawner.environments import policy
+from spawner.environments import policy, private, solve
 from spawner.environments.channel import OFFLINE_URL, Source, canonical_url, choose
 from spawner.environments.errors import BuildError, ExportError
 from spawner.environments.export import FORMATS, export
@@ -54,6 +56,7 @@ def main() -> int:
     try:
         works = {
             "lock": _lock,
+            "pip": _pip,
             "install": _install,
             "delete": _delete,
             "decide": _decide,
@@ -130,21 +133,42 @@ def _maker(job: dict[str, Any], cache: str, report: Any) -> Maker:
 
 
 def _lock(job: dict[str, Any]) -> dict[str, Any]:
+    """Nothing of the ``pip:`` section is done here: pip would run a Python that a person chose."""
     spec = _spec(job)
     target = SCRATCH / "pixi.lock"
-    maker = _maker(job, job["cache"], _report(2, 30))
+    maker = _maker(job, job["cache"], _report(2, 28))
     if job["lock"]:
         target.write_text(job["lock"], "utf-8")
         lock = read_lock(target)
-        return {"lock": job["lock"], "sources": _sources(maker, spec, lock)}
-    locked = maker.lock(spec, target)
+        sources = _sources(maker, spec, lock)
+    else:
+        policy.enforce(policy.check(spec, None, maker.settings, datetime.now(UTC).date()))
+        locked = maker.lock(replace(spec, pip=()), target)
+        lock, sources = locked.lock, list(locked.sources)
+    if maker.settings.credentials:
+        _tell(28, 0, "fetching packages of private channels")
+        sources = private.fetch(sources, lock, maker.credentials, Path(job["private"]))
     return {
-        "lock": locked.lock.path.read_text("utf-8"),
-        "sources": [asdict(source) for source in locked.sources],
+        "lock": lock.path.read_text("utf-8"),
+        "sources": [asdict(source) for source in sources],
+        "pip": bool(spec.pip) and not job["lock"],
     }
 
 
-def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[dict[str, str]]:
+def _pip(job: dict[str, Any]) -> dict[str, Any]:
+    """Add pip's wheels to a lock, as the person whose Python it is."""
+    spec, conda = _spec(job), SCRATCH / "conda.lock"
+    conda.write_text(job["lock"], "utf-8")
+    text = N_("choosing pip's packages")
+    _tell(29, 1, text, text)
+    sources = [Source(**source) for source in job["sources"]]
+    maker = _maker(job, job["cache"], _report(29, 30))
+    target = SCRATCH / "pixi.lock"
+    lock = solve.add_pip(spec, conda, target, sources, maker.cache, maker.settings)
+    return {"lock": lock.path.read_text("utf-8"), "sources": job["sources"]}
+
+
+def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[Source]:
     """Where the packages of a lock come from that was made before."""
     text, day = N_("using the lock of {day}"), f"{lock.locked:%Y-%m-%d}"
     _tell(5, 1, text.format(day=day), text, {"day": day})
@@ -164,7 +188,7 @@ def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[dict[str, 
         raise BuildError(
             f"the lock names channels that environment.yml does not: {', '.join(sorted(missing))}"
         )
-    return [asdict(source) for source in found]
+    return found
 
 
 # Building -------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from hub_ext.store import StoreError
 from hub_ext.store.environments import BuildState, EnvironmentBuild
 from hub_ext.store.models import utcnow
 from spawner.container import LABEL_SITE
+from spawner.environments.credentials import LOGINS, with_files
 from spawner.errors import NotAllowed, NotAvailable, SpawnerError
 from spawner.homes import Homes
 from spawner.resources import Resources
@@ -45,6 +46,8 @@ KEEP_JOBS = timedelta(days=30)
 TIDY = 3600  # seconds
 # A command at the administrator's shell, where there is no account.
 ADMINISTRATOR = ""
+# In a builder: packages of channels that want a login.
+PRIVATE = "/private"
 # Where an installation keeps the packages that it fetched, in the person's own home.
 HOME_CACHE = ".cache/labcommons"
 
@@ -157,6 +160,8 @@ class Runner:
             message = "Something went wrong in the hub. Tell an administrator the time."
         if job.action != "look":
             self._record(job, outcome, message, version, digest)
+        private = self.builders.folder(job.id) / "private"
+        await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
         while True:
             try:
                 await self.shared.store.run(
@@ -187,7 +192,7 @@ class Runner:
         used = await usage.users_of(self.shared.engine, self.shared.site_id, tier, job.name)
         if job.action == "delete":
             return await self._delete(job, tier, who, used)
-        locked = await self._lock(job)
+        locked = await self._lock(job, who)
         kept = await self.shared.store.read(lambda s: shelf.kept(s, tier, job.name))
         payload = self._payload(job, tier, who) | {
             "lock": locked["lock"],
@@ -196,7 +201,7 @@ class Runner:
             "tags": kept.tags,
             "keep": self.shared.site.environments.keep,
         }
-        built = await self.builders.run(job, self._as_person("install", payload, tier, who))
+        built = await self.builders.run(job, self._as_person("install", payload, tier, who, job))
         version = str(built["version"])
         if not _VERSION.fullmatch(version):
             raise BuildFailed("The builder's answer cannot be understood. Tell an administrator.")
@@ -265,15 +270,34 @@ class Runner:
         await self.builders.run(job, self._as_person("decide", payload, tier, who))
         return row.version, row.lock_digest
 
-    async def _lock(self, job: EnvironmentBuild) -> dict[str, Any]:
+    async def _lock(self, job: EnvironmentBuild, who: Requester) -> dict[str, Any]:
         """The packages, chosen once for a job however often it is taken up."""
         kept = self.builders.folder(job.id) / "locked.json"
         with suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads(await asyncio.to_thread(kept.read_bytes))
             return found
-        payload = self._payload(job, jobs.tier_of(job), None) | {"lock": job.lock}
+        tier, host = jobs.tier_of(job), self.shared.host_data
+        settings = with_files(self.shared.site.environments)
+        payload = self._payload(job, tier, None) | {
+            "lock": job.lock,
+            "private": PRIVATE,
+            "settings": settings.model_dump(mode="json"),
+        }
         mounts = self._data("channel", "cache")
+        if settings.credentials:
+            # No program of a package runs in this work: nobody can have the logins read out.
+            place = self.builders.folder(job.id) / "private"
+            await asyncio.to_thread(place.mkdir, 0o755, parents=True, exist_ok=True)
+            mounts.append(Mount(str(host / "logins"), str(LOGINS)))
+            mounts.append(self._private(job, read_only=False))
         locked = await self.builders.run(job, Work("lock", payload, SERVICE, mounts))
+        if locked.get("pip"):
+            payload = self._payload(job, tier, who) | {
+                "lock": locked["lock"],
+                "sources": locked["sources"],
+            }
+            work = self._as_person("pip", payload, tier, who, job)
+            locked = await self.builders.run(job, work)
         await asyncio.to_thread(write, kept, json.dumps(locked))
         return locked
 
@@ -330,13 +354,22 @@ class Runner:
             )
         return who
 
-    def _as_person(self, name: str, payload: dict[str, Any], tier: Tier, who: Requester) -> Work:
+    def _as_person(
+        self,
+        name: str,
+        payload: dict[str, Any],
+        tier: Tier,
+        who: Requester,
+        job: EnvironmentBuild | None = None,
+    ) -> Work:
         """A work with the numbers of whoever asked, and no more folders than it needs."""
         account, host = self._account(tier, who), self.shared.host_data
         mounts = [
             *(Mount(str(host / name), str(DATA / name)) for name in ("channel", "advisories")),
             Mount(str(host / tier.folder), str(tier.mount), read_only=False),
         ]
+        if job is not None and with_files(self.shared.site.environments).credentials:
+            mounts.append(self._private(job))
         if account == SERVICE:
             return Work(name, payload, account, [*mounts, *self._data("cache")])
         assert who.identity is not None
@@ -345,6 +378,11 @@ class Runner:
             mounts.append(Mount(str(host / home.folder), str(home.mount), read_only=False))
         cache = {"cache": str(home.mount / HOME_CACHE)}
         return Work(name, payload | cache, account, mounts, home=str(home.mount))
+
+    def _private(self, job: EnvironmentBuild, read_only: bool = True) -> Mount:
+        """What was fetched for a job with the site's logins."""
+        place = self.shared.host_data / "builds" / job.id / "private"
+        return Mount(str(place), PRIVATE, read_only)
 
     def _data(self, *names: str) -> list[Mount]:
         """Folders of the data folder, to write to."""
@@ -367,7 +405,7 @@ class Runner:
 
     def _payload(self, job: EnvironmentBuild, tier: Tier, who: Requester | None) -> dict[str, Any]:
         """What every work is told."""
-        # Without logins: who asks for a build could read what the builder can.
+        # Without logins: who asks for a build could read what the builder can (but see _lock).
         settings = self.shared.site.environments.model_copy(update={"credentials": {}})
         return {
             "name": job.name,

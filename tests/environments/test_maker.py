@@ -9,6 +9,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from spawner.environments.maker import Locked, Maker
 from spawner.environments.pip_section import canonical_url as wheel_url
 from spawner.environments.pip_section import check, fetch
 from spawner.environments.progress import Progress
-from spawner.environments.solve import solve
+from spawner.environments.solve import add_pip, solve
 from spawner.environments.spec import EnvironmentSpec, parse_spec
 from spawner.environments.stamp import read_stamp
 
@@ -296,6 +297,16 @@ def test_a_wheel_with_other_contents_than_locked_is_refused(
     with pytest.raises(BuildError, match="tomli"):
         fetch("mixed", locked.lock.pip, Path(sys.prefix), cache, maker.settings, maker.credentials)
     assert not list(cache.glob("wheels/*/*.whl"))
+
+
+def test_pips_part_can_be_chosen_afterwards_by_somebody_else(made: Any, tmp_path: Path) -> None:
+    shop, spec, locked, _ = made
+    conda = shop.maker.lock(replace(spec, pip=()), tmp_path / "conda.lock")
+    assert not conda.lock.pip
+    whole = add_pip(spec, conda.lock.path, tmp_path / "pixi.lock", conda.sources, shop.maker.cache)
+    assert (whole.digest, whole.pip) == (locked.lock.digest, locked.lock.pip)
+    assert whole.spec_digest == spec.digest
+    assert (tmp_path / "pixi.lock").read_text().count("# labcommons spec:") == 1
 
 
 def test_what_does_not_import_is_not_made(workshop: Workshop) -> None:

@@ -16,6 +16,7 @@ import pytest
 from hub_ext.site import Environments
 from hub_ext.store import Store
 from rig.channel import TinyChannel
+from rig.web import web
 from spawner.tiers import shelf
 from spawner.tiers.tier import Kind, Tier
 
@@ -209,6 +210,32 @@ def test_what_was_made_in_a_terminal_is_found(bench: Bench, tmp_path: Path) -> N
     store.transact(lambda s: shelf.seen(s, tier, []))
     assert names() == []
     store.close()
+
+
+def test_packages_behind_a_login_are_fetched_for_who_does_not_have_it(
+    bench: Bench, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret-t0ken\n")
+    with web(bench.tiny.folder, login="Bearer s3cret-t0ken") as place:
+        host = place.removeprefix("http://")
+        spec = f"channels: [{place}]\ndependencies: [sh-kernel]\n"
+        settings = {"policy": {"unlocked": "allow"}}
+        login = {"credentials": {host: {"token_file": str(token)}}}
+        code, said = bench.run("lock", spec=spec, settings=settings)
+        assert code == 1, "without the login nothing is had"
+        private = tmp_path / "private"
+        code, said = bench.run("lock", spec=spec, settings=settings | login, private=str(private))
+        assert code == 0, said
+        assert "s3cret" not in json.dumps(said)
+    locked = said[-1]["result"]
+    assert [source["place"] for source in locked["sources"]] == [str(private / "0")]
+    # The server is gone, and there is no login: the folder is enough.
+    code, said = bench.run("install", spec=spec, settings=settings, **locked)
+    assert code == 0, said
+    record = bench.envs / "py" / "conda-meta" / "sh-kernel-1.0-0.json"
+    assert json.loads(record.read_text())["url"].startswith(place)
+    assert "s3cret" not in record.read_text()
 
 
 def test_a_tag_is_one_set_of_packages(bench: Bench) -> None:
