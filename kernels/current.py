@@ -35,7 +35,8 @@ def current(prefix: Optional[str] = None) -> Dict[str, Any]:  # noqa: UP006, UP0
 
     Keys: ``name``, ``source`` (image, shared, team-NAME, course-NAME, personal), ``version``,
     ``tag``, ``lock_digest`` (SHA-256 over all packages' URLs and hashes), ``python``, ``created``
-    (ISO 8601), ``prefix``, ``deprecated`` (a date), ``withdrawn`` (a reason), and ``citation``, a sentence to quote. What is not known is None.
+    (ISO 8601), ``prefix``, ``deprecated`` (since which day), ``withdrawn`` (why), and ``citation``,
+    a sentence to quote. What is not known is None.
     """
     prefix = os.path.abspath(prefix or sys.prefix)
     facts = _facts(prefix)
