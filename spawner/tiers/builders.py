@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hub_ext.i18n import N_
 from hub_ext.store import StoreError
 from hub_ext.store.environments import BuildState, EnvironmentBuild
 from hub_ext.store.models import utcnow
@@ -202,11 +203,11 @@ def _number(value: object) -> int:
 
 def _why(out_of_memory: bool) -> str:
     if out_of_memory:
-        return (
+        return N_(
             "The build needed more memory than builds may use here (builds.memory). Ask for fewer "
             "packages, or ask an administrator."
         )
-    return "The build ended without a result. Try it again; if it ends so again, see its log."
+    return N_("The build ended without a result. Try it again; if it ends so again, see its log.")
 
 
 def write(path: Path, text: str, shown: Path | None = None) -> None:

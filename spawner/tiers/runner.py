@@ -48,6 +48,7 @@ TIDY = 3600  # seconds
 ADMINISTRATOR = ""
 # In a builder: packages of channels that want a login.
 PRIVATE = "/private"
+UNCLEAR = N_("The builder's answer cannot be understood. Tell an administrator.")
 # Where an installation keeps the packages that it fetched, in the person's own home.
 HOME_CACHE = ".cache/labcommons"
 
@@ -149,7 +150,7 @@ class Runner:
         except Cancelled:
             state, message = BuildState.CANCELLED, ""
         except BuildFailed as error:
-            message, kept = str(error), said(FAILURES.get(error.kind))
+            message, kept = str(error), said(FAILURES.get(error.kind, str(error)))
         except SpawnerError as error:
             message, kept = error.sentence(), said(error.message, error.params)
         except (StoreError, OSError) as error:
@@ -157,7 +158,8 @@ class Runner:
             message = f"The build could not go on: {error}. Tell an administrator."
         except Exception:
             self.log.exception("build %s", job.id)
-            message = "Something went wrong in the hub. Tell an administrator the time."
+            message = N_("Something went wrong in the hub. Tell an administrator the time.")
+            kept = said(message)
         if job.action != "look":
             self._record(job, outcome, message, version, digest)
         private = self.builders.folder(job.id) / "private"
@@ -204,7 +206,7 @@ class Runner:
         built = await self.builders.run(job, self._as_person("install", payload, tier, who, job))
         version = str(built["version"])
         if not _VERSION.fullmatch(version):
-            raise BuildFailed("The builder's answer cannot be understood. Tell an administrator.")
+            raise BuildFailed(UNCLEAR)
         await self.shared.store.run(
             lambda s: shelf.record(
                 s,
@@ -248,7 +250,7 @@ class Runner:
         answer = await self.builders.run(job, self._as_person("look", payload, tier, who))
         found = answer.get("environments")
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise BuildFailed("The builder's answer cannot be understood. Tell an administrator.")
+            raise BuildFailed(UNCLEAR)
         await self.shared.store.run(lambda s: shelf.seen(s, tier, found))
         return None, ""
 
