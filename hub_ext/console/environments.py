@@ -204,7 +204,7 @@ class EnvironmentApi(_Asking):
             shown = next((row for row in versions if row.current), None)
             if shown is None:
                 raise _no_environment(tier, name)
-            return tiers.details(shown, versions)
+            return tiers.details(shown, versions, lang)
 
         self.reply({"environment": await self.ask(work, reading=True)})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from hub_ext.i18n import N_, Gettext
 from hub_ext.site import words_in
 from hub_ext.store.environments import EnvironmentBuild, TierEnvironment
 from hub_ext.store.models import utcnow
+from spawner.environments.about import About, parse_about
 from spawner.environments.catalog import CatalogEntry
+from spawner.environments.errors import SpecError
 from spawner.environments.pythons import python_end, python_state
 from spawner.options import show_bytes
 from spawner.tiers import asking, jobs, shelf
@@ -46,7 +49,7 @@ def listing(session: Session, who: Person, lang: str) -> list[dict[str, Any]]:
     for (tier, _), versions in groupby(rows, key=lambda row: (shelf.tier_of(row), row.name)):
         entries = list(versions)
         shown = next((entry for entry in entries if entry.current), entries[0])
-        found.append(_built(tier, shown, [entry.version for entry in entries]))
+        found.append(_built(tier, shown, [entry.version for entry in entries], lang))
     today = utcnow().date()
     for item in found:
         item["may"] = _may(who, item["source"], item["owner"])
@@ -83,9 +86,9 @@ def copy_targets(who: Person) -> list[Tier]:
     return [*targets(who), *([IMAGE] if who.admin else [])]
 
 
-def details(row: TierEnvironment, versions: Iterable[TierEnvironment]) -> dict[str, Any]:
+def details(row: TierEnvironment, versions: Iterable[TierEnvironment], lang: str) -> dict[str, Any]:
     """One environment with its packages and versions."""
-    return _built(shelf.tier_of(row), row, [entry.version for entry in versions]) | {
+    return _built(shelf.tier_of(row), row, [entry.version for entry in versions], lang) | {
         "spec": row.spec,
         "packages": list(row.packages),
         "history": [version(entry) for entry in versions],
@@ -267,14 +270,14 @@ def _image(versions: list[CatalogEntry], lang: str) -> dict[str, Any]:
     }
 
 
-def _built(tier: Tier, row: TierEnvironment, versions: list[str]) -> dict[str, Any]:
-    main = _main_names(row.spec)
+def _built(tier: Tier, row: TierEnvironment, versions: list[str], lang: str) -> dict[str, Any]:
+    main, about = _main_names(row.spec), _about(row.words)
     return {
         "source": tier.source,
         "owner": tier.owner,
         "name": row.name,
-        "title": row.name,
-        "description": "",
+        "title": words_in(about.title or row.name, lang),
+        "description": words_in(about.description or "", lang),
         "version": row.version,
         "now": version(row),
         "versions": versions,
@@ -292,6 +295,15 @@ def _built(tier: Tier, row: TierEnvironment, versions: list[str]) -> dict[str, A
         "created": _time(row.created_at),
         "findings": list(row.findings),
     }
+
+
+@lru_cache(500)
+def _about(words: str) -> About:
+    """What a labcommons.yml says. Those that were built with it have passed its checks."""
+    try:
+        return parse_about(words or None, "labcommons.yml").about
+    except SpecError:
+        return About()
 
 
 def _main_names(spec: str) -> set[str]:

@@ -22,14 +22,15 @@ MAX_ENVIRONMENTS = 200
 def look(environments: Path, known: dict[str, str]) -> list[dict[str, Any]]:
     """The environments in a folder; ``known`` are digests by name of what need not be read again.
 
-    Each has name, version and digest; what is new has packages and exports too.
+    Each has name, version and digest; what is new has packages and exports too. Raises OSError
+    where the folder cannot be read: what is out of sight is not gone.
     """
-    found: list[dict[str, Any]] = []
-    with suppress(OSError):
-        for entry in sorted(os.scandir(environments), key=lambda entry: entry.name):
-            if len(found) < MAX_ENVIRONMENTS and _is_one(entry):
-                found.append(_one(Path(entry.path), known.get(entry.name)))
-    return found
+    try:
+        entries = sorted(os.scandir(environments), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+    there = [entry for entry in entries if _is_one(entry)][:MAX_ENVIRONMENTS]
+    return [_one(Path(entry.path), known.get(entry.name)) for entry in there]
 
 
 def _is_one(entry: os.DirEntry[str]) -> bool:
