@@ -11,7 +11,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit("LabCommons needs Python 3.11 or newer; this is " + sys.version.split()[0])
 
-from deploy import bare, checks, down, engine, settings, up
+from deploy import bare, builder, checks, down, engine, settings, up
 from deploy.shell import Failure
 
 
@@ -37,12 +37,17 @@ def main() -> int:
     """Exit 0: done; 1: failed, with cause and remedy; 130: interrupted."""
     parser = argparse.ArgumentParser(prog="python3 -m deploy")
     parser.add_argument("command", choices=COMMANDS)
-    command = COMMANDS[parser.parse_args().command]
+    # Its own words are not ours to look at.
+    words = sys.argv[2:] if sys.argv[1:2] == ["labcommons"] else None
+    command = COMMANDS[parser.parse_args().command] if words is None else None
     # As with Ctrl-C: whatever runs is ended, and the next run goes on from there.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        command()
+        if command is None:
+            builder.labcommons(words or ["--help"])
+        else:
+            command()
     except Failure as failure:
         print(f"\nError: {failure.cause}", file=sys.stderr)
         if failure.remedy:

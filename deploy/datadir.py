@@ -17,6 +17,8 @@ from pathlib import Path
 # Folder -> mode. Users' servers see homes, teams, courses, shared, kernels and the packages in
 # cache, each only what is mounted; tls is entered by whoever needs ca.crt.
 FOLDERS = {
+    # OSV documents that an administrator puts there, for builders to read.
+    "advisories": 0o755,
     "builds": 0o750,
     "cache": 0o755,
     "cache/bytecode": 0o755,

@@ -16,13 +16,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploy import base, datadir, engine, images, settings
+from deploy.builder import IN_CONTAINER, builder
 from deploy.engine import CACHE, Engine
 from deploy.settings import ROOT, Settings
 from deploy.shell import CommandFailed, Failure, output
 from deploy.steps import Progress, Step
 
 OWNER = 990  # uid and gid of `labcommons` in our images
-IN_CONTAINER = "/srv/labcommons/data"
 HEALTH_TIMEOUT = 240  # seconds for all services to be healthy
 # A first build of environments fetches some hundred megabytes.
 ENVIRONMENTS_TIMEOUT = 3600
@@ -213,36 +213,8 @@ def _hash(paths: Iterable[Path]) -> str:
 
 def _environments(docker: Engine, site: Settings, step: Step) -> None:
     """Solve and build what is new in config/environments."""
-    postgres = "postgres" in site.profiles
-    step.run(
-        [
-            *("docker", "run", "--rm", "--init", "--cap-drop=ALL"),
-            "--security-opt=no-new-privileges:true",
-            f"--network={site.project}_control" if postgres else "--network=bridge",
-            f"--group-add={docker.group}",
-            f"--volume={docker.socket}:/var/run/docker.sock",
-            f"--volume={ROOT / 'config'}:/etc/labcommons:ro",
-            *(
-                f"--volume={site.data / name}:{IN_CONTAINER}/{name}"
-                for name in ("store", "channel", "locks", "cache", "versions", "logs")
-            ),
-            f"--volume={site.data / 'secrets' / 'pgpass'}:/run/labcommons/pgpass:ro",
-            f"--volume={site.data / 'logins'}:/run/labcommons/logins:ro",
-            "--env=PGPASSFILE=/run/labcommons/pgpass",
-            f"--env=LABCOMMONS_SITE_FILE=/etc/labcommons/{site.site_file}",
-            f"--env=LABCOMMONS_DATA={IN_CONTAINER}",
-            f"--env=LABCOMMONS_HOST_DATA={site.data}",
-            f"--env=LABCOMMONS_SITE_ID={site.project}",
-            "--env=LABCOMMONS_DATABASE_URL="
-            + os.environ.get(
-                "LABCOMMONS_DATABASE_URL", f"sqlite:///{IN_CONTAINER}/store/labcommons.sqlite"
-            ),
-            *(f"--env={name}" for name in images.PASSED_ON + images.PROXIES if name in os.environ),
-            *("labcommons/builder", "labcommons", "env", "build", "--all"),
-        ],
-        timeout=ENVIRONMENTS_TIMEOUT,
-        env=docker.env,
-    )
+    command = builder(docker, site, ["env", "build", "--all"])
+    step.run(command, timeout=ENVIRONMENTS_TIMEOUT, env=docker.env)
 
 
 def _start(compose: Compose, step: Step) -> None:

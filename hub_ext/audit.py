@@ -40,6 +40,9 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "environment-publish": ("package", "installation"),
     "environment-promote": ("package", "installation"),
     "environment-delete": ("package", "deletion"),
+    "environment-prune": ("package", "deletion"),
+    # Whether a version is pinned, tagged, deprecated or withdrawn; and that its folder was told.
+    "environment-decide": ("package", "change"),
 }
 _MAX_TEXT = 256
 _log = logging.getLogger("labcommons.audit")
@@ -94,6 +97,31 @@ def log_to_stderr() -> None:
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)
     _log.propagate = False
+
+
+def record_command(
+    action: str,
+    outcome: Outcome,
+    details: Mapping[str, Any],
+    *,
+    user: str = "",
+    data: Path | None = None,
+) -> None:
+    """Leave a line about what a command of an administrator's shell did.
+
+    Where the hub's folder is not to be seen (in a builder), it goes to ``logs/audit.jsonl``.
+    """
+    data = data or Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
+    event = make_event(
+        action, outcome, user=user or "administrator", details=details, service="command"
+    )
+    for folder in (data / "hub", data / "logs"):
+        if folder.is_dir() and os.access(folder, os.W_OK):
+            trail = AuditTrail(folder / "audit.jsonl")
+            trail.record(event)
+            trail.close()
+            return
+    _log.info("%s", json.dumps(event))
 
 
 class AuditTrail:

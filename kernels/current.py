@@ -35,7 +35,8 @@ def current(prefix: Optional[str] = None) -> Dict[str, Any]:  # noqa: UP006, UP0
 
     Keys: ``name``, ``source`` (image, shared, team-NAME, course-NAME, personal), ``version``,
     ``tag``, ``lock_digest`` (SHA-256 over all packages' URLs and hashes), ``python``, ``created``
-    (ISO 8601), ``prefix``, and ``citation``, a sentence to quote. What is not known is None.
+    (ISO 8601), ``prefix``, ``deprecated`` (since which day), ``withdrawn`` (why), and ``citation``,
+    a sentence to quote. What is not known is None.
     """
     prefix = os.path.abspath(prefix or sys.prefix)
     facts = _facts(prefix)
@@ -49,6 +50,8 @@ def current(prefix: Optional[str] = None) -> Dict[str, Any]:  # noqa: UP006, UP0
         "python": _text(facts, "python") or _python(prefix),
         "created": _text(facts, "created"),
         "prefix": prefix,
+        "deprecated": _text(facts, "deprecated"),
+        "withdrawn": _text(facts, "withdrawn"),
     }
     found["citation"] = _citation(found)
     return found
@@ -139,7 +142,17 @@ def main(arguments: Optional[List[str]] = None) -> int:  # noqa: UP006, UP045
     elif chosen.cite:
         print(found["citation"])
     else:
-        for key in ("name", "source", "version", "tag", "lock_digest", "python", "prefix"):
+        for key in (
+            "name",
+            "source",
+            "version",
+            "tag",
+            "lock_digest",
+            "python",
+            "prefix",
+            "deprecated",
+            "withdrawn",
+        ):
             if found[key]:
                 print("{:12} {}".format(key.replace("_", " "), found[key]))
         print("\n{}".format(found["citation"]))

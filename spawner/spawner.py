@@ -76,6 +76,8 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
 
     # What the hub keeps between its restarts.
     container_ref = Unicode("")
+    # "name:version" of what runs, for the pages: what was asked for may name no version.
+    running_environment = Unicode("")
     lease_id = Unicode("")
 
     @default("network_name")
@@ -306,6 +308,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         )
         body = create_body(self._spec(choice, found, grant))
         self.container_ref = await shared.engine.create(name, body)
+        self.running_environment = f"{choice.entry.name}:{choice.entry.version}"
         await shared.engine.start(self.container_ref)
         if grant:
             await self._activate(grant.lease_id, self.container_ref)
@@ -414,7 +417,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         except StoreError as error:
             self.log.error("%s: lease to be ended later (%s): %s", self._log_name, reason, error)
             admission.end_soon(lease_id, reason)
-        self.container_ref = self.lease_id = ""
+        self.container_ref = self.lease_id = self.running_environment = ""
 
     async def run_post_stop_hook(self) -> None:
         """The hub is through with this server: nothing of it may be left, whatever happened."""
@@ -432,17 +435,22 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         """What the hub keeps of a running server."""
         if not self.container_ref:
             return {}
-        return {"container": self.container_ref, "lease": self.lease_id}
+        return {
+            "container": self.container_ref,
+            "lease": self.lease_id,
+            "environment": self.running_environment,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """What the hub kept; also after its restart."""
         self.container_ref = state.get("container", "")
         self.lease_id = state.get("lease", "")
+        self.running_environment = state.get("environment", "")
 
     def clear_state(self) -> None:
         """Forget; the next start begins anew."""
         self._give_turn_back()
-        self.container_ref = self.lease_id = ""
+        self.container_ref = self.lease_id = self.running_environment = ""
 
     def _say(self, progress: int, message: str, **params: object) -> None:
         sentence = self._(message).format_map({k: str(v) for k, v in params.items()})

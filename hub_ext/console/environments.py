@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy.orm import Session
 from tornado.web import Finish, HTTPError
@@ -17,23 +17,16 @@ from hub_ext.console.handlers import Api, Base, Page
 from hub_ext.i18n import N_
 from hub_ext.pages import language_of
 from hub_ext.store import StoreError
+from spawner.environments import compare
+from spawner.environments.files import EXPORTS, FILE_NAMES
 from spawner.errors import BadRequest, SpawnerError
-from spawner.tiers import asking, shelf
+from spawner.tiers import asking, decisions, shelf
 from spawner.tiers.rights import Person, check_see
 from spawner.tiers.tier import Kind, Tier, check_name, parse_source
 
 T = TypeVar("T")
 log = logging.getLogger("labcommons.console")
 
-# What an export is called as a file.
-EXPORTS = {
-    "environment.yml": "environment.yml",
-    "explicit": "explicit.txt",
-    "conda-lock": "conda-lock.yml",
-    "pixi.lock": "pixi.lock",
-    "requirements": "requirements.txt",
-    "dockerfile": "Dockerfile",
-}
 _SOURCE = r"([a-z0-9][a-z0-9._-]{0,70})"
 _NAME = r"([a-z0-9][a-z0-9._-]{0,63})"
 _ID = r"([0-9a-f]{32})"
@@ -41,14 +34,17 @@ _ID = r"([0-9a-f]{32})"
 
 def routes(prefix: str, shared: dict[str, Any], data: Path) -> list[Any]:
     """The addresses of this part, for ``tornado.web.Application``."""
-    mine = {**shared, "folder": data / "builds"}
+    mine = {**shared, "data": data}
     api = f"{prefix}api/v1/"
     return [
         (f"{prefix}environments", EnvironmentsPage, mine),
         (f"{api}environments", EnvironmentsApi, mine),
+        (f"{api}environments/look", LookApi, mine),
         (f"{api}environments/{_SOURCE}/{_NAME}", EnvironmentApi, mine),
         (f"{api}environments/{_SOURCE}/{_NAME}/copy", CopyApi, mine),
         (f"{api}environments/{_SOURCE}/{_NAME}/export", ExportApi, mine),
+        (f"{api}environments/{_SOURCE}/{_NAME}/diff", DiffApi, mine),
+        (f"{api}environments/{_SOURCE}/{_NAME}/versions/{_NAME}/([a-z]+)", DecideApi, mine),
         (f"{api}builds", BuildsApi, mine),
         (f"{api}builds/{_ID}", BuildApi, mine),
         (f"{api}builds/{_ID}/(cancel|retry)", BuildActionApi, mine),
@@ -56,12 +52,12 @@ def routes(prefix: str, shared: dict[str, Any], data: Path) -> list[Any]:
 
 
 class _Mine(Base):
-    """What page and API share here: the site, the builds' folder, who asks."""
+    """What page and API share here: the site, the data folder, who asks."""
 
-    def initialize(self, folder: Path, **shared: Any) -> None:  # type: ignore[override]
+    def initialize(self, data: Path, **shared: Any) -> None:  # type: ignore[override]
         """Called by tornado with what ``routes`` gives."""
         super().initialize(**shared)
-        self.folder = folder
+        self.data = data
 
     @property
     def who(self) -> Person:
@@ -77,9 +73,11 @@ class EnvironmentsPage(_Mine, Page):
         lang, who = language_of(self), self.who
 
         def work(session: Session) -> dict[str, Any]:
+            found = tiers.listing(session, who, lang)
             return {
-                "environments": tiers.listing(session, who, lang),
-                "builds": tiers.fresh_builds(session, who),
+                "environments": found,
+                "digest": tiers.digest(found),
+                "builds": tiers.fresh_builds(session, who, self._),
             }
 
         def label(source: str) -> str:
@@ -91,7 +89,7 @@ class EnvironmentsPage(_Mine, Page):
             label=label,
             targets=tiers.targets(who),
             copy_targets=tiers.copy_targets(who),
-            exports=list(EXPORTS),
+            exports=list(FILE_NAMES),
             xsrf=self.xsrf_token.decode("ascii"),
             **await self.read(work),
         )
@@ -147,7 +145,7 @@ class _Asking(_Mine, Api):
         """202: it will be done, and this is where to look."""
         self.set_status(202)
         self.set_header("Location", f"{self.hub_auth.base_url}api/v1/builds/{job.id}")
-        self.reply({"build": tiers.build(job)})
+        self.reply({"build": tiers.build(job, self._)})
 
 
 class EnvironmentsApi(_Asking):
@@ -172,6 +170,23 @@ class EnvironmentsApi(_Asking):
         )  # fmt: skip
 
 
+class LookApi(_Asking):
+    """``GET`` and ``POST api/v1/environments/look``: whether the list is as it was."""
+
+    async def get(self) -> None:
+        """A digest of names, versions and states: another one means that the list has changed."""
+        who, lang = self.who, language_of(self)
+        found = await self.read(lambda s: tiers.listing(s, who, lang))
+        self.reply({"digest": tiers.digest(found)})
+
+    async def post(self) -> None:
+        """Find out what was made and removed in a terminal; asked often, it is done seldom."""
+        who, limits = self.who, self.site.builds
+        job = await self.ask(lambda s: asking.look(s, who, limits))
+        self.set_status(202)
+        self.reply({"looking": job is not None})
+
+
 class EnvironmentApi(_Asking):
     """``GET`` and ``DELETE api/v1/environments/SOURCE/NAME``."""
 
@@ -189,7 +204,7 @@ class EnvironmentApi(_Asking):
             shown = next((row for row in versions if row.current), None)
             if shown is None:
                 raise _no_environment(tier, name)
-            return tiers.details(shown, versions)
+            return tiers.details(shown, versions, lang)
 
         self.reply({"environment": await self.ask(work, reading=True)})
 
@@ -217,33 +232,87 @@ class CopyApi(_Asking):
 
 
 class ExportApi(_Asking):
-    """``GET api/v1/environments/SOURCE/NAME/export?format=…``: a file to rebuild it elsewhere."""
+    """``GET …/environments/SOURCE/NAME/export?format=…&version=…``: to rebuild it elsewhere."""
 
     async def get(self, source: str, name: str) -> None:
         """The file."""
         tier, who = self.tier(source), self.who
         wanted = self.get_query_argument("format", "environment.yml")
-
-        def work(session: Session) -> str:
-            check_see(who, tier)
-            row = shelf.current(session, tier, check_name(name))
-            text = (row.exports or {}).get(wanted) if row is not None else None
-            if text is None:
-                raise _no_environment(tier, name)
-            return text
-
-        if wanted not in EXPORTS:
+        version = self.get_query_argument("version", "")
+        if wanted not in FILE_NAMES:
             raise self.refuse(
                 BadRequest(
                     "export_format",
                     N_("“{format}” is no format of an export; there are {formats}."),
-                    {"format": wanted[:40], "formats": ", ".join(EXPORTS)},
+                    {"format": wanted[:40], "formats": ", ".join(FILE_NAMES)},
                 )
             )
-        text = await self.ask(work, reading=True)
+        file = FILE_NAMES[wanted]
+        found, text = await self.ask(
+            lambda s: tiers.export(s, who, tier, name, version, wanted), reading=True
+        )
+        if text is None:
+            path = self.data / "versions" / name / found / EXPORTS / file
+            try:
+                text = await asyncio.to_thread(path.read_text, "utf-8")
+            except OSError as error:
+                log.warning("%s: %s", path, error.strerror)
+                raise self.refuse(asking.no_export(name, found)) from error
         self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.set_header("Content-Disposition", f'attachment; filename="{EXPORTS[wanted]}"')
+        self.set_header("Content-Disposition", f'attachment; filename="{file}"')
         self.finish(text)
+
+
+class DiffApi(_Asking):
+    """``GET api/v1/environments/SOURCE/NAME/diff?from=…&to=…``: which packages differ."""
+
+    async def get(self, source: str, name: str) -> None:
+        """By default between the newest version and the one before it."""
+        tier, who = self.tier(source), self.who
+        before, after = (self.get_query_argument(key, "") for key in ("from", "to"))
+        left, right = await self.ask(
+            lambda s: tiers.two_versions(s, who, tier, name, before, after), reading=True
+        )
+        changes = compare.compare(left[1], right[1])
+        self.reply(
+            {"from": left[0], "to": right[0], "changes": [change.as_json() for change in changes]}
+        )
+
+
+class DecideApi(_Asking):
+    """``POST …/environments/SOURCE/NAME/versions/VERSION/(pin|tag|deprecate|withdraw)``."""
+
+    async def post(self, source: str, name: str, version: str, what: str) -> None:
+        """Decide as ``{"reason"?, "tag"?, "undo"?}`` says."""
+        body, who, tier = self.document(), self.who, self.tier(source)
+        limits, address = self.site.builds, _address(self)
+        value = None if body.get("undo") is True else str(body.get("tag", body.get("reason", "")))
+
+        def work(session: Session) -> tuple[dict[str, Any], dict[str, Any] | None]:
+            found, job = decisions.decide(
+                session,
+                who,
+                limits,
+                tier,
+                name,
+                version,
+                cast(decisions.What, what),
+                value,
+                address,
+            )
+            return tiers.version(found), tiers.build(job, self._) if job else None
+
+        found, job = await self.ask(work)
+        self.record(
+            "environment-decide",
+            tier=tier.source,
+            environment=name,
+            version=found["version"],
+            decision=what,
+            undone=value is None,
+            **({"why": value} if value else {}),
+        )
+        self.reply({"version": found, "build": job})
 
 
 class BuildsApi(_Asking):
@@ -252,7 +321,7 @@ class BuildsApi(_Asking):
     async def get(self) -> None:
         """The newest builds that are the viewer's business."""
         who = self.who
-        self.reply({"builds": await self.read(lambda session: tiers.builds(session, who))})
+        self.reply({"builds": await self.read(lambda session: tiers.builds(session, who, self._))})
 
 
 class BuildApi(_Asking):
@@ -262,13 +331,13 @@ class BuildApi(_Asking):
         """State, percentage and a part of the log."""
         who = self.who
         found = await self.ask(
-            lambda s: tiers.build(asking.find_build(s, who, job_id)), reading=True
+            lambda s: tiers.build(asking.find_build(s, who, job_id), self._), reading=True
         )
         try:
             offset = max(0, int(self.get_query_argument("offset", "0")))
         except ValueError:
             offset = 0
-        text, end = await asyncio.to_thread(tiers.log_part, self.folder / job_id, offset)
+        text, end = await asyncio.to_thread(tiers.log_part, self.data / "builds" / job_id, offset)
         self.reply({"build": found, "log": text, "offset": end})
 
 

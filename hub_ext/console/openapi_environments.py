@@ -7,6 +7,30 @@ from typing import Any
 from hub_ext.console.openapi_parts import COUNT, ERROR, TEXT, TIME, get, list_of, object_of
 
 _FINDING = object_of(level=TEXT, code=TEXT, message=TEXT, remedy=TEXT)
+_MAYBE = {"type": ["string", "null"]}
+_VERSION_FACTS = object_of(
+    version=TEXT,
+    tag=_MAYBE,
+    state={"type": "string", "enum": ["offered", "deprecated", "withdrawn", "removed"]},
+    current={"type": "boolean"},
+    pinned={"type": "boolean"},
+    deprecated=_MAYBE,
+    deprecated_reason=_MAYBE,
+    withdrawn=_MAYBE,
+    withdrawn_reason=_MAYBE,
+    created=TIME,
+    built_by=TEXT,
+    lock_digest=TEXT,
+    size_bytes={"type": ["integer", "null"]},
+)
+_DECISION = {
+    "type": "object",
+    "properties": {
+        "reason": {**TEXT, "description": "to deprecate or withdraw; shown to those who use it"},
+        "tag": {**TEXT, "description": "a semantic version"},
+        "undo": {"type": "boolean", "description": "take it back"},
+    },
+}
 _ENVIRONMENT = object_of(
     source={**TEXT, "description": "image, shared, team-NAME, course-NAME or personal"},
     owner={**TEXT, "description": "the person, team or course; empty for image and shared"},
@@ -15,7 +39,10 @@ _ENVIRONMENT = object_of(
     description=TEXT,
     version=TEXT,
     versions=list_of(TEXT),
+    now=_VERSION_FACTS,
     python={"type": ["string", "null"]},
+    python_state={"type": "string", "enum": ["ok", "ending", "ended"]},
+    python_end=_MAYBE,
     main_packages=list_of(object_of(name=TEXT, version=TEXT)),
     package_count=COUNT,
     package_names=list_of(TEXT),
@@ -23,31 +50,25 @@ _ENVIRONMENT = object_of(
     built_by=TEXT,
     created=TIME,
     findings=list_of(_FINDING),
-    may=object_of(delete={"type": "boolean"}, copy={"type": "boolean"}),
+    may=object_of(delete={"type": "boolean"}, copy={"type": "boolean"}, decide={"type": "boolean"}),
 )
 _DETAILS = object_of(
     name=TEXT,
     source=TEXT,
     packages=list_of(object_of(name=TEXT, version=TEXT, channel=TEXT)),
-    history=list_of(
-        object_of(
-            version=TEXT,
-            current={"type": "boolean"},
-            created=TIME,
-            built_by=TEXT,
-            lock_digest=TEXT,
-        )
-    ),
+    history=list_of(_VERSION_FACTS),
 )
 _BUILD = object_of(
     id=TEXT,
-    action={"type": "string", "enum": ["create", "publish", "promote", "delete"]},
+    action={"type": "string", "enum": ["create", "publish", "promote", "delete", "decide"]},
     source=TEXT,
     name=TEXT,
     requested_by=TEXT,
     state={"type": "string", "enum": ["queued", "running", "done", "failed", "cancelled"]},
     percent={"type": "integer", "minimum": 0, "maximum": 100},
-    message=TEXT,
+    message={**TEXT, "description": "in English"},
+    sentence={**_MAYBE, "description": "the same in the language of the request, where it differs"},
+    explained={"type": "boolean", "description": "whether the sentence says all of the message"},
     version={"type": ["string", "null"]},
     queued=TIME,
     ended={"type": ["string", "null"], "format": "date-time"},
@@ -106,6 +127,27 @@ def environment_paths() -> dict[str, Any]:
             "Environments that one may use", object_of(environments=list_of(_ENVIRONMENT))
         )
         | {"post": _asks("Build an environment", _NEW)},
+        "/api/v1/environments/look": get(
+            "Whether the list is as it was: a digest of names, versions and states",
+            object_of(digest=TEXT),
+        )
+        | {
+            "post": {
+                "summary": "Find out what was made and removed in a terminal, at one's home",
+                "responses": {
+                    "202": {
+                        "description": "it is being looked; false: it was, just now",
+                        "content": {
+                            "application/json": {"schema": object_of(looking={"type": "boolean"})}
+                        },
+                    },
+                    "default": {
+                        "description": "refused or failed",
+                        "content": {"application/json": {"schema": ERROR}},
+                    },
+                },
+            }
+        },
         "/api/v1/environments/{source}/{name}": get(
             "One environment with its packages and versions",
             object_of(environment=_DETAILS),
@@ -118,8 +160,44 @@ def environment_paths() -> dict[str, Any]:
         "/api/v1/environments/{source}/{name}/export": get(
             "A file to rebuild it elsewhere",
             TEXT,
-            parameters=[*_WHICH, _parameter("format", "query")],
+            parameters=[*_WHICH, _parameter("format", "query"), _parameter("version", "query")],
         ),
+        "/api/v1/environments/{source}/{name}/diff": get(
+            "Which packages differ between two versions, by default the last two",
+            object_of(
+                **{"from": TEXT, "to": TEXT},
+                changes=list_of(object_of(name=TEXT, before=_MAYBE, after=_MAYBE)),
+            ),
+            parameters=[*_WHICH, _parameter("from", "query"), _parameter("to", "query")],
+        ),
+        "/api/v1/environments/{source}/{name}/versions/{version}/{what}": {
+            "post": {
+                "summary": "Decide about a version",
+                "parameters": [
+                    *_WHICH,
+                    _parameter("version"),
+                    _parameter("what", enum=["pin", "tag", "deprecate", "withdraw"]),
+                ],
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": _DECISION}},
+                },
+                "responses": {
+                    "200": {
+                        "description": "the version now, and the job that tells its folder",
+                        "content": {
+                            "application/json": {
+                                "schema": object_of(version=_VERSION_FACTS, build=_BUILD)
+                            }
+                        },
+                    },
+                    "default": {
+                        "description": "refused or failed",
+                        "content": {"application/json": {"schema": ERROR}},
+                    },
+                },
+            }
+        },
         "/api/v1/builds": get("One's newest builds", object_of(builds=list_of(_BUILD))),
         "/api/v1/builds/{id}": get(
             "How far a build is, and its log from an offset on",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,21 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from hub_ext.console.viewer import Viewer
-from hub_ext.i18n import Gettext
+from hub_ext.i18n import N_, Gettext
 from hub_ext.site import words_in
 from hub_ext.store.environments import EnvironmentBuild, TierEnvironment
 from hub_ext.store.models import utcnow
+from spawner.environments.about import About, parse_about
 from spawner.environments.catalog import CatalogEntry
+from spawner.environments.errors import SpecError
+from spawner.environments.pythons import python_end, python_state
 from spawner.options import show_bytes
 from spawner.tiers import asking, jobs, shelf
 from spawner.tiers.rights import Person, may_change, person_of
+from spawner.tiers.said import FAILURES, in_words
 from spawner.tiers.tier import IMAGE, SHARED, Kind, Tier
 
-_LOGS = ("lock.log", "install.log", "delete.log", "image.log")
+_LOGS = ("lock.log", "pip.log", "install.log", "decide.log", "delete.log", "image.log")
 # How long a job that has ended is on the page, and how many of them.
 FRESH = timedelta(hours=1)
 MAX_ENDED = 2
@@ -43,10 +49,22 @@ def listing(session: Session, who: Person, lang: str) -> list[dict[str, Any]]:
     for (tier, _), versions in groupby(rows, key=lambda row: (shelf.tier_of(row), row.name)):
         entries = list(versions)
         shown = next((entry for entry in entries if entry.current), entries[0])
-        found.append(_built(tier, shown, [entry.version for entry in entries]))
+        found.append(_built(tier, shown, [entry.version for entry in entries], lang))
+    today = utcnow().date()
     for item in found:
         item["may"] = _may(who, item["source"], item["owner"])
+        state, end = python_state(item["python"] or "", today), python_end(item["python"] or "")
+        item["python_state"], item["python_end"] = state, end.isoformat() if end else None
     return found
+
+
+def digest(found: Iterable[Mapping[str, Any]]) -> str:
+    """What a listing looks like, in short."""
+    seen = [
+        (item["source"], item["owner"], item["name"], item["versions"], item["now"]["state"])
+        for item in found
+    ]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
 
 def _visible(session: Session, who: Person) -> list[Tier]:
@@ -68,63 +86,113 @@ def copy_targets(who: Person) -> list[Tier]:
     return [*targets(who), *([IMAGE] if who.admin else [])]
 
 
-def details(row: TierEnvironment, versions: Iterable[TierEnvironment]) -> dict[str, Any]:
+def details(row: TierEnvironment, versions: Iterable[TierEnvironment], lang: str) -> dict[str, Any]:
     """One environment with its packages and versions."""
-    return _built(shelf.tier_of(row), row, [entry.version for entry in versions]) | {
+    return _built(shelf.tier_of(row), row, [entry.version for entry in versions], lang) | {
         "spec": row.spec,
         "packages": list(row.packages),
-        "history": [
-            {
-                "version": entry.version,
-                "current": entry.current,
-                "created": _time(entry.created_at),
-                "built_by": entry.built_by,
-                "lock_digest": entry.lock_digest,
-            }
-            for entry in versions
-        ],
+        "history": [version(entry) for entry in versions],
+    }
+
+
+def version(entry: CatalogEntry | TierEnvironment) -> dict[str, Any]:
+    """One version: where it comes from, and what was decided about it."""
+    row = entry if isinstance(entry, TierEnvironment) else None
+    return {
+        "version": entry.version,
+        "tag": entry.tag,
+        "state": entry.state,
+        "current": bool(row and row.current),
+        "pinned": entry.pinned,
+        "deprecated": _time(entry.deprecated_at) if entry.deprecated_at else None,
+        "deprecated_reason": entry.deprecated_reason,
+        "withdrawn": _time(entry.withdrawn_at) if entry.withdrawn_at else None,
+        "withdrawn_reason": entry.withdrawn_reason,
+        "created": _time(entry.created_at),
+        "built_by": row.built_by if row else "",
+        "lock_digest": entry.lock_digest,
+        "size": show_bytes(entry.size) if entry.size else None,
+        "size_bytes": entry.size,
     }
 
 
 def image_details(session: Session, who: Person, item: dict[str, Any]) -> dict[str, Any]:
     """One image environment with its packages and versions."""
-    versions = asking.image_versions(session, who)[item["name"]]
+    entries = asking.image_history(session, who, item["name"])
+    shown = next(entry for entry in entries if entry.version == item["version"])
     return item | {
         "packages": [
             {key: package.get(key, "") for key in ("name", "version", "channel")}
-            for package in versions[0].packages
+            for package in shown.packages
         ],
-        "history": [
-            {
-                "version": entry.version,
-                "current": number == 0,
-                "created": _time(entry.created_at),
-                "built_by": "",
-                "lock_digest": entry.lock_digest,
-            }
-            for number, entry in enumerate(versions)
-        ],
+        "history": [version(entry) | {"current": entry is shown} for entry in entries],
     }
 
 
-def builds(session: Session, who: Person, limit: int = 20) -> list[dict[str, Any]]:
+def export(
+    session: Session, who: Person, tier: Tier, name: str, version: str, format: str
+) -> tuple[str, str | None]:
+    """A version's name, and its text in a format; None where that is in a file."""
+    found = asking.find_version(session, who, tier, name, version)
+    if isinstance(found, CatalogEntry):
+        return found.version, None
+    text = (found.exports or {}).get(format)
+    if text is None:
+        raise asking.no_export(name, found.version)
+    return found.version, text
+
+
+def two_versions(
+    session: Session, who: Person, tier: Tier, name: str, before: str, after: str
+) -> list[tuple[str, list[dict[str, str]]]]:
+    """Names and packages of two versions: those named, or the newest and the one before it."""
+    right = asking.find_version(session, who, tier, name, after)
+    if before:
+        left = asking.find_version(session, who, tier, name, before)
+    else:
+        entries: list[CatalogEntry] | list[TierEnvironment] = (
+            asking.image_history(session, who, name)
+            if tier.kind is Kind.IMAGE
+            else shelf.versions(session, tier, name)
+        )
+        names = [entry.version for entry in entries]
+        older = entries[names.index(right.version) + 1 :]
+        if not older:
+            raise asking.NotThere(
+                "nothing_older",
+                N_("“{name}” has nothing older than {version}."),
+                {"name": name, "version": right.version},
+            )
+        left = older[0]
+    return [(entry.version, list(entry.packages)) for entry in (left, right)]
+
+
+def builds(
+    session: Session, who: Person, gettext: Gettext, limit: int = 20
+) -> list[dict[str, Any]]:
     """The newest jobs that are somebody's business, newest first."""
     found = (job for job in jobs.recent(session, 500) if asking.may_follow(who, job))
-    return [build(job) for job, _ in zip(found, range(limit), strict=False)]
+    return [build(job, gettext) for job, _ in zip(found, range(limit), strict=False)]
 
 
-def fresh_builds(session: Session, who: Person) -> list[dict[str, Any]]:
+def fresh_builds(session: Session, who: Person, gettext: Gettext) -> list[dict[str, Any]]:
     """The jobs that somebody who opens the page wants to see: what goes on, and what just ended."""
     since = _time(utcnow() - FRESH)
-    found = builds(session, who, 100)
+    found = builds(session, who, gettext, 100)
     live = [one for one in found if not one["ended"]]
     ended = [one for one in found if one["ended"] and one["ended"] > since]
     return [*live, *ended[:MAX_ENDED]]
 
 
-def build(job: EnvironmentBuild) -> dict[str, Any]:
-    """One job."""
+def build(job: EnvironmentBuild, gettext: Gettext) -> dict[str, Any]:
+    """One job. ``message`` is in English; ``sentence`` says the same in the reader's language.
+
+    Of a failure that only a builder can explain, ``sentence`` says the kind and the remedy.
+    """
+    sentence = in_words(job.said, gettext)
     return {
+        "sentence": sentence,
+        "explained": sentence is None or (job.said or {}).get("text") not in FAILURES.values(),
         "id": job.id,
         "action": job.action,
         "source": jobs.tier_of(job).source,
@@ -175,7 +243,8 @@ def tier_label(gettext: Gettext, source: str, owner: str = "") -> str:
 
 def _may(who: Person, source: str, owner: str) -> dict[str, bool]:
     tier = Tier(Kind(source.partition("-")[0]), owner)
-    return {"delete": tier.kind is not Kind.IMAGE and may_change(who, tier), "copy": True}
+    change = may_change(who, tier)
+    return {"delete": tier.kind is not Kind.IMAGE and change, "copy": True, "decide": change}
 
 
 def _image(versions: list[CatalogEntry], lang: str) -> dict[str, Any]:
@@ -187,28 +256,30 @@ def _image(versions: list[CatalogEntry], lang: str) -> dict[str, Any]:
         "title": words_in(entry.words.get("title") or entry.name, lang),
         "description": words_in(entry.words.get("description") or "", lang),
         "version": entry.version,
-        "versions": [version.version for version in versions],
+        "now": version(entry),
+        "versions": [one.version for one in versions],
         "python": entry.python,
         "main_packages": list(entry.main_packages),
         "package_count": len(entry.packages),
         "package_names": sorted({item["name"] for item in entry.packages}),
-        "size": None,
-        "size_bytes": None,
+        "size": show_bytes(entry.size) if entry.size else None,
+        "size_bytes": entry.size or None,
         "built_by": "",
         "created": _time(entry.created_at),
-        "findings": list(getattr(entry, "findings", None) or []),
+        "findings": list(entry.findings),
     }
 
 
-def _built(tier: Tier, row: TierEnvironment, versions: list[str]) -> dict[str, Any]:
-    main = _main_names(row.spec)
+def _built(tier: Tier, row: TierEnvironment, versions: list[str], lang: str) -> dict[str, Any]:
+    main, about = _main_names(row.spec), _about(row.words)
     return {
         "source": tier.source,
         "owner": tier.owner,
         "name": row.name,
-        "title": row.name,
-        "description": "",
+        "title": words_in(about.title or row.name, lang),
+        "description": words_in(about.description or "", lang),
         "version": row.version,
+        "now": version(row),
         "versions": versions,
         "python": row.python,
         "main_packages": [
@@ -224,6 +295,15 @@ def _built(tier: Tier, row: TierEnvironment, versions: list[str]) -> dict[str, A
         "created": _time(row.created_at),
         "findings": list(row.findings),
     }
+
+
+@lru_cache(500)
+def _about(words: str) -> About:
+    """What a labcommons.yml says. Those that were built with it have passed its checks."""
+    try:
+        return parse_about(words or None, "labcommons.yml").about
+    except SpecError:
+        return About()
 
 
 def _main_names(spec: str) -> set[str]:

@@ -78,10 +78,10 @@
       this.bar.setAttribute("aria-valuenow", build.percent);
       this.bar.firstElementChild.style.width = `${build.percent}%`;
       this.percent.textContent = build.state === "running" ? `${build.percent} %` : "";
-      let sentence = build.message;
+      let sentence = build.explained ? build.sentence ?? build.message : `${build.sentence}\n${build.message}`;
       if (build.state === "queued") sentence = words.waiting;
       else if (build.state === "running" && !sentence) sentence = words.starting;
-      else if (build.state === "done") sentence = build.action === "delete" ? words.gone : build.version;
+      else if (build.state === "done") sentence = build.action === "delete" ? words.gone : build.version ?? "";
       if (build.requested_by !== page.dataset.me) sentence += ` (${words.by} ${build.requested_by})`;
       if (this.message.textContent !== sentence) this.message.textContent = sentence;
       this.message.classList.toggle("lc-reason", build.state === "failed");
@@ -217,44 +217,184 @@
       : shown ? words.shown.replace("COUNT", shown).replace("TOTAL", items.length) : words.none;
   });
 
+  // -- what others change, and what was made in a terminal -------------------------------------
+
+  const LOOK = 4000; // milliseconds between two looks at the list, the first ones
+  const changed = document.getElementById("changed");
+  document.getElementById("show-changed").addEventListener("click", () => location.reload());
+
+  const lookOnce = async () => {
+    const { digest } = await ask("GET", "environments/look");
+    // What one has built oneself says so with a button of its own.
+    const own = [...cards.values()].some((card) => card.fresh && LIVE.has(card.build.state));
+    if (digest !== page.dataset.digest && !own) changed.hidden = false;
+  };
+  let looks = 0;
+  const watch = async () => {
+    for (;;) {
+      await new Promise((done) => setTimeout(done, looks < 5 ? LOOK : 8 * LOOK));
+      looks += 1;
+      if (!document.hidden && changed.hidden) await lookOnce().catch(() => {});
+    }
+  };
+  const lookAtHome = () => {
+    if (document.hidden) return;
+    looks = 0;
+    ask("POST", "environments/look").catch(() => {});
+  };
+  document.addEventListener("visibilitychange", lookAtHome);
+  lookAtHome();
+  watch();
+
   // -- details, copy, delete --------------------------------------------------------------------
 
   const table = (heads, rows, label) => element(
     "div", { className: "lc-table-box lc-scroll", tabIndex: 0, role: "region", ariaLabel: label },
     element("table", { className: "lc-table lc-small" },
       element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text })))),
-      element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((text) => element("td", { textContent: text })))))),
+      element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell) => element("td", {}, cell)))))),
   );
 
-  const details = async (button) => {
-    const box = button.closest("article").querySelector(".lc-details");
-    const open = button.getAttribute("aria-expanded") === "true";
-    button.setAttribute("aria-expanded", String(!open));
-    box.hidden = open;
-    if (open || box.childElementCount) return;
+  const small = (text, label, data) => {
+    const button = element("button", { type: "button", className: "btn btn-sm lc-quiet", textContent: text });
+    button.setAttribute("aria-label", label);
+    Object.assign(button.dataset, data);
+    return button;
+  };
+
+  const packages = (environment) => {
+    const rows = environment.packages.map((item) => [item.name, item.version]);
+    const box = table([words.package, words.version], rows, words.packages);
+    if (rows.length < 12) return [box];
+    const find = element("input", { type: "search", className: "form-control form-control-sm lc-find", placeholder: words.find, ariaLabel: words.find });
+    find.addEventListener("input", () => {
+      const wanted = find.value.trim().toLowerCase();
+      for (const row of box.querySelectorAll("tbody tr")) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    });
+    return [find, box];
+  };
+
+  const standing = (item) => [
+    item.tag, item.current ? words.current : "", words[item.state], item.pinned ? words.pinned : "",
+  ].filter(Boolean).join(", ");
+
+  const history = (environment, mayDecide) => {
+    const rows = environment.history.map((item, index) => [
+      item.version + (standing(item) ? ` (${standing(item)})` : ""),
+      item.created.slice(0, 16).replace("T", " "), item.built_by, item.size ?? "",
+      element("div", { className: "lc-actions" },
+        index + 1 < environment.history.length
+          ? small(words.compare, words.compareWith.replace("VERSION", item.version), { compare: item.version }) : null,
+        mayDecide ? small(words.decideOn, words.decideTitle.replace("VERSION", item.version), { decide: JSON.stringify(item) }) : null),
+    ]);
+    const reasons = environment.history.filter((item) => item.state !== "offered").map((item) => element("li", {
+      textContent: `${item.version}: ${words[item.state]} ${(item.withdrawn ?? item.deprecated).slice(0, 10)}: ${item.withdrawn_reason ?? item.deprecated_reason}`,
+    }));
+    return [
+      table([words.version, words.created, words.builtBy, words.size, ""], rows, words.versions),
+      reasons.length ? element("ul", { className: "lc-small" }, ...reasons) : null,
+    ];
+  };
+
+  const exported = (environment, where) => {
+    const list = element("ul", { className: "lc-packages" });
+    const show = (version) => list.replaceChildren(...words.exports.map((format) => element("li", {}, element("a", {
+      href: `${api}environments/${where}/export?format=${encodeURIComponent(format)}&version=${encodeURIComponent(version)}&_xsrf=${encodeURIComponent(page.dataset.xsrf)}`,
+      textContent: format, download: "",
+    }))));
+    show(environment.version);
+    if (environment.history.length < 2) return [list];
+    const select = element("select", { className: "form-select form-select-sm lc-find", ariaLabel: words.exportOf },
+      ...environment.history.map((item) => element("option", {
+        value: item.version, textContent: item.version + (item.tag ? ` (${item.tag})` : ""), selected: item.version === environment.version,
+      })));
+    select.addEventListener("change", () => show(select.value));
+    return [select, list];
+  };
+
+  const fill = async (article) => {
+    const where = article.dataset.environment;
+    const box = article.querySelector(".lc-details");
     try {
-      const { environment } = await ask("GET", `environments/${button.dataset.details}`);
-      box.replaceChildren(
-        element("h4", { textContent: words.packages }),
-        table([words.package, words.version], environment.packages.map((item) => [item.name, item.version]), words.packages),
-        element("h4", { textContent: words.versions }),
-        table([words.version, words.created, words.builtBy], environment.history.map((item) => [
-          item.version + (item.current ? ` (${words.current})` : ""), item.created.slice(0, 16).replace("T", " "), item.built_by,
-        ]), words.versions),
-      );
-      if (environment.source !== "image") {
-        box.append(
-          element("h4", { textContent: words.export }),
-          element("ul", { className: "lc-packages" }, ...words.exports.map((format) => element("li", {}, element("a", {
-            href: `${api}environments/${button.dataset.details}/export?format=${encodeURIComponent(format)}&_xsrf=${encodeURIComponent(page.dataset.xsrf)}`,
-            textContent: format, download: "",
-          })))),
-        );
-      }
+      const { environment } = await ask("GET", `environments/${where}`);
+      box.replaceChildren(...[
+        element("h4", { textContent: words.packages }), ...packages(environment),
+        element("h4", { textContent: words.versions }), ...history(environment, "decide" in article.dataset),
+        element("div", { className: "lc-changes", ariaLive: "polite" }),
+        element("h4", { textContent: words.export }), ...exported(environment, where),
+      ].filter(Boolean));
     } catch (error) {
       box.replaceChildren(element("p", { className: "lc-reason", textContent: error.message }));
     }
   };
+
+  const details = async (button) => {
+    const article = button.closest("article");
+    const box = article.querySelector(".lc-details");
+    const open = button.getAttribute("aria-expanded") === "true";
+    button.setAttribute("aria-expanded", String(!open));
+    box.hidden = open;
+    if (!open && !box.childElementCount) await fill(article);
+  };
+
+  const compare = async (button) => {
+    const article = button.closest("article");
+    const box = article.querySelector(".lc-changes");
+    try {
+      const found = await ask("GET", `environments/${article.dataset.environment}/diff?to=${encodeURIComponent(button.dataset.compare)}`);
+      const title = words.changes.replace("VERSION", found.to);
+      box.replaceChildren(element("h4", { textContent: title }), found.changes.length
+        ? table([words.package, words.before, words.after], found.changes.map((item) => [item.name, item.before ?? "–", item.after ?? "–"]), title)
+        : element("p", { className: "lc-muted", textContent: words.same }));
+    } catch (error) {
+      box.replaceChildren(element("p", { className: "lc-reason", textContent: error.message }));
+    }
+    box.scrollIntoView({ block: "nearest" });
+  };
+
+  // -- deciding about a version -----------------------------------------------------------------
+
+  let decided = null;
+  const what = document.getElementById("decide-what");
+  const value = document.getElementById("decide-value");
+  const showWhat = () => {
+    const plain = what.value.startsWith("un") || what.value === "pin";
+    document.getElementById("decide-about").textContent = words.whats[what.value][1];
+    document.getElementById("decide-value-box").hidden = plain;
+    document.getElementById("decide-value-label").textContent = what.value === "tag" ? words.tagLabel : words.reason;
+    value.required = !plain;
+    value.pattern = what.value === "tag" ? "v?[0-9]+\\.[0-9]+\\.[0-9]+(\\-[0-9A-Za-z.\\-]+)?" : ".*";
+  };
+  what.addEventListener("change", showWhat);
+
+  const openDecision = (button) => {
+    const item = JSON.parse(button.dataset.decide);
+    const article = button.closest("article");
+    decided = { article, version: item.version };
+    const image = article.dataset.source === "image";
+    const can = [
+      item.deprecated ? "undeprecate" : "deprecate", item.withdrawn ? "unwithdraw" : "withdraw",
+      item.pinned ? "unpin" : "pin", ...(image ? [] : ["tag"]), ...(item.tag && !image ? ["untag"] : []),
+    ];
+    what.replaceChildren(...can.map((key) => element("option", { value: key, textContent: words.whats[key][0] })));
+    value.value = "";
+    showWhat();
+    document.getElementById("decide-title").textContent = words.decideTitle.replace("VERSION", item.version);
+    document.getElementById("decide").showModal();
+  };
+
+  document.getElementById("decide-form").addEventListener("submit", async () => {
+    const undo = what.value.startsWith("un"), verb = undo ? what.value.slice(2) : what.value;
+    const body = undo ? { undo: true } : { [verb === "tag" ? "tag" : "reason"]: value.value };
+    try {
+      const { build } = await ask("POST", `environments/${decided.article.dataset.environment}/versions/${decided.version}/${verb}`, body);
+      trouble("");
+      if (build) add(build, true, true);
+      await fill(decided.article);
+    } catch (error) {
+      trouble(error.message);
+    }
+  });
 
   let about = null;
   const openDialog = (id, where, title) => {
@@ -273,6 +413,8 @@
       openDialog("copy", button.dataset.copy, words.copyTitle);
       document.getElementById("copy-name").value = button.dataset.copy.split("/")[1];
     } else if (button.dataset.remove) openDialog("remove", button.dataset.remove, words.removeTitle);
+    else if (button.dataset.compare) compare(button);
+    else if (button.dataset.decide) openDecision(button);
     else if ("close" in button.dataset) button.closest("dialog").close();
   });
 

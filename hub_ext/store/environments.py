@@ -51,7 +51,7 @@ class EnvironmentBuild(Base):
     __tablename__ = "environment_builds"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    action: Mapped[str] = mapped_column(String(16))  # create, publish, promote, delete
+    action: Mapped[str] = mapped_column(String(16))  # create, publish, promote, delete, decide
     tier: Mapped[str] = mapped_column(String(16))  # spawner.tiers.tier.Kind
     owner: Mapped[str] = mapped_column(String(255), default="")
     name: Mapped[str] = mapped_column(String(64))
@@ -72,8 +72,10 @@ class EnvironmentBuild(Base):
         index=True,
     )
     percent: Mapped[int] = mapped_column(Integer, default=0)
-    message: Mapped[str] = mapped_column(Text, default="")
-    version: Mapped[str | None] = mapped_column(String(64))  # what came of it
+    message: Mapped[str] = mapped_column(Text, default="")  # in English
+    # The same for other languages: {"text": as the catalogue has it, "values": {…}}.
+    said: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    version: Mapped[str | None] = mapped_column(String(64))  # what came of it, or is decided about
     cancel_asked: Mapped[bool] = mapped_column(Boolean, default=False)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     queued_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
@@ -118,6 +120,20 @@ class TierEnvironment(Base):
     kernels: Mapped[dict[str, Any]] = mapped_column(JSON)
     findings: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     origin: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    tag: Mapped[str | None] = mapped_column(String(64))  # semantic version
+    # What its owner, lead or administrator decided since; a new build of it leaves that.
+    pinned: Mapped[bool] = mapped_column(Boolean, default=False)
+    deprecated_at: Mapped[datetime | None] = mapped_column(DateTime)
+    deprecated_reason: Mapped[str | None] = mapped_column(String(500))
+    withdrawn_at: Mapped[datetime | None] = mapped_column(DateTime)
+    withdrawn_reason: Mapped[str | None] = mapped_column(String(500))
+
+    @property
+    def state(self) -> str:
+        """``offered``, ``deprecated`` or ``withdrawn``."""
+        if self.withdrawn_at:
+            return "withdrawn"
+        return "deprecated" if self.deprecated_at else "offered"
 
     __table_args__ = (
         Index("uq_tier_environments", "tier", "owner", "name", "version", unique=True),

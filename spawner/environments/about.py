@@ -40,9 +40,14 @@ def _cuda(version: str) -> str:
     return version
 
 
-def _tag(tag: str) -> str:
+def is_tag(text: str) -> bool:
+    """Whether it is a semantic version."""
     # A part of an image's tag as well, for which Docker has its rule.
-    if not re.fullmatch(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]{1,32})?", tag):
+    return bool(re.fullmatch(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]{1,32})?", text))
+
+
+def _tag(tag: str) -> str:
+    if not is_tag(tag):
         raise ValueError(f"{tag[:40]!r} is not a semantic version; write for example 1.2.0")
     return tag
 

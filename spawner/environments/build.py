@@ -16,13 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hub_ext.audit import Outcome as AuditOutcome
+from hub_ext.audit import record_command
+from hub_ext.i18n import N_
 from hub_ext.site import Environments, words_in
 from hub_ext.store import Store
 from hub_ext.store.models import utcnow
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.environments.errors import BuildError
-from spawner.environments.files import FOLDER
+from spawner.environments.export import write_exports
+from spawner.environments.files import EXPORTS, FOLDER
 from spawner.environments.image import Images
 from spawner.environments.install import remove
 from spawner.environments.lock import Lock, committed_lock, kept_lock, kept_path
@@ -112,7 +116,11 @@ class Builder:
             meter = maker.meter(spec, IMAGE_WEIGHTS[:2])
             target = target or kept_path(spec, self.places.locks)
             locked = maker.lock(spec, target, update, meter)
-            meter.done(f"locked {len(locked.lock.packages)} packages in {locked.lock.path}")
+            meter.done(
+                "locked {count} packages in {path}",
+                count=len(locked.lock.packages),
+                path=locked.lock.path,
+            )
             return locked.lock
 
     def build(self, name: str, update: bool = False) -> Outcome:
@@ -127,15 +135,31 @@ class Builder:
         with self._alone(spec):
             if not update and (entry := self._built(spec, base)):
                 return Outcome(entry, is_new=False)
-            with BuildLog(self.places.logs, spec.name, self.report) as log:
-                maker = Maker(self.settings, self.places.channel, self.places.cache, log.tell)
-                return self._build(spec, base, update, maker)
+            try:
+                with BuildLog(self.places.logs, spec.name, self.report) as log:
+                    maker = Maker(self.settings, self.places.channel, self.places.cache, log.tell)
+                    outcome = self._build(spec, base, update, maker)
+            except BuildError as error:
+                self._record(spec, None, str(error))
+                raise
+            if outcome.is_new:
+                self._record(spec, outcome.entry)
+            return outcome
+
+    def _record(self, spec: EnvironmentSpec, entry: CatalogEntry | None, why: str = "") -> None:
+        details = {"tier": SOURCE, "environment": spec.name}
+        if entry:
+            details |= {"version": entry.version, "lock_digest": entry.lock_digest}
+        if why:
+            details["why"] = why[:200]
+        outcome: AuditOutcome = "success" if entry else "failure"
+        record_command("environment-build", outcome, details, data=self.places.data)
 
     def _build(self, spec: EnvironmentSpec, base: str, update: bool, maker: Maker) -> Outcome:
         meter = maker.meter(spec, IMAGE_WEIGHTS)
         locked = maker.lock(spec, kept_path(spec, self.places.locks), update, meter)
         if entry := self._usable(spec, locked.lock, base):
-            meter.done(f"{entry.image} is there already")
+            meter.done(N_("{image} is there already"), image=entry.image)
             return Outcome(entry, is_new=False)
         self._check_tag(spec, locked.lock)
         staging = self.places.cache / "staging" / spec.name
@@ -159,6 +183,9 @@ class Builder:
         entry = self._recorded(spec, lock, base)
         if entry is None or self.images.id_of(entry.image_id) is None:
             return None
+        folder = self.places.versions / entry.name / entry.version
+        if folder.is_dir() and not (folder / EXPORTS).is_dir():  # built before these were kept
+            write_exports(folder)
         said = replace(entry, **_said(spec), removed=False)
         if said != entry:
             if said.tag != entry.tag:
@@ -199,10 +226,10 @@ class Builder:
             stamp = replace(stamp, version=old.version)
         made = maker.install(spec, locked, prefix, staging, stamp, meter)
         entry = self._entry(spec, locked.lock, made, old)
-        meter.step(6, f"building image {entry.image}")
+        meter.step(6, N_("building image {image}"), image=entry.image)
         labels = _labels(entry, spec)
         image = self.images.build(spec.name, base, staging, prefix, labels)
-        meter.step(7, "trying it as a stranger in a container")
+        meter.step(7, N_("trying it as a stranger in a container"))
         try:
             self.images.check(spec.name, image, prefix, locked.lock.has_ipykernel)
         except BuildError:
@@ -214,7 +241,9 @@ class Builder:
         self._keep(staging, entry)
         entry = replace(entry, image_id=image)
         self.store.transact(lambda session: catalog.record(session, entry))
-        meter.done(f"{entry.image} is ready, {made.staged.size >> 20} MB")
+        meter.done(
+            N_("{image} is ready, {size} MB"), image=entry.image, size=made.staged.size >> 20
+        )
         return entry
 
     def _keep(self, staging: Path, entry: CatalogEntry) -> None:
@@ -223,6 +252,7 @@ class Builder:
         partial = target.with_name(f".{target.name}.part")
         remove(partial)
         shutil.copytree(staging / FOLDER, partial)
+        write_exports(partial)
         remove(target)
         partial.rename(target)
 

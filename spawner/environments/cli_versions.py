@@ -1,21 +1,26 @@
-"""``labcommons env`` for versions that are built: show, compare, export, decide, clear away."""
+"""``labcommons env`` for versions that are built: show, compare, export, clear away."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
-from hub_ext.store import Store
+from hub_ext.audit import record_command
+from hub_ext.store import Store, TierEnvironment
 from hub_ext.store.models import utcnow
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
-from spawner.environments.cli_common import amount, need_builder, places, settings, table
-from spawner.environments.files import SBOM_FILE
+from spawner.environments.cli_common import (
+    amount,
+    need_builder,
+    places,
+    settings,
+    table,
+)
+from spawner.environments.files import FILE_NAMES, SBOM_FILE
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _DATA = click.option(
@@ -58,7 +63,7 @@ def show(version: str, as_json: bool, data: Path | None) -> None:
         return
     lines = [
         ("environment", f"{entry.name}:{entry.version}" + (f" ({entry.tag})" if entry.tag else "")),
-        ("state", _state(entry)),
+        ("state", standing(entry)),
         ("image", entry.image),
         ("python", entry.python or "none"),
         ("cuda", entry.cuda or "none"),
@@ -79,7 +84,8 @@ def show(version: str, as_json: bool, data: Path | None) -> None:
     click.echo(table(["PACKAGE", "VERSION", "BUILD", "CHANNEL"], rows))
 
 
-def _state(entry: CatalogEntry) -> str:
+def standing(entry: CatalogEntry | TierEnvironment) -> str:
+    """What was decided about a version, in words."""
     words = entry.state
     if entry.withdrawn_at:
         words += f" since {entry.withdrawn_at:%Y-%m-%d}: {entry.withdrawn_reason or 'no reason'}"
@@ -148,7 +154,7 @@ def export(version: str, format_: str, output: Path | None, data: Path | None) -
     """
     need_builder()
     from spawner.environments.errors import BuildError
-    from spawner.environments.export import FILE_NAMES, FORMATS, export_folder
+    from spawner.environments.export import FORMATS, export_folder
 
     if format_ not in (*FORMATS, "all"):
         raise click.UsageError(f"--format is one of {', '.join(FORMATS)}, all")
@@ -169,82 +175,6 @@ def export(version: str, format_: str, output: Path | None, data: Path | None) -
             click.echo(export_folder(folder, format_), nl=False)
     except (BuildError, OSError) as error:
         raise click.ClickException(str(error)) from error
-
-
-def _decide(version: str, as_json: bool, change: Callable[[Any, str, str], CatalogEntry]) -> None:
-    """Change what is decided about a version, and say what it is now."""
-    store = Store()
-    entry = _entry(version, store)
-    if ":" not in version:
-        raise click.UsageError(f"name the version: {entry.name}:{entry.version}")
-    entry = store.transact(lambda session: change(session, entry.name, entry.version))
-    if as_json:
-        click.echo(json.dumps(entry.as_json(), indent=2, ensure_ascii=False))
-    else:
-        click.echo(f"{entry.name}:{entry.version}  {_state(entry)}")
-
-
-def _reason(reason: str | None, undo: bool) -> str | None:
-    if undo and reason:
-        raise click.UsageError("give --reason or --undo")
-    if not undo and not (reason and reason.strip()):
-        raise click.UsageError("say why, for those who use it: --reason 'numpy 2 is out'")
-    if reason and (len(reason) > 500 or not reason.isprintable()):
-        raise click.UsageError("--reason: one line of at most 500 characters")
-    return None if undo else reason
-
-
-_REASON = click.option("--reason", help="Shown to people; one line.")
-_UNDO = click.option("--undo", is_flag=True, help="Take it back.")
-
-
-@click.command("deprecate")
-@_VERSION
-@_REASON
-@_UNDO
-@_JSON
-def deprecate(version: str, reason: str | None, undo: bool, as_json: bool) -> None:
-    """Say that a version should no more be used. It still can, and says since when and why.
-
-    \b
-    Examples:
-      labcommons env deprecate py311-numpy1:20261121-1a2b3c4d --reason "use py313-data"
-      labcommons env deprecate py311-numpy1:20261121-1a2b3c4d --undo
-    """
-    why = _reason(reason, undo)
-    _decide(version, as_json, lambda s, name, found: catalog.deprecate(s, name, found, why))
-
-
-@click.command("withdraw")
-@_VERSION
-@_REASON
-@_UNDO
-@_JSON
-def withdraw(version: str, reason: str | None, undo: bool, as_json: bool) -> None:
-    """Offer a version no more. Servers that run it go on; who asks for it is told why.
-
-    \b
-    Examples:
-      labcommons env withdraw py313-data:1.1.0 --reason "a hole in pillow, take 1.1.1"
-      labcommons env withdraw py313-data:1.1.0 --undo
-    """
-    why = _reason(reason, undo)
-    _decide(version, as_json, lambda s, name, found: catalog.withdraw(s, name, found, why))
-
-
-@click.command("pin")
-@_VERSION
-@_UNDO
-@_JSON
-def pin(version: str, undo: bool, as_json: bool) -> None:
-    """Keep a version whatever its age, as one that a paper cites.
-
-    \b
-    Examples:
-      labcommons env pin py313-data:1.2.0
-      labcommons env pin py313-data:1.2.0 --undo
-    """
-    _decide(version, as_json, lambda s, name, found: catalog.pin(s, name, found, not undo))
 
 
 @click.command("prune")
@@ -303,6 +233,11 @@ def prune(
             )
         if not dry_run:
             verdicts = pruning.prune(store, images, where, keeping)
+            for verdict in verdicts:
+                if not verdict.keep:
+                    gone = {"environment": verdict.entry.name, "version": verdict.entry.version}
+                    details = {"tier": "image", **gone, "why": verdict.reason}
+                    record_command("environment-prune", "success", details, data=where.data)
         freed = pruning.prune_cache(where, dry_run) if cache else 0
         use = pruning.disk_use(where)
     except (BuildError, OSError) as error:
@@ -312,12 +247,12 @@ def prune(
         document = {"dry_run": dry_run, "versions": rows, "cache_freed": freed, "disk_use": use}
         click.echo(json.dumps(document, indent=2))
         return
-    gone = "would go" if dry_run else "removed"
+    verb = "would go" if dry_run else "removed"
     for verdict in verdicts:
-        word = "kept" if verdict.keep else gone
+        word = "kept" if verdict.keep else verb
         click.echo(f"{verdict.entry.name}:{verdict.entry.version}  {word}: {verdict.reason}")
     if cache:
-        click.echo(f"cached packages {gone}: {amount(freed)}")
+        click.echo(f"cached packages {verb}: {amount(freed)}")
     for name, size in use.items():
         click.echo(f"{name}: {amount(size)}")
 
@@ -366,4 +301,4 @@ def doctor(
         raise click.ClickException(f"{len(failed)} of {len(checks)} checks failed")
 
 
-COMMANDS = (show, diff, export, deprecate, withdraw, pin, prune, doctor)
+COMMANDS = (show, diff, export, prune, doctor)

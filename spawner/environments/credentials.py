@@ -12,10 +12,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-from hub_ext.site import Credential
+from hub_ext.site import Credential, Environments
 from spawner.environments.errors import ChannelError
 
 _MAX_BYTES = 64 * 1024
+# In builders: the data folder's `logins`, where an administrator puts files with secrets.
+LOGINS = Path("/run/labcommons/logins")
+
+
+def with_files(settings: Environments) -> Environments:
+    """The settings with those logins alone whose secret is a file below LOGINS.
+
+    Variables of a builder that an administrator calls are not there when the hub calls one.
+    """
+    kept = {
+        host: item
+        for host, item in settings.credentials.items()
+        if (path := item.password_file or item.token_file) and path.is_relative_to(LOGINS)
+    }
+    return settings.model_copy(update={"credentials": kept})
 
 
 @dataclass(frozen=True)

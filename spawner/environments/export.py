@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Sequence
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,24 +23,23 @@ from ruamel.yaml import YAML
 
 from spawner.environments.channel import OFFLINE_URL, canonical_url
 from spawner.environments.errors import ExportError
-from spawner.environments.files import FOLDER, LOCK_FILE, SPEC_FILE, WORDS_FILE
+from spawner.environments.files import (
+    EXPORTS,
+    FILE_NAMES,
+    FOLDER,
+    LOCK_FILE,
+    SPEC_FILE,
+    WORDS_FILE,
+)
 from spawner.environments.inventory import Installed, inventory
 from spawner.environments.lock import NEVER, Lock, LockedPackage, PipPackage, read_lock
 from spawner.environments.pip_section import requirements
 from spawner.environments.spec import EnvironmentSpec, parse_spec
 
-# Format -> the file's usual name.
-FILE_NAMES = {
-    "environment.yml": "environment.yml",
-    "explicit": "explicit.txt",
-    "conda-lock": "conda-lock.yml",
-    "pixi.lock": "pixi.lock",
-    "requirements": "requirements.txt",
-    "dockerfile": "Dockerfile",
-}
 FORMATS = tuple(FILE_NAMES)
 DOCKER_BASE = "mambaorg/micromamba:2"
 _MAX_BYTES = 1024 * 1024
+_LINES = 200  # of a file that one instruction writes
 
 
 def export(spec: EnvironmentSpec, lock: Lock, format: str) -> str:
@@ -67,6 +68,18 @@ def export_folder(folder: Path, format: str) -> str:
         raise ExportError(f"{folder} does not say what it was made from: {error}") from error
     spec = parse_spec(text, name=None, words=words, file=str(folder / SPEC_FILE))
     return export(spec, read_lock(folder / LOCK_FILE, spec.platforms[0]), format)
+
+
+def write_exports(folder: Path) -> None:
+    """Keep a version in every format beside what it was made from, for who cannot read locks."""
+    target = folder / EXPORTS
+    partial = folder / f".{EXPORTS}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name, file in FILE_NAMES.items():
+        (partial / file).write_text(export_folder(folder, name), "utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
 
 
 def export_prefix(prefix: Path, format: str) -> str:
@@ -142,6 +155,8 @@ def _environment(spec: EnvironmentSpec, lock: Lock) -> str:
         for item in lock.packages
     ]
     if lock.pip:
+        if not any(item.name == "pip" for item in lock.packages):
+            dependencies.append("pip")  # else conda adds it, and says that it should be there
         dependencies.append({"pip": [f"{item.name}=={item.version}" for item in lock.pip]})
     channels = spec.all_channels if offline else [_channel_name(c) for c in lock.channels]
     document: dict[str, Any] = {
@@ -255,33 +270,67 @@ def _pip_needs(item: PipPackage, others: Sequence[PipPackage]) -> dict[str, str]
 
 
 def _dockerfile(spec: EnvironmentSpec, lock: Lock) -> str:
-    """An image with nothing but this environment, on micromamba's own image."""
+    """An image with nothing but this environment; any Docker builds it, also without BuildKit."""
     prefix = f"/opt/conda/envs/{spec.name}"
-    parts = [
-        f"{_notes(spec, lock)}# docker build --tag {spec.name} - < Dockerfile\n"
-        f"ARG BASE={DOCKER_BASE}\nFROM ${{BASE}}\n",
-        _heredoc("/tmp/explicit.txt", _explicit(spec, lock)),  # noqa: S108  (the image's)
-        "RUN micromamba create --yes --prefix "
-        f"{prefix} --file /tmp/explicit.txt && micromamba clean --all --yes\n",
-        f"ENV PATH={prefix}/bin:$PATH\n",
+    used = [c for c in lock.channels if any(p.url.startswith(c) for p in lock.packages)]
+    channels = {channel: f"CHANNEL_{number}" for number, channel in enumerate(used, 1)}
+    pip = (
+        [
+            "# pip's packages: --build-arg PIP_INDEX_URL=https://mirror.example/simple",
+            "ARG PIP_INDEX_URL",
+        ]
+        if lock.pip
+        else []
+    )
+    lines = [
+        f"{_notes(spec, lock)}# docker build --tag {spec.name} - < Dockerfile",
+        "# BASE: an image with micromamba, mamba or conda.",
+        f"ARG BASE={DOCKER_BASE}",
+        "FROM ${BASE}",
+        "# From a mirror: --build-arg CHANNEL_1=https://mirror.example/conda-forge",
+        *(f"ARG {variable}={channel.rstrip('/')}" for channel, variable in channels.items()),
+        *pip,
+        *_file("/tmp/explicit.txt", ["@EXPLICIT"], _docker_packages(lock, channels)),  # noqa: S108
+        "RUN tool=$(command -v micromamba || command -v mamba || command -v conda) \\\n"
+        f' && "$tool" create --yes --prefix {prefix} --file /tmp/explicit.txt \\\n'
+        ' && "$tool" clean --all --yes',
+        f"ENV PATH={prefix}/bin:$PATH",
     ]
     if lock.pip:
         own = any(item.name == "pip" for item in lock.packages)
         begin = "" if own else "python -m ensurepip && "
         end = "" if own else " && python -m pip uninstall --yes pip setuptools"
         command = _PIP_COMMAND.replace("requirements.txt", "/tmp/requirements.txt")  # noqa: S108
-        parts += [
-            _heredoc("/tmp/requirements.txt", _requirements(spec, lock)),  # noqa: S108
-            f"RUN {begin}{command}{end}\n",
+        lines += [
+            *_file("/tmp/requirements.txt", _requirements(spec, lock).splitlines()),  # noqa: S108
+            f"RUN {begin}{command}{end}",
         ]
-    parts += [f"ENV {key}={_docker_quoted(value)}\n" for key, value in spec.variables.items()]
+    lines += [f"ENV {key}={_docker_quoted(value)}" for key, value in spec.variables.items()]
     if lock.version_of("python"):
-        parts.append('CMD ["python"]\n')
-    return "".join(parts)
+        lines.append('CMD ["python"]')
+    return "\n".join(lines) + "\n"
 
 
-def _heredoc(path: str, text: str) -> str:
-    return f"COPY <<'LABCOMMONS' {path}\n{text}LABCOMMONS\n"
+def _docker_packages(lock: Lock, channels: Mapping[str, str]) -> list[str]:
+    """The packages' URLs as words of a shell, their channels as variables."""
+    found = []
+    for item in lock.packages:
+        line = _explicit_line(item)
+        channel = next((channel for channel in channels if item.url.startswith(channel)), "")
+        rest = shlex.quote(line.removeprefix(channel))
+        found.append(f'"${{{channels[channel]}}}/"{rest}' if channel else rest)
+    return found
+
+
+def _file(path: str, plain: Sequence[str], words: Sequence[str] = ()) -> list[str]:
+    """Instructions that write a file; one word of a shell is at most 128 KiB long (Linux)."""
+    every = [*map(shlex.quote, plain), *words]
+    return [
+        "RUN printf '%s\\n' \\\n"
+        + "".join(f"  {word} \\\n" for word in every[begin : begin + _LINES])
+        + f"  >> {path}"
+        for begin in range(0, len(every), _LINES)
+    ]
 
 
 def _docker_quoted(value: str) -> str:

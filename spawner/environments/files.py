@@ -13,3 +13,14 @@ FOLDER = "conda-meta/labcommons"
 DEFAULT_ENVIRONMENT = "default"
 # In a package cache.
 BYTECODE = "bytecode"
+# Beside what a version was made from: it in the formats of others.
+EXPORTS = "exports"
+# Format -> the file's usual name.
+FILE_NAMES = {
+    "environment.yml": "environment.yml",
+    "explicit": "explicit.txt",
+    "conda-lock": "conda-lock.yml",
+    "pixi.lock": "pixi.lock",
+    "requirements": "requirements.txt",
+    "dockerfile": "Dockerfile",
+}

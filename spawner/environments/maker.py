@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+from hub_ext.i18n import N_
 from hub_ext.site import Environments
 from spawner.environments import policy
 from spawner.environments.channel import OFFLINE_URL, Source, choose
@@ -99,7 +100,7 @@ class Maker:
         """
         meter = meter or self.meter(spec)
         policy.enforce(policy.check(spec, None, self.settings, _today()))
-        meter.step(1, f"looking for {', '.join(spec.all_channels)}")
+        meter.step(1, N_("looking for {channels}"), channels=", ".join(spec.all_channels))
         sources = choose(
             spec.all_channels, self.settings, self.channel, meter.remark, self.credentials
         )
@@ -112,11 +113,15 @@ class Maker:
                 if lock is None or lock.channels != urls:
                     continue
                 if lock is committed or lock.index_digest == index:
-                    meter.step(2, f"using {lock.path}")
+                    meter.step(2, N_("using the lock {path}"), path=lock.path)
                     return Locked(lock, tuple(sources))
         from spawner.environments.solve import solve
 
-        meter.step(2, f"choosing versions of {len(spec.dependencies)} packages and their needs")
+        meter.step(
+            2,
+            N_("choosing versions of {count} packages and their needs"),
+            count=len(spec.dependencies),
+        )
         try:
             lock = solve(spec, sources, target, self.cache, index, self.settings, self.credentials)
         except LockError:
@@ -183,7 +188,7 @@ class Maker:
         lock = locked.lock
         findings = policy.check(spec, lock, self.settings, _today())
         self._enforce(findings, meter)
-        meter.step(3, f"installing {len(lock.packages)} conda packages")
+        meter.step(3, N_("installing {count} conda packages"), count=len(lock.packages))
         with self._cache_in_use():
             install(
                 spec,
@@ -195,13 +200,13 @@ class Maker:
                 self.credentials,
                 meter.part,
             )
-            meter.step(4, f"installing {len(lock.pip)} pip packages")
+            meter.step(4, N_("installing {count} pip packages"), count=len(lock.pip))
             if lock.pip:
                 wheels = pip_section.fetch(
                     spec.name, lock.pip, staging, self.cache, self.settings, self.credentials
                 )
                 pip_section.install(spec.name, wheels, lock.pip, staging, prefix)
-            meter.step(5, "compiling and checking")
+            meter.step(5, N_("compiling and checking"))
             bytecode.compile_all(staging, lock, self.cache, self.lent)
         staged = finish(spec, lock, prefix, staging, stamp)
         found = [
@@ -254,7 +259,7 @@ class Maker:
                 found = read_stamp(prefix)
                 if found is None or found.lock_digest != locked.lock.digest:
                     raise BuildError(f"{prefix} is another environment; remove it, or rename one")
-                meter.done(f"{prefix} is there already")
+                meter.done(N_("{prefix} is there already"), prefix=prefix)
                 there = Staged(prefix, str(prefix), found.python, kernelspecs(prefix))
                 return Made(there, found, ())
             remove(prefix)  # without a history it is none, and nobody was offered it
@@ -264,7 +269,7 @@ class Maker:
             except BaseException:
                 remove(staging)
                 raise
-            meter.done(f"{prefix} is ready")
+            meter.done(N_("{prefix} is ready"), prefix=prefix)
         return replace(made, staged=replace(made.staged, folder=prefix))
 
     @staticmethod

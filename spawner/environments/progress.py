@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -14,6 +14,8 @@ class Progress:
     Attributes:
         step: which of ``total`` steps; 0 for a remark within the one that goes on.
         percent: of the whole, 0 to 100; never less than before.
+        message: in English, for logs and programs.
+        text, values: the same for other languages: what the catalogue has, and what is put in.
     """
 
     environment: str
@@ -21,10 +23,12 @@ class Progress:
     total: int
     percent: int
     message: str
+    text: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-ready data."""
-        return asdict(self)
+        """JSON-ready data, in English."""
+        return {key: value for key, value in asdict(self).items() if key not in ("text", "values")}
 
     def __str__(self) -> str:
         if not self.step:
@@ -43,31 +47,41 @@ class Meter:
         self._ends = [sum(weights[:index]) * 100 // sum(weights) for index in range(len(weights))]
         self._ends.append(100)
         self._step, self._percent = 0, 0
+        self._said: tuple[str, Mapping[str, str]] = ("", {})
 
     @property
     def total(self) -> int:
         """How many steps there are."""
         return len(self._ends) - 1
 
-    def step(self, step: int, message: str) -> None:
-        """Begin a step."""
+    def step(self, step: int, text: str, **values: object) -> None:
+        """Begin a step; ``values`` are put into the text, which is translated where it is shown."""
         self._step, self._percent = step, max(self._percent, self._ends[step - 1])
-        self._tell(step, message)
+        self._tell(step, text, values)
 
     def part(self, done: int, of: int, message: str) -> None:
-        """How far the step has come: ``done`` of ``of``."""
+        """How far the step has come: ``done`` of ``of``; other languages say only the step."""
         begin, end = self._ends[self._step - 1], self._ends[self._step]
         self._percent = max(self._percent, begin + (end - begin) * min(done, of) // max(of, 1))
-        self._tell(self._step, message)
+        text, said = self._said
+        self.report(
+            Progress(self.environment, self._step, self.total, self._percent, message, text, said)
+        )
 
     def remark(self, message: str) -> None:
         """Something worth knowing in between."""
         self._tell(0, message)
 
-    def done(self, message: str) -> None:
+    def done(self, text: str, **values: object) -> None:
         """The last step is over."""
         self._percent = 100
-        self._tell(self.total, message)
+        self._tell(self.total, text, values)
 
-    def _tell(self, step: int, message: str) -> None:
-        self.report(Progress(self.environment, step, self.total, self._percent, message))
+    def _tell(self, step: int, text: str, values: Mapping[str, object] | None = None) -> None:
+        said = {key: str(value) for key, value in (values or {}).items()}
+        message = text.format_map(said) if said else text
+        if step:
+            self._said = text, said
+        self.report(
+            Progress(self.environment, step, self.total, self._percent, message, text, said)
+        )

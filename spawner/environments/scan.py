@@ -145,7 +145,11 @@ def advisories(place: Path) -> Iterator[Mapping[str, Any]]:
     database that is half read would let holes through.
     """
     if not place.exists():
-        raise BuildError(f"environments.scan.advisories: {place} is not there")
+        raise BuildError(
+            f"environments.scan.advisories: {place} is not there for the builder; an "
+            "administrator puts them into data/advisories and names "
+            "/srv/labcommons/data/advisories in the site file"
+        )
     paths = sorted(place.rglob("*")) if place.is_dir() else [place]
     for path in paths:
         if path.suffix == ".json":

@@ -6,14 +6,16 @@ Everything is checked here, with a clear refusal; the hub checks rights again wh
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from hub_ext.i18n import N_
 from hub_ext.site import Builds
-from hub_ext.store.environments import BuildState, EnvironmentBuild
+from hub_ext.store.environments import BuildState, EnvironmentBuild, TierEnvironment
+from hub_ext.store.models import utcnow
 from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.errors import BadRequest, NotAllowed, NotAvailable, SpawnerError
@@ -21,6 +23,8 @@ from spawner.tiers import jobs, shelf
 from spawner.tiers.rights import Person, check_change, check_see
 from spawner.tiers.tier import Kind, Tier, check_name
 
+# Between two looks at somebody's folder.
+LOOK_AGAIN = timedelta(seconds=10)
 MAX_SPEC = 256 * 1024  # characters
 _NAME_LINE = re.compile(r"^name[ \t]*:.*$", re.MULTILINE)
 NO_ENVIRONMENT = N_("There is no environment “{name}” in “{tier}”. It may have been deleted.")
@@ -116,6 +120,17 @@ def delete(
     return jobs.enqueue(session, request, limits)
 
 
+def look(session: Session, person: Person, limits: Builds) -> EnvironmentBuild | None:
+    """Ask for a look at what the person made in a terminal; None where there was one just now."""
+    tier = Tier(Kind.PERSONAL, person.name)
+    last = jobs.last_look(session, tier)
+    if last is not None:
+        if last.state in jobs.LIVE or utcnow() - last.queued_at < LOOK_AGAIN:
+            return None
+        session.delete(last)
+    return jobs.enqueue(session, jobs.Request("look", tier, "", person.name), limits)
+
+
 def find_build(session: Session, person: Person, job_id: str) -> EnvironmentBuild:
     """A job that the person may see: their own, and those of tiers that they may change."""
     job = jobs.get(session, job_id)
@@ -158,6 +173,7 @@ def retry(
         words=job.words,
         lock=job.lock,
         origin=job.origin,
+        version=job.version if job.action == "decide" else None,
         address=address,
     )
     return jobs.enqueue(session, request, limits)
@@ -206,6 +222,73 @@ def image_versions(session: Session, person: Person) -> dict[str, list[CatalogEn
     }
 
 
+def image_history(session: Session, person: Person, name: str) -> list[CatalogEntry]:
+    """All versions of an image environment, newest first, also those not offered any more."""
+    return [
+        entry
+        for entry in catalog.newest(session).get(name, [])
+        if person.admin or entry.allows(person.teams, person.courses)
+    ]
+
+
+def find_version(
+    session: Session, person: Person, tier: Tier, name: object, version: str = ""
+) -> CatalogEntry | TierEnvironment:
+    """A version by its name or tag; without one, that which people use. Raises SpawnerError."""
+    check_see(person, tier)
+    wanted = check_name(name)
+    found: Sequence[CatalogEntry | TierEnvironment]
+    used: CatalogEntry | TierEnvironment | None
+    if tier.kind is Kind.IMAGE:
+        images = image_history(session, person, wanted)
+        found, used = images, next((entry for entry in images if entry.is_offered), None)
+    else:
+        rows = shelf.versions(session, tier, wanted)
+        found, used = rows, next((row for row in rows if row.current), None)
+    if not found:
+        raise NotThere("no_environment", NO_ENVIRONMENT, {"name": wanted, "tier": tier.source})
+    if not version:
+        return used or found[0]
+    for entry in found:
+        if version in (entry.version, entry.tag):
+            return entry
+    raise NotThere(
+        "no_version",
+        N_("“{name}” has no version “{version}”; there are: {versions}."),
+        {
+            "name": wanted,
+            "version": version[:64],
+            "versions": ", ".join(entry.version for entry in found),
+        },
+    )
+
+
+def check_offered(found: CatalogEntry | TierEnvironment) -> None:
+    """Raises NotAvailable for a version that was withdrawn."""
+    if found.state == "withdrawn":
+        raise NotAvailable(
+            "environment_withdrawn",
+            N_("Version {version} of “{name}” was withdrawn: {reason}. Choose another one."),
+            {
+                "version": found.version,
+                "name": found.name,
+                "reason": (found.withdrawn_reason or "-").rstrip("."),
+            },
+        )
+
+
+def no_export(name: str, version: str) -> NotThere:
+    """A version that was built before exports were kept."""
+    return NotThere(
+        "no_export",
+        N_(
+            "No export of “{name}” {version} is kept. An administrator has it made with "
+            "“labcommons env build {name}”."
+        ),
+        {"name": name, "version": version},
+    )
+
+
 def _contents(
     session: Session, person: Person, origin: Tier, name: str
 ) -> tuple[str, str, str, str]:
@@ -215,9 +298,12 @@ def _contents(
         if versions:
             entry = versions[0]
             return _spec_of(entry), "", "", entry.version
+        for entry in image_history(session, person, name)[:1]:
+            check_offered(entry)
     else:
         row = shelf.current(session, origin, name)
         if row is not None:
+            check_offered(row)
             return row.spec, row.words, row.lock, row.version
     raise NotThere("no_environment", NO_ENVIRONMENT, {"name": name, "tier": origin.source})
 

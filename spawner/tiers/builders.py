@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hub_ext.i18n import N_
 from hub_ext.store import StoreError
 from hub_ext.store.environments import BuildState, EnvironmentBuild
 from hub_ext.store.models import utcnow
@@ -20,6 +21,7 @@ from spawner.resources import Resources
 from spawner.tiers import jobs
 from spawner.tiers.body import MAX_LOG, Account, BuilderSpec, Mount, builder_body, builder_name
 from spawner.tiers.follow import follow
+from spawner.tiers.said import said
 
 WATCH = 1.0  # seconds between two looks at whether a running job shall end
 TELL = 0.3  # seconds between two notes of a job's progress
@@ -27,7 +29,11 @@ _CANCEL = "cancel"
 
 
 class BuildFailed(Exception):
-    """A builder said no; the message is for the person."""
+    """A builder said no; the message is for the person, ``kind`` one of ``said.FAILURES``."""
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class Cancelled(Exception):
@@ -121,7 +127,7 @@ class Builders:
     async def _listen(self, job: EnvironmentBuild, work: str, name: str) -> dict[str, Any] | None:
         """Read a builder's words to their end: progress to the store, lines to the log."""
         result: dict[str, Any] | None = None
-        error, told = "", 0.0
+        error, kind, told = "", "", 0.0
         path = self.folder(job.id) / f"{work}.log"
         with path.open("w", encoding="utf-8", errors="replace") as log:
             async for line in follow(name, MAX_LOG):
@@ -129,7 +135,7 @@ class Builders:
                 if isinstance(event.get("result"), dict):
                     result = event["result"]
                 elif isinstance(event.get("error"), str):
-                    error = event["error"]
+                    error, kind = event["error"], str(event.get("kind"))
                     log.write(f"Error: {error}\n")
                 elif isinstance(progress := event.get("progress"), dict):
                     percent, words = _number(progress.get("percent")), str(progress.get("message"))
@@ -137,12 +143,13 @@ class Builders:
                     # A remark is for the log; what goes on is for whoever waits.
                     if time.monotonic() - told > TELL and progress.get("step", 1):
                         told = time.monotonic()
-                        await self.say(job, percent, words)
+                        kept = said(progress.get("text"), progress.get("values"))
+                        await self.say(job, percent, words, kept)
                 else:
                     log.write(f"{line}\n")
                 log.flush()
         if error:
-            raise BuildFailed(error)
+            raise BuildFailed(error, kind)
         return result
 
     async def _watch(self, job: EnvironmentBuild, name: str, stopped: list[str]) -> None:
@@ -165,9 +172,15 @@ class Builders:
                 self.log.warning("build %s cannot be stopped yet: %s", job.id, error)
                 await asyncio.sleep(WATCH)
 
-    async def say(self, job: EnvironmentBuild, percent: int, message: str) -> None:
+    async def say(
+        self,
+        job: EnvironmentBuild,
+        percent: int,
+        message: str,
+        kept: dict[str, Any] | None = None,
+    ) -> None:
         """Record how far a job is."""
-        if await self.shared.store.run(lambda s: jobs.progress(s, job.id, percent, message)):
+        if await self.shared.store.run(lambda s: jobs.progress(s, job.id, percent, message, kept)):
             self.log.info("build %s shall end", job.id)
 
 
@@ -190,11 +203,11 @@ def _number(value: object) -> int:
 
 def _why(out_of_memory: bool) -> str:
     if out_of_memory:
-        return (
+        return N_(
             "The build needed more memory than builds may use here (builds.memory). Ask for fewer "
             "packages, or ask an administrator."
         )
-    return "The build ended without a result. Try it again; if it ends so again, see its log."
+    return N_("The build ended without a result. Try it again; if it ends so again, see its log.")
 
 
 def write(path: Path, text: str, shown: Path | None = None) -> None:

@@ -21,13 +21,16 @@ from hub_ext.store import Store
 from hub_ext.store.environments import BuildState, EnvironmentBuild
 from spawner.environments.cli import env
 from spawner.errors import SpawnerError
-from spawner.tiers import asking, jobs, shelf
+from spawner.tiers import asking, cli_decide, jobs, shelf
 from spawner.tiers.rights import Person
 from spawner.tiers.tier import Kind, Tier, parse_source
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 __all__ = ["env"]
+
+for _command in cli_decide.COMMANDS:
+    env.add_command(_command)
 
 _PAUSE = 0.3  # seconds between two looks at a build
 _NAME = re.compile(r"^name[ \t]*:[ \t]*[\"']?([^\"'\s#]+)", re.MULTILINE)
@@ -138,22 +141,7 @@ def list_tiers(user: str, as_json: bool) -> None:
 
     def work(session: Session) -> list[dict[str, Any]]:
         tiers = [Tier(Kind.PERSONAL, user)] if user else shelf.tiers(session)
-        return [
-            {
-                "source": shelf.tier_of(row).source,
-                "owner": row.owner,
-                "name": row.name,
-                "version": row.version,
-                "current": row.current,
-                "python": row.python,
-                "packages": len(row.packages),
-                "size_bytes": row.size,
-                "lock_digest": row.lock_digest,
-                "built_by": row.built_by,
-                "created": f"{row.created_at.isoformat(timespec='seconds')}Z",
-            }
-            for row in shelf.of_tiers(session, tiers)
-        ]
+        return [shelf.as_json(row) for row in shelf.of_tiers(session, tiers)]
 
     rows = Store().transact(work, read=True)
     if as_json:
@@ -161,7 +149,9 @@ def list_tiers(user: str, as_json: bool) -> None:
     elif not rows:
         click.echo("None has been built. Build one with: labcommons env create FILE --user NAME")
     for row in [] if as_json else rows:
-        mark = "" if row["current"] else "  (old)"
+        marks = [row["tag"], "" if row["state"] == "offered" else row["state"]]
+        marks += ["pinned" if row["pinned"] else "", "" if row["current"] else "old"]
+        mark = f"  ({', '.join(filter(None, marks))})" if any(marks) else ""
         owner = f":{row['owner']}" if row["source"] == "personal" else ""
         by = row["built_by"] or "administrator"
         click.echo(

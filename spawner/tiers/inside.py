@@ -4,11 +4,14 @@
 JSON object: ``{"progress": {…}}``, then one ``{"result": {…}}`` or ``{"error": "…"}``. The hub
 reads them from the container's log, and believes nothing in them that matters to others.
 
-It has four works. ``lock`` chooses packages, as the user of our services, so that the index of
-the channels is fetched once for all and the offline channel can grow. ``install`` builds a
+It has seven works. ``lock`` chooses conda's packages, as the user of our services, so that the
+index of the channels is fetched once for all, the offline channel can grow, and private channels
+are asked with the site's logins: no program of a package runs there. ``pip`` adds pip's packages,
+as the person who asked. ``install`` builds a
 version from a lock and makes it the current one, as the person or lead who asked, so that the
-kernel decides whether they may. ``delete`` removes an environment, likewise. ``image`` builds an
-image of it, for an administrator, and alone has Docker's socket.
+kernel decides whether they may. ``decide`` notes in a version that it is deprecated or withdrawn,
+``look`` says what is in a folder, and ``delete`` removes an environment, likewise. ``image``
+builds an image of it, for an administrator, and alone has Docker's socket.
 """
 
 from __future__ import annotations
@@ -19,14 +22,16 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hub_ext.i18n import N_
 from hub_ext.site import Environments
-from spawner.environments import policy
+from spawner.environments import policy, private, solve
 from spawner.environments.channel import OFFLINE_URL, Source, canonical_url, choose
 from spawner.environments.errors import BuildError, ExportError
 from spawner.environments.export import FORMATS, export
@@ -34,6 +39,9 @@ from spawner.environments.lock import Lock, read_lock
 from spawner.environments.maker import Locked, Maker
 from spawner.environments.progress import Progress
 from spawner.environments.spec import EnvironmentSpec, parse_spec
+from spawner.environments.stamp import read_stamp, write_stamp
+from spawner.tiers.looking import look
+from spawner.tiers.said import kind_of
 from spawner.tiers.tier import VERSIONS
 
 SCRATCH = Path("/tmp")  # noqa: S108  (the container's own)
@@ -46,13 +54,21 @@ def main() -> int:
     job = json.loads(Path(sys.argv[1], "job.json").read_text("utf-8"))
     os.umask(int(job["umask"], 8))
     try:
-        works = {"lock": _lock, "install": _install, "delete": _delete, "image": _image}
+        works = {
+            "lock": _lock,
+            "pip": _pip,
+            "install": _install,
+            "delete": _delete,
+            "decide": _decide,
+            "look": _look,
+            "image": _image,
+        }
         result = works[job["work"]](job)
     except BuildError as error:
-        _say(error=str(error))
+        _say(error=str(error), kind=kind_of(error))
         return 1
     except OSError as error:
-        _say(error=_plain(error))
+        _say(error=_plain(error), kind=kind_of(error))
         return 1
     _say(result=result)
     return 0
@@ -60,6 +76,25 @@ def main() -> int:
 
 def _say(**event: Any) -> None:
     print(json.dumps(event), flush=True)
+
+
+def _tell(
+    percent: int,
+    step: int,
+    message: str,
+    text: str = "",
+    values: Mapping[str, str] | None = None,
+) -> None:
+    """Say how far it is; ``text`` and ``values`` are for those who read another language."""
+    _say(
+        progress={
+            "percent": percent,
+            "step": step,
+            "message": message,
+            "text": text,
+            "values": dict(values or {}),
+        }
+    )
 
 
 def _plain(error: OSError) -> str:
@@ -80,7 +115,7 @@ def _report(low: int, high: int) -> Any:
 
     def report(progress: Progress) -> None:
         percent = low + progress.percent * (high - low) // 100
-        _say(progress={"percent": percent, "message": progress.message, "step": progress.step})
+        _tell(percent, progress.step, progress.message, progress.text, progress.values)
 
     return report
 
@@ -99,23 +134,45 @@ def _maker(job: dict[str, Any], cache: str, report: Any) -> Maker:
 
 
 def _lock(job: dict[str, Any]) -> dict[str, Any]:
+    """Nothing of the ``pip:`` section is done here: pip would run a Python that a person chose."""
     spec = _spec(job)
     target = SCRATCH / "pixi.lock"
-    maker = _maker(job, job["cache"], _report(2, 30))
+    maker = _maker(job, job["cache"], _report(2, 28))
     if job["lock"]:
         target.write_text(job["lock"], "utf-8")
         lock = read_lock(target)
-        return {"lock": job["lock"], "sources": _sources(maker, spec, lock)}
-    locked = maker.lock(spec, target)
+        sources = _sources(maker, spec, lock)
+    else:
+        policy.enforce(policy.check(spec, None, maker.settings, datetime.now(UTC).date()))
+        locked = maker.lock(replace(spec, pip=()), target)
+        lock, sources = locked.lock, list(locked.sources)
+    if maker.settings.credentials:
+        _tell(28, 0, "fetching packages of private channels")
+        sources = private.fetch(sources, lock, maker.credentials, Path(job["private"]))
     return {
-        "lock": locked.lock.path.read_text("utf-8"),
-        "sources": [asdict(source) for source in locked.sources],
+        "lock": lock.path.read_text("utf-8"),
+        "sources": [asdict(source) for source in sources],
+        "pip": bool(spec.pip) and not job["lock"],
     }
 
 
-def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[dict[str, str]]:
+def _pip(job: dict[str, Any]) -> dict[str, Any]:
+    """Add pip's wheels to a lock, as the person whose Python it is."""
+    spec, conda = _spec(job), SCRATCH / "conda.lock"
+    conda.write_text(job["lock"], "utf-8")
+    text = N_("choosing pip's packages")
+    _tell(29, 1, text, text)
+    sources = [Source(**source) for source in job["sources"]]
+    maker = _maker(job, job["cache"], _report(29, 30))
+    target = SCRATCH / "pixi.lock"
+    lock = solve.add_pip(spec, conda, target, sources, maker.cache, maker.settings)
+    return {"lock": lock.path.read_text("utf-8"), "sources": job["sources"]}
+
+
+def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[Source]:
     """Where the packages of a lock come from that was made before."""
-    _say(progress={"percent": 5, "message": f"using the lock of {lock.locked:%Y-%m-%d}", "step": 1})
+    text, day = N_("using the lock of {day}"), f"{lock.locked:%Y-%m-%d}"
+    _tell(5, 1, text.format(day=day), text, {"day": day})
     found = []
     if OFFLINE_URL in lock.channels:
         found.append(Source("offline", OFFLINE_URL, str(maker.channel)))
@@ -124,7 +181,7 @@ def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[dict[str, 
         online,
         maker.settings.model_copy(update={"offline_channel": "never"}),
         maker.channel,
-        lambda words: _say(progress={"percent": 5, "message": words, "step": 0}),
+        lambda words: _tell(5, 0, words),
         maker.credentials,
     )
     missing = set(lock.channels) - {source.url for source in found}
@@ -132,7 +189,7 @@ def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[dict[str, 
         raise BuildError(
             f"the lock names channels that environment.yml does not: {', '.join(sorted(missing))}"
         )
-    return [asdict(source) for source in found]
+    return found
 
 
 # Building -------------------------------------------------------------------------------------
@@ -146,6 +203,11 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
     maker = _maker(job, job["cache"], _report(30, 95))
     envs = Path(job["environments"])
     version = maker.version(spec, lock)
+    if job["tags"].get(tag := spec.about.tag or "", lock.digest) != lock.digest:
+        raise BuildError(
+            f"the tag {tag} is another version of {spec.name}, with other packages; raise 'tag' "
+            "in labcommons.yml"
+        )
     folder = _version_folder(envs, spec.name)
     prefix = folder / version
     findings = tuple(policy.check(spec, lock, maker.settings, datetime.now(UTC).date()))
@@ -157,7 +219,7 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         findings = maker.make_prefix(spec, locked, prefix, source=job["source"]).findings
         os.umask(open_to)
     _open(prefix, int(job["umask"], 8))
-    _say(progress={"percent": 96, "message": f"{spec.name} is now {version}", "step": 0})
+    _tell(96, 0, f"{spec.name} is now {version}")
     _point(envs / spec.name, Path(VERSIONS, spec.name, version))
     kept = _prune(folder, version, set(job["in_use"]), int(job["keep"]))
     return {
@@ -165,11 +227,13 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         "kept": kept,
         "python": lock.version_of("python"),
         "lock_digest": lock.digest,
+        "tag": tag or None,
         "size": _size(prefix),
         "packages": [
             {"name": item.name, "version": item.version, "channel": item.channel}
             for item in lock.packages
-        ],
+        ]
+        + [{"name": item.name, "version": item.version, "channel": "pypi"} for item in lock.pip],
         "kernels": _kernels(prefix),
         "findings": [finding.as_json() for finding in findings],
         "exports": _exports(spec, lock),
@@ -300,13 +364,31 @@ def _image(job: dict[str, Any]) -> dict[str, Any]:
     return {"version": entry.version, "lock_digest": entry.lock_digest}
 
 
+# Deciding -------------------------------------------------------------------------------------
+
+
+def _decide(job: dict[str, Any]) -> dict[str, Any]:
+    prefix = Path(job["environments"], VERSIONS, job["name"], job["version"])
+    stamp = read_stamp(prefix)
+    if stamp is None:
+        raise BuildError(f"{prefix} is not there, or does not say what it is")
+    _tell(50, 0, f"noting it in {job['version']}")
+    write_stamp(prefix, replace(stamp, **job["notes"]))
+    return {}
+
+
+def _look(job: dict[str, Any]) -> dict[str, Any]:
+    return {"environments": look(Path(job["environments"]), job["known"])}
+
+
 # Deleting -------------------------------------------------------------------------------------
 
 
 def _delete(job: dict[str, Any]) -> dict[str, Any]:
     envs, name = Path(job["environments"]), job["name"]
     link, folder = envs / name, envs / VERSIONS / name
-    _say(progress={"percent": 20, "message": f"removing {name}", "step": 0})
+    text = N_("removing {name}")
+    _tell(20, 1, text.format(name=name), text, {"name": name})
     if link.is_symlink():
         link.unlink()
     elif link.exists():

@@ -25,6 +25,7 @@ from spawner.tiers.tier import Kind, Tier
 
 # A job that the hub could not end in so many lives is not tried again.
 MAX_ATTEMPTS = 3
+_RESTARTED = N_("The hub was restarted several times while this was built. Try it again.")
 LIVE = (BuildState.QUEUED, BuildState.RUNNING)
 _MAX_MESSAGE = 4000
 
@@ -38,7 +39,8 @@ class Request:
     """What somebody asks for; already checked for form and rights.
 
     Attributes:
-        action: ``create``, ``publish``, ``promote`` or ``delete``.
+        action: ``create``, ``publish``, ``promote``, ``delete``; ``decide``: tell the folder of
+            ``version`` what was decided about it; ``look``: find out what is in it.
         spec, words: contents of environment.yml and labcommons.yml.
         lock: contents of a pixi.lock, where packages are decided already.
         origin: of a copy: ``{"source": …, "owner": …, "name": …, "version": …}``.
@@ -53,6 +55,7 @@ class Request:
     words: str = ""
     lock: str = ""
     origin: Mapping[str, Any] | None = None
+    version: str | None = None
     address: str | None = None
 
 
@@ -86,11 +89,26 @@ def enqueue(session: Session, request: Request, limits: Builds) -> EnvironmentBu
         words=request.words,
         lock=request.lock,
         origin=dict(request.origin) if request.origin else None,
+        version=request.version,
         state=BuildState.QUEUED,
     )
     session.add(job)
     session.flush()
     return job
+
+
+def last_look(session: Session, tier: Tier) -> EnvironmentBuild | None:
+    """The newest look into a folder that is known of."""
+    return session.scalars(
+        select(EnvironmentBuild)
+        .where(
+            EnvironmentBuild.action == "look",
+            EnvironmentBuild.tier == str(tier.kind),
+            EnvironmentBuild.owner == tier.owner,
+        )
+        .order_by(EnvironmentBuild.queued_at.desc())
+        .limit(1)
+    ).one_or_none()
 
 
 def tier_of(job: EnvironmentBuild) -> Tier:
@@ -110,6 +128,7 @@ def recent(session: Session, limit: int = 50) -> list[EnvironmentBuild]:
         session.scalars(
             select(EnvironmentBuild)
             .options(*(defer(column) for column in files))
+            .where(EnvironmentBuild.action != "look")
             .order_by(EnvironmentBuild.queued_at.desc())
             .limit(limit)
         )
@@ -165,26 +184,38 @@ def move(job: EnvironmentBuild, state: BuildState) -> None:
         job.ended_at = utcnow()
 
 
-def progress(session: Session, job_id: str, percent: int, message: str) -> bool:
+def progress(
+    session: Session,
+    job_id: str,
+    percent: int,
+    message: str,
+    said: dict[str, Any] | None = None,
+) -> bool:
     """Record how far a running job is; True when somebody asked to cancel it."""
     job = session.get(EnvironmentBuild, job_id)
     if job is None or job.state is not BuildState.RUNNING:
         return True
     job.percent = max(job.percent, min(percent, 100))
     if message:
-        job.message = message[:_MAX_MESSAGE]
+        job.message, job.said = message[:_MAX_MESSAGE], said
     return job.cancel_asked
 
 
 def end(
-    session: Session, job_id: str, state: BuildState, message: str, version: str | None = None
+    session: Session,
+    job_id: str,
+    state: BuildState,
+    message: str,
+    version: str | None = None,
+    said: dict[str, Any] | None = None,
 ) -> None:
     """End a job. Raises JobMoveError when it ended before."""
     job = session.get(EnvironmentBuild, job_id)
     if job is None:
         raise JobMoveError(f"build {job_id} is not there")
     move(job, state)
-    job.message, job.version = message[:_MAX_MESSAGE], version
+    job.message, job.version = message[:_MAX_MESSAGE], version or job.version
+    job.said = said
     if state is BuildState.DONE:
         job.percent = 100
 
@@ -210,7 +241,8 @@ def recover(session: Session) -> list[str]:
             move(job, BuildState.CANCELLED)
         elif job.attempts >= MAX_ATTEMPTS:
             move(job, BuildState.FAILED)
-            job.message = "The hub was restarted several times while this was built. Try it again."
+            job.message = _RESTARTED
+            job.said = {"text": _RESTARTED, "values": {}}
             given_up.append(job.id)
         else:
             move(job, BuildState.QUEUED)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,11 +27,12 @@ from hub_ext.store import StoreError
 from hub_ext.store.environments import BuildState, EnvironmentBuild
 from hub_ext.store.models import utcnow
 from spawner.container import LABEL_SITE
+from spawner.environments.credentials import LOGINS, with_files
 from spawner.environments.files import BYTECODE
 from spawner.errors import NotAllowed, NotAvailable, SpawnerError
 from spawner.homes import Homes
 from spawner.resources import Resources
-from spawner.tiers import jobs, shelf, usage
+from spawner.tiers import decisions, jobs, shelf, usage
 from spawner.tiers.body import DATA, LABEL_BUILD, LABEL_PURPOSE, PURPOSE, SERVICE, Account, Mount
 from spawner.tiers.builders import Builders, BuildFailed, Cancelled, Work, write
 from spawner.tiers.folders import Folders
@@ -38,6 +40,7 @@ from spawner.tiers.groups import SHARED_OWNER, group_ids, owners
 from spawner.tiers.machine import Machine
 from spawner.tiers.people import Requester
 from spawner.tiers.rights import Person, check_change, check_see
+from spawner.tiers.said import FAILURES, said
 from spawner.tiers.tier import Kind, Tier, parse_source
 
 INTERVAL = 0.25  # seconds between two looks at the queue
@@ -45,9 +48,14 @@ KEEP_JOBS = timedelta(days=30)
 TIDY = 3600  # seconds
 # A command at the administrator's shell, where there is no account.
 ADMINISTRATOR = ""
+# In a builder: packages of channels that want a login.
+PRIVATE = "/private"
+UNCLEAR = N_("The builder's answer cannot be understood. Tell an administrator.")
 # Where an installation keeps the packages that it fetched, in the person's own home.
 HOME_CACHE = ".cache/labcommons"
 
+
+_VERSION = re.compile(r"\d{8}-[0-9a-f]{8}")  # spawner.environments.maker.Maker.version
 
 Identify = Callable[[str], Awaitable[Requester | None]]
 
@@ -137,25 +145,32 @@ class Runner:
     async def _carry_out(self, job: EnvironmentBuild) -> None:
         outcome: Outcome = "failure"
         state, message, version, digest = BuildState.FAILED, "", None, ""
+        kept: dict[str, Any] | None = None
         try:
             version, digest = await self._do(job)
             state, outcome = BuildState.DONE, "success"
         except Cancelled:
             state, message = BuildState.CANCELLED, ""
         except BuildFailed as error:
-            message = str(error)
+            message, kept = str(error), said(FAILURES.get(error.kind, str(error)))
         except SpawnerError as error:
-            message = error.sentence()
+            message, kept = error.sentence(), said(error.message, error.params)
         except (StoreError, OSError) as error:
             self.log.error("build %s: %s", job.id, error)
             message = f"The build could not go on: {error}. Tell an administrator."
         except Exception:
             self.log.exception("build %s", job.id)
-            message = "Something went wrong in the hub. Tell an administrator the time."
-        self._record(job, outcome, message, version, digest)
+            message = N_("Something went wrong in the hub. Tell an administrator the time.")
+            kept = said(message)
+        if job.action != "look":
+            self._record(job, outcome, message, version, digest)
+        private = self.builders.folder(job.id) / "private"
+        await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
         while True:
             try:
-                await self.shared.store.run(lambda s: jobs.end(s, job.id, state, message, version))
+                await self.shared.store.run(
+                    lambda s: jobs.end(s, job.id, state, message, version, kept)
+                )
                 return
             except jobs.JobMoveError as error:
                 self.log.warning("%s", error)
@@ -174,18 +189,26 @@ class Runner:
         if tier.kind is Kind.PERSONAL:
             await self._ensure_home(who)
         await self.folders.ensure([tier])
+        if job.action == "look":
+            return await self._look(job, tier, who)
+        if job.action == "decide":
+            return await self._decide(job, tier, who)
         used = await usage.users_of(self.shared.engine, self.shared.site_id, tier, job.name)
         if job.action == "delete":
             return await self._delete(job, tier, who, used)
-        locked = await self._lock(job)
+        locked = await self._lock(job, who)
+        kept = await self.shared.store.read(lambda s: shelf.kept(s, tier, job.name))
         payload = self._payload(job, tier, who) | {
             "lock": locked["lock"],
             "sources": locked["sources"],
-            "in_use": sorted(set().union(*used.values()) - {""}),
+            "in_use": sorted({*set().union(*used.values()), *kept.pinned} - {""}),
+            "tags": kept.tags,
             "keep": self.shared.site.environments.keep,
         }
-        built = await self.builders.run(job, self._as_person("install", payload, tier, who))
-        version = str(built["version"])[:64]
+        built = await self.builders.run(job, self._as_person("install", payload, tier, who, job))
+        version = str(built["version"])
+        if not _VERSION.fullmatch(version):
+            raise BuildFailed(UNCLEAR)
         await self.shared.store.run(
             lambda s: shelf.record(
                 s,
@@ -217,16 +240,68 @@ class Runner:
         await self.shared.store.run(lambda s: shelf.remove(s, tier, job.name))
         return None, ""
 
-    async def _lock(self, job: EnvironmentBuild) -> dict[str, Any]:
+    async def _look(self, job: EnvironmentBuild, tier: Tier, who: Requester) -> tuple[None, str]:
+        """Find out what somebody made and removed in a terminal."""
+        rows = await self.shared.store.read(lambda s: shelf.of_tiers(s, [tier]))
+        known = {
+            row.name: f"{'' if row.version == shelf.LIVE else 'sha256:'}{row.lock_digest}"
+            for row in rows
+            if row.current
+        }
+        payload = self._payload(job, tier, who) | {"known": known}
+        answer = await self.builders.run(job, self._as_person("look", payload, tier, who))
+        found = answer.get("environments")
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise BuildFailed(UNCLEAR)
+        await self.shared.store.run(lambda s: shelf.seen(s, tier, found))
+        return None, ""
+
+    async def _decide(
+        self, job: EnvironmentBuild, tier: Tier, who: Requester
+    ) -> tuple[str | None, str]:
+        """Write what was decided about a version into its folder, as who built it."""
+        row = await self.shared.store.read(
+            lambda s: shelf.get(s, tier, job.name, job.version or "")
+        )
+        if row is None:
+            raise NotAvailable("version_gone", N_("This version has been removed meanwhile."))
+        if row.built_by != job.requested_by and tier.kind is not Kind.SHARED:
+            who = await self.identify(row.built_by) or who
+        payload = self._payload(job, tier, who) | {
+            "version": row.version,
+            "notes": decisions.notes(row),
+        }
+        await self.builders.run(job, self._as_person("decide", payload, tier, who))
+        return row.version, row.lock_digest
+
+    async def _lock(self, job: EnvironmentBuild, who: Requester) -> dict[str, Any]:
         """The packages, chosen once for a job however often it is taken up."""
         kept = self.builders.folder(job.id) / "locked.json"
         with suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads(await asyncio.to_thread(kept.read_bytes))
             return found
-        payload = self._payload(job, jobs.tier_of(job), None) | {"lock": job.lock}
-        # Here pip is run with a Python that the person chose.
+        tier, host = jobs.tier_of(job), self.shared.host_data
+        settings = with_files(self.shared.site.environments)
+        payload = self._payload(job, tier, None) | {
+            "lock": job.lock,
+            "private": PRIVATE,
+            "settings": settings.model_dump(mode="json"),
+        }
         mounts = [*self._data("channel", "cache"), *self._bytecode()]
+        if settings.credentials:
+            # No program of a package runs in this work: nobody can have the logins read out.
+            place = self.builders.folder(job.id) / "private"
+            await asyncio.to_thread(place.mkdir, 0o755, parents=True, exist_ok=True)
+            mounts.append(Mount(str(host / "logins"), str(LOGINS)))
+            mounts.append(self._private(job, read_only=False))
         locked = await self.builders.run(job, Work("lock", payload, SERVICE, mounts))
+        if locked.get("pip"):
+            payload = self._payload(job, tier, who) | {
+                "lock": locked["lock"],
+                "sources": locked["sources"],
+            }
+            work = self._as_person("pip", payload, tier, who, job)
+            locked = await self.builders.run(job, work)
         await asyncio.to_thread(write, kept, json.dumps(locked))
         return locked
 
@@ -239,6 +314,7 @@ class Runner:
             **({f"environments/{job.name}/pixi.lock": job.lock} if job.lock else {}),
         }
         mounts = self._data("channel", "cache", "locks", "store", "versions", "logs")
+        mounts.append(Mount(str(self.shared.host_data / "advisories"), str(DATA / "advisories")))
         mounts.append(Mount(machine.socket, "/var/run/docker.sock", read_only=False))
         pgpass = self.shared.host_data / "secrets" / "pgpass"
         mounts.append(Mount(str(pgpass), "/run/labcommons/pgpass"))
@@ -282,13 +358,22 @@ class Runner:
             )
         return who
 
-    def _as_person(self, name: str, payload: dict[str, Any], tier: Tier, who: Requester) -> Work:
+    def _as_person(
+        self,
+        name: str,
+        payload: dict[str, Any],
+        tier: Tier,
+        who: Requester,
+        job: EnvironmentBuild | None = None,
+    ) -> Work:
         """A work with the numbers of whoever asked, and no more folders than it needs."""
         account, host = self._account(tier, who), self.shared.host_data
         mounts = [
-            Mount(str(host / "channel"), str(DATA / "channel")),
+            *(Mount(str(host / name), str(DATA / name)) for name in ("channel", "advisories")),
             Mount(str(host / tier.folder), str(tier.mount), read_only=False),
         ]
+        if job is not None and with_files(self.shared.site.environments).credentials:
+            mounts.append(self._private(job))
         if account == SERVICE:
             return Work(name, payload, account, [*mounts, *self._data("cache")])
         assert who.identity is not None
@@ -305,6 +390,11 @@ class Runner:
         if not (self.shared.data / place).is_dir():
             return []
         return [Mount(str(self.shared.host_data / place), str(DATA / place))]
+
+    def _private(self, job: EnvironmentBuild, read_only: bool = True) -> Mount:
+        """What was fetched for a job with the site's logins."""
+        place = self.shared.host_data / "builds" / job.id / "private"
+        return Mount(str(place), PRIVATE, read_only)
 
     def _data(self, *names: str) -> list[Mount]:
         """Folders of the data folder, to write to."""
@@ -327,7 +417,7 @@ class Runner:
 
     def _payload(self, job: EnvironmentBuild, tier: Tier, who: Requester | None) -> dict[str, Any]:
         """What every work is told."""
-        # Without logins: who asks for a build could read what the builder can.
+        # Without logins: who asks for a build could read what the builder can (but see _lock).
         settings = self.shared.site.environments.model_copy(update={"credentials": {}})
         return {
             "name": job.name,
@@ -361,8 +451,7 @@ class Runner:
         version: str | None,
         digest: str,
     ) -> None:
-        action = {"publish": "environment-publish", "promote": "environment-promote",
-                  "delete": "environment-delete"}.get(job.action, "environment-build")  # fmt: skip
+        verb = "build" if job.action == "create" else job.action
         details = {
             "build": job.id,
             "tier": jobs.tier_of(job).source,
@@ -373,7 +462,7 @@ class Runner:
         }
         self.audit.record(
             make_event(
-                action,
+                f"environment-{verb}",
                 outcome,
                 user=job.requested_by or "administrator",
                 address=job.address,
@@ -389,6 +478,7 @@ def _facts(job: EnvironmentBuild, built: Mapping[str, Any], lock: str) -> dict[s
     kernels, findings, exports = (built.get(key) for key in ("kernels", "findings", "exports"))
     return {
         "python": str(built["python"])[:32] if built.get("python") else None,
+        "tag": str(built["tag"])[:64] if built.get("tag") else None,
         "lock_digest": str(built.get("lock_digest") or "")[:80],
         "size": size if isinstance(size := built.get("size"), int) else 0,
         "spec": job.spec,

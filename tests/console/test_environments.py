@@ -167,6 +167,117 @@ async def test_a_lead_publishes_and_an_administrator_promotes_with_the_same_lock
     assert (status, answer["build"]["action"], answer["build"]["name"]) == (202, "create", "my")
 
 
+async def test_exports_and_differences_are_of_any_version_also_of_images(
+    filled: Console,
+) -> None:
+    folder = filled.data / "versions" / "py313-data" / "20261121-ab12cd34" / "exports"
+    folder.mkdir(parents=True)
+    (folder / "explicit.txt").write_text("@EXPLICIT\n")
+    path = "api/v1/environments/image/py313-data"
+    answer = await filled.get(f"{path}/export?format=explicit", "alice-token")
+    assert (answer.code, answer.body) == (200, b"@EXPLICIT\n")
+    older = await filled.get(
+        f"{path}/export?format=explicit&version=20261101-ab12cd34", "alice-token"
+    )
+    assert older.code == 404
+    assert "labcommons env build py313-data" in older.body.decode()
+    unknown = await filled.get(f"{path}/export?version=../../../x", "alice-token")
+    assert unknown.code == 404
+    found = await filled.json(f"{path}/diff", "alice-token")
+    assert found == {"from": "20261101-ab12cd34", "to": "20261121-ab12cd34", "changes": []}
+    put(filled, VISION, "py", "20261120-00000001")
+    assert (await filled.get("api/v1/environments/team-vision/py/diff", "alice-token")).code == 404
+    assert (await filled.get("api/v1/environments/team-vision/py/diff", "dan-token")).code == 403
+
+
+@pytest.mark.parametrize(
+    ("token", "source", "name", "what", "body", "status"),
+    [
+        ("bob-token", "team-vision", "py", "deprecate", {"reason": "old"}, 200),
+        ("bob-token", "team-vision", "py", "withdraw", {"reason": "wrong"}, 200),
+        ("bob-token", "team-vision", "py", "tag", {"tag": "1.0.0"}, 200),
+        ("bob-token", "team-vision", "py", "pin", {}, 200),
+        ("alice-token", "team-vision", "py", "withdraw", {"reason": "wrong"}, 403),
+        ("carol-token", "image", "py313-data", "withdraw", {"reason": "a hole"}, 200),
+        ("carol-token", "image", "py313-data", "tag", {"tag": "1.0.0"}, 403),
+        ("alice-token", "image", "py313-data", "deprecate", {"reason": "old"}, 403),
+        ("bob-token", "team-vision", "py", "withdraw", {}, 400),
+        ("bob-token", "team-vision", "py", "withdraw", {"reason": "a\nb"}, 400),
+        ("bob-token", "team-vision", "py", "tag", {"tag": "newest"}, 400),
+        ("bob-token", "team-vision", "py", "burn", {"reason": "x"}, 400),
+    ],
+)
+async def test_versions_are_decided_about_by_those_who_may(
+    filled: Console, token: str, source: str, name: str, what: str, body: Any, status: int
+) -> None:
+    put(filled, VISION, "py", "20261121-aa")
+    version = "20261121-ab12cd34" if source == "image" else "20261121-aa"
+    path = f"environments/{source}/{name}/versions/{version}/{what}"
+    code, answer = await send(filled, "POST", path, token, body)
+    assert code == status, answer
+    jobs_ = filled.store.transact(jobs.recent, read=True)
+    tells = status == 200 and source != "image" and what != "pin"
+    assert [(job.action, job.version) for job in jobs_] == ([("decide", version)] if tells else [])
+    if status == 200:
+        shown = answer["version"]
+        as_it_was_decided = {
+            "deprecate": shown["deprecated_reason"] == "old",
+            "withdraw": shown["state"] == "withdrawn",
+            "tag": shown["tag"] == "1.0.0",
+            "pin": shown["pinned"],
+        }
+        assert as_it_was_decided[what]
+
+
+async def test_what_was_withdrawn_is_shown_with_its_reason_and_not_copied(
+    console: Console,
+) -> None:
+    put(console, VISION, "py")
+    path = "environments/team-vision/py"
+    await send(
+        console, "POST", f"{path}/versions/20261121-aa/withdraw", "bob-token",
+        {"reason": f"wrong {HOSTILE}"},
+    )  # fmt: skip
+    page = (await console.get("environments", "alice-token")).body.decode()
+    assert "Withdrawn" in page
+    assert HOSTILE not in page
+    status, answer = await send(
+        console, "POST", f"{path}/copy", "alice-token", {"to": "personal", "name": "mine"}
+    )
+    assert status == 409
+    assert "was withdrawn: wrong" in answer["error"]["message"]
+    undone = await send(
+        console, "POST", f"{path}/versions/20261121-aa/withdraw", "bob-token", {"undo": True}
+    )
+    assert undone[1]["version"]["state"] == "offered"
+
+
+async def test_the_page_is_told_when_the_list_changes(console: Console) -> None:
+    async def digest() -> str:
+        found = await console.json("api/v1/environments/look", "alice-token")
+        return str(found["digest"])
+
+    before = await digest()
+    page = (await console.get("environments", "alice-token")).body.decode()
+    assert f'data-digest="{before}"' in page
+    put(console, VISION, "py")
+    assert await digest() != before
+    status, answer = await send(console, "POST", "environments/look", "alice-token")
+    assert (status, answer) == (202, {"looking": True})
+    assert (await send(console, "POST", "environments/look", "alice-token"))[1]["looking"] is False
+    assert (await console.json("api/v1/builds", "alice-token"))["builds"] == [], "no build of it"
+
+
+async def test_a_python_near_its_end_is_flagged(console: Console) -> None:
+    put(console, VISION, "py")
+    console.store.transact(
+        lambda s: setattr(shelf.versions(s, VISION, "py")[0], "python", "3.9.20")
+    )
+    [found] = (await console.json("api/v1/environments", "alice-token"))["environments"]
+    assert (found["python_state"], found["python_end"]) == ("ended", "2025-10-31")
+    assert "security fixes" in (await console.get("environments", "alice-token")).body.decode()
+
+
 async def test_a_member_may_not_delete_the_teams(console: Console) -> None:
     put(console, VISION, "py")
     path = "environments/team-vision/py"

@@ -312,3 +312,69 @@ def test_paste_build_and_use_in_the_browser(
     expect(
         page.locator(".lc-build", has_text="Delete: pasted").get_by_text("Deleted")
     ).to_be_visible()
+
+
+def test_what_a_lead_withdraws_is_offered_to_no_member_any_more(
+    deployment: Deployment, servers: dict[str, str], tokens: dict[str, str], team_environment: str
+) -> None:
+    path = f"environments/team-vision/{team_environment}"
+    version = ask(deployment, tokens["bob"], "GET", path)["environment"]["version"]
+    listed = "/opt/labcommons/server/bin/jupyter kernelspec list --json"
+
+    def decide(**body: object) -> None:
+        answer = ask(deployment, tokens["bob"], "POST", f"{path}/versions/{version}/withdraw", body)
+        done = finished(deployment, tokens["bob"], answer["build"]["id"])
+        assert done["build"]["state"] == "done", done
+
+    def is_offered() -> bool:
+        return f"team-vision-{team_environment}" in sh(deployment, servers["alice"], listed)[1]
+
+    wait_for(is_offered, "the kernel", 30)
+    decide(reason="wrong units")
+    wait_for(lambda: not is_offered(), "the kernel to be taken away", 30)
+    link = f"{ENVS}/{team_environment}"
+    _, said = sh(
+        deployment, servers["alice"],
+        f". /opt/labcommons/etc/conda.sh; conda activate {link}; labcommons env current",
+    )  # fmt: skip
+    assert "wrong units" in said
+    assert sh(deployment, servers["alice"], f"{link}/bin/python -c 'import numpy'")[0] == 0
+    decide(undo=True)
+    wait_for(is_offered, "the kernel to come back", 30)
+
+
+def test_what_is_made_and_removed_in_a_terminal_is_on_the_page(
+    deployment: Deployment, servers: dict[str, str], tokens: dict[str, str]
+) -> None:
+    mine = "~/.conda/envs/by-hand"
+
+    def is_listed() -> bool:
+        deployment.api("POST", "environments/look", tokens["alice"], {}, of=CONSOLE)
+        found = ask(deployment, tokens["alice"], "GET", "environments")["environments"]
+        return ("personal", "by-hand") in [(item["source"], item["name"]) for item in found]
+
+    sh(
+        deployment, servers["alice"],
+        f"mkdir -p {mine} && cp -r /opt/conda/envs/py313-data/conda-meta {mine}/ && "
+        f"chmod -R u+w {mine} && rm -r {mine}/conda-meta/labcommons",
+    )  # fmt: skip
+    wait_for(is_listed, "the environment on the page", 60)
+    path = "environments/personal/by-hand"
+    shown = ask(deployment, tokens["alice"], "GET", path)["environment"]
+    assert (shown["version"], shown["python"][:4]) == ("live", "3.13")
+    assert "numpy" in [item["name"] for item in shown["packages"]]
+    sh(deployment, servers["alice"], f"rm -rf {mine}")
+    wait_for(lambda: not is_listed(), "the environment to go from the page", 60)
+
+
+def test_a_persons_python_is_asked_by_pip_as_that_person(
+    deployment: Deployment, tokens: dict[str, str]
+) -> None:
+    spec = SPEC + "  - pip:\n      - tomli-w ==1.0.0\n"
+    done = build(deployment, tokens["alice"], "personal", "with-pip", spec)
+    assert done["build"]["state"] == "done", done["log"] + done["build"]["message"]
+    assert "choosing pip's packages" in done["log"]
+    path = "environments/personal/with-pip"
+    shown = ask(deployment, tokens["alice"], "GET", path)["environment"]
+    wheel = {"name": "tomli-w", "version": "1.0.0", "channel": "pypi"}
+    assert wheel in shown["packages"]

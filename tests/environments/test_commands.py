@@ -15,11 +15,12 @@ from click.testing import CliRunner, Result
 
 from hub_ext.store import Store
 from rig.channel import TinyChannel
-from spawner.environments import catalog, cli
+from spawner.environments import catalog
 from spawner.environments.catalog import CatalogEntry
 from spawner.environments.channel import Source
 from spawner.environments.solve import solve
 from spawner.environments.spec import EnvironmentSpec
+from spawner.tiers import cli
 
 WriteSpec = Callable[..., EnvironmentSpec]
 Labcommons = Callable[..., Result]
@@ -126,8 +127,8 @@ def test_a_withdrawn_version_is_listed_but_not_offered(labcommons: Labcommons) -
     ("arguments", "status", "words"),
     [
         (("withdraw", "tiny:1.1.0"), 2, "say why"),
-        (("withdraw", "tiny", "--reason", "x"), 2, "name the version: tiny:20260601-bbbbbbbb"),
-        (("pin", "tiny:9"), 1, "tiny has no version '9'; there are: 20260601-bbbbbbbb"),
+        (("withdraw", "tiny", "--reason", "x"), 2, "name the version: tiny:VERSION"),
+        (("pin", "tiny:9"), 1, "“tiny” has no version “9”; there are: 20260601-bbbbbbbb"),
         (("show", "nope"), 1, "there is no built environment 'nope'; there are: tiny"),
         (("deprecate", "tiny:1.0.0", "--undo", "--reason", "x"), 2, "--reason or --undo"),
         (("export", "tiny", "--format", "tar"), 2, "--format is one of environment.yml"),

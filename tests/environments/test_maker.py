@@ -9,6 +9,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hub_ext.site import Environments
 from rig.web import web
 from spawner.environments import export, offline, sbom, worker
 from spawner.environments.errors import BuildError, LockError, PolicyError
-from spawner.environments.files import FOLDER
+from spawner.environments.files import FILE_NAMES, FOLDER
 from spawner.environments.image import _archive
 from spawner.environments.inventory import doubles, inventory
 from spawner.environments.lock import read_lock
@@ -26,7 +27,7 @@ from spawner.environments.maker import Locked, Maker
 from spawner.environments.pip_section import canonical_url as wheel_url
 from spawner.environments.pip_section import check, fetch
 from spawner.environments.progress import Progress
-from spawner.environments.solve import solve
+from spawner.environments.solve import add_pip, solve
 from spawner.environments.spec import EnvironmentSpec, parse_spec
 from spawner.environments.stamp import read_stamp
 
@@ -321,6 +322,16 @@ def test_a_wheel_with_other_contents_than_locked_is_refused(
     assert not list(cache.glob("wheels/*/*.whl"))
 
 
+def test_pips_part_can_be_chosen_afterwards_by_somebody_else(made: Any, tmp_path: Path) -> None:
+    shop, spec, locked, _ = made
+    conda = shop.maker.lock(replace(spec, pip=()), tmp_path / "conda.lock")
+    assert not conda.lock.pip
+    whole = add_pip(spec, conda.lock.path, tmp_path / "pixi.lock", conda.sources, shop.maker.cache)
+    assert (whole.digest, whole.pip) == (locked.lock.digest, locked.lock.pip)
+    assert whole.spec_digest == spec.digest
+    assert (tmp_path / "pixi.lock").read_text().count("# labcommons spec:") == 1
+
+
 def test_what_does_not_import_is_not_made(workshop: Workshop) -> None:
     words = "imports: [six, no_such_module.at_all]\n"
     spec = workshop.spec(SPEC.split("  - pip:", maxsplit=1)[0], words)
@@ -354,7 +365,7 @@ def test_every_export_is_read_by_who_it_is_for(made: Any, tmp_path: Path, format
     text = export.export_prefix(shop.prefix(), format)
     assert text == export.export(spec, locked.lock, format)
     urls = {item.url for item in locked.lock.packages}
-    path = tmp_path / export.FILE_NAMES[format]
+    path = tmp_path / FILE_NAMES[format]
     path.write_text(text)
     if format in ("pixi.lock", "conda-lock"):
         found = rattler.LockFile.from_path(path).environment("default")
@@ -374,12 +385,16 @@ def test_every_export_is_read_by_who_it_is_for(made: Any, tmp_path: Path, format
         again = parse_spec(text, name=None)
         assert again.variables == {"GREETING": "good day"}
         assert set(again.pip) == {"docutils==" + locked.lock.pip[0].version, "tomli==2.0.1"}
-        assert len(again.dependencies) == len(urls)
+        assert len(again.dependencies) == len(urls) + 1, (
+            "pip itself, which conda wants to be asked for"
+        )
     elif format == "requirements":
         assert text.count("--hash=sha256:") == 2
     else:
-        assert text.count("COPY <<'LABCOMMONS'") == 2
-        assert export.export(spec, locked.lock, "explicit") in text
+        lines = export.export(spec, locked.lock, "explicit").splitlines()
+        channel = locked.lock.channels[0]
+        for line in (line for line in lines if line.startswith(channel)):
+            assert f"  \"${{CHANNEL_1}}/\"'{line.removeprefix(channel)}' \\\n" in text
         assert 'ENV GREETING="good day"\n' in text
 
 

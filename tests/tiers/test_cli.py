@@ -112,3 +112,43 @@ def test_listings_are_for_people_and_for_programs(here: Store) -> None:
     assert "publish" in run("builds").output
     here.transact(lambda s: jobs.cancel(s, only_job(here).id))
     assert json.loads(run("builds", "--json").output)[0]["state"] == BuildState.CANCELLED
+
+
+def test_a_version_of_a_team_is_decided_about_in_its_leads_name(
+    here: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "hub").mkdir(parents=True)
+    monkeypatch.setenv("LABCOMMONS_DATA", str(tmp_path / "data"))
+    facts = {
+        "python": "3.13.5", "lock_digest": "ab", "size": 1, "spec": SPEC, "words": "", "lock": "l",
+        "packages": [], "kernels": {}, "findings": [], "origin": None, "exports": {},
+        "tag": "1.0.0",
+    }  # fmt: skip
+    here.transact(
+        lambda s: shelf.record(
+            s, Tier(Kind.TEAM, "vision"), "study", "20261121-aa", built_by="bob",
+            created_at=datetime(2026, 11, 21), facts=facts, kept=set(),
+        )
+    )  # fmt: skip
+    which = "team-vision/study:1.0.0"
+    assert run("withdraw", which, "--reason", "wrong units").exit_code == 2, "whose name?"
+    assert run("withdraw", which, "--user", "bob").exit_code == 2, "why?"
+    done = run("withdraw", which, "--reason", "wrong units", "--user", "bob")
+    assert done.exit_code == 0, done.output
+    assert "team-vision/study:20261121-aa  withdrawn since" in done.output
+    job = only_job(here)
+    assert (job.action, job.version, job.requested_by) == ("decide", "20261121-aa", "bob")
+    [row] = json.loads(run("tiers", "--json").output)
+    assert (row["state"], row["withdrawn_reason"], row["tag"]) == (
+        "withdrawn", "wrong units", "1.0.0"
+    )  # fmt: skip
+    assert run("pin", which, "--user", "bob").exit_code == 0
+    assert "(1.0.0, withdrawn, pinned)" in run("tiers").output
+    events = [
+        json.loads(line) for line in (tmp_path / "data/hub/audit.jsonl").read_text().splitlines()
+    ]
+    assert [
+        (event["event"]["action"], event["user"]["name"], event["labcommons"]["decision"])
+        for event in events
+    ] == [("environment-decide", "bob", "withdraw"), ("environment-decide", "bob", "pin")]
+    assert events[0]["labcommons"]["version"] == "20261121-aa"

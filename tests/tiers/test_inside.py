@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,11 @@ from typing import Any
 import pytest
 
 from hub_ext.site import Environments
+from hub_ext.store import Store
 from rig.channel import TinyChannel
+from rig.web import web
+from spawner.tiers import shelf
+from spawner.tiers.tier import Kind, Tier
 
 KERNEL = {"argv": ["sh-kernel", "{connection_file}"], "display_name": "sh", "language": "sh"}
 
@@ -43,7 +48,7 @@ class Bench:
             "work": work, "name": "py", "words": "", "umask": "027", "source": "team-vision",
             "environments": str(self.envs), "settings": settings.model_dump(mode="json"),
             "channel": str(self.folder / "offline"), "cache": str(self.folder / "cache"),
-            "lock": "", "sources": [], "in_use": [], "keep": 2, **job,
+            "lock": "", "sources": [], "in_use": [], "keep": 2, "tags": {}, **job,
         }  # fmt: skip
         place = self.folder / "job"
         place.mkdir(exist_ok=True)
@@ -57,7 +62,7 @@ class Bench:
 
     def build(self, *packages: str, **job: Any) -> dict[str, Any]:
         spec = self.spec(*packages)
-        code, said = self.run("lock", spec=spec)
+        code, said = self.run("lock", spec=spec, words=job.get("words", ""))
         assert code == 0, said
         locked = said[-1]["result"]
         code, said = self.run("install", spec=spec, **locked, **job)
@@ -154,6 +159,94 @@ def test_a_copy_keeps_its_lock_whatever_the_channel_has_now(bench: Bench) -> Non
     assert code == 0, said
     assert said[-1]["result"]["lock"] == first["locked"]["lock"]
     assert said[-1]["result"]["sources"] == first["locked"]["sources"]
+
+
+def test_what_is_decided_about_a_version_is_in_its_folder(bench: Bench) -> None:
+    built = bench.build(words="tag: 1.0.0\n")
+    assert built["tag"] == "1.0.0"
+    version = built["version"]
+    notes = {"tag": "1.0.1", "deprecated": "2026-11-21", "withdrawn": "wrong units"}
+    code, said = bench.run("decide", version=version, notes=notes)
+    assert code == 0, said
+    folder = bench.envs / "py" / "conda-meta" / "labcommons"
+    stamp = json.loads((folder / "version.json").read_text())
+    assert {key: stamp[key] for key in notes} == notes
+    assert stamp["version"] == version
+    assert folder.joinpath("version.json").stat().st_mode & 0o777 == 0o640
+    code, said = bench.run("decide", version="20200101-00000000", notes=notes)
+    assert (code, "is not there" in said[-1]["error"]) == (1, True)
+
+
+def test_what_was_made_in_a_terminal_is_found(bench: Bench, tmp_path: Path) -> None:
+    built = bench.build()
+    shutil.copytree(bench.envs / "py", bench.envs / "by-hand", symlinks=True)
+    shutil.rmtree(bench.envs / "by-hand" / "conda-meta" / "labcommons")
+    for name in ("No Name", "half-made"):
+        (bench.envs / name / "conda-meta").mkdir(parents=True)
+    (bench.envs / "loop").symlink_to("loop")
+    _, said = bench.run("look", known={"py": f"sha256:{built['lock_digest']}"})
+    by_hand, py = said[-1]["result"]["environments"]
+    assert (py["name"], py["version"], "packages" in py) == ("py", built["version"], False)
+    assert (by_hand["name"], by_hand["version"]) == ("by-hand", "live")
+    assert [item["name"] for item in by_hand["packages"]] == ["sh-kernel"]
+    assert "sh-kernel=1.0=0" in by_hand["exports"]["environment.yml"]
+    _, said = bench.run("look", known={"by-hand": by_hand["digest"], "py": py["digest"]})
+    assert all("packages" not in item for item in said[-1]["result"]["environments"])
+
+    store = Store(f"sqlite:///{tmp_path}/labcommons.sqlite")
+    store.migrate()
+    tier = Tier(Kind.PERSONAL, "alice")
+
+    def names() -> list[tuple[str, str]]:
+        rows = store.transact(lambda s: shelf.of_tiers(s, [tier]), read=True)
+        return [(row.name, row.version) for row in rows]
+
+    store.transact(lambda s: shelf.seen(s, tier, [by_hand]))
+    store.transact(lambda s: shelf.seen(s, tier, [by_hand]))
+    assert names() == [("by-hand", "live")]
+    row = store.transact(lambda s: shelf.current(s, tier, "by-hand"), read=True)
+    assert row is not None
+    assert row.spec.endswith(by_hand["exports"]["environment.yml"])
+    store.transact(lambda s: shelf.seen(s, tier, []))
+    assert names() == []
+    store.close()
+
+
+def test_packages_behind_a_login_are_fetched_for_who_does_not_have_it(
+    bench: Bench, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret-t0ken\n")
+    with web(bench.tiny.folder, login="Bearer s3cret-t0ken") as place:
+        host = place.removeprefix("http://")
+        spec = f"channels: [{place}]\ndependencies: [sh-kernel]\n"
+        settings = {"policy": {"unlocked": "allow"}}
+        login = {"credentials": {host: {"token_file": str(token)}}}
+        code, said = bench.run("lock", spec=spec, settings=settings)
+        assert code == 1, "without the login nothing is had"
+        private = tmp_path / "private"
+        code, said = bench.run("lock", spec=spec, settings=settings | login, private=str(private))
+        assert code == 0, said
+        assert "s3cret" not in json.dumps(said)
+    locked = said[-1]["result"]
+    assert [source["place"] for source in locked["sources"]] == [str(private / "0")]
+    # The server is gone, and there is no login: the folder is enough.
+    code, said = bench.run("install", spec=spec, settings=settings, **locked)
+    assert code == 0, said
+    record = bench.envs / "py" / "conda-meta" / "sh-kernel-1.0-0.json"
+    assert json.loads(record.read_text())["url"].startswith(place)
+    assert "s3cret" not in record.read_text()
+
+
+def test_a_tag_is_one_set_of_packages(bench: Bench) -> None:
+    spec = bench.spec("alpha")
+    _, said = bench.run("lock", spec=spec)
+    code, said = bench.run(
+        "install", spec=spec, words="tag: 1.0.0\n", tags={"1.0.0": "another"},
+        **said[-1]["result"],
+    )  # fmt: skip
+    assert code == 1
+    assert "raise 'tag' in labcommons.yml" in said[-1]["error"]
 
 
 def test_killed_at_any_moment_an_install_offers_nothing_half_made(bench: Bench) -> None:

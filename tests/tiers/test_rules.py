@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub_ext.site import Environments, Site, SiteFileError
+from spawner.environments import errors
 from spawner.errors import BadRequest, NotAllowed
+from spawner.tiers import said
 from spawner.tiers.asking import named
 from spawner.tiers.body import Account, BuilderSpec, Mount, builder_body
 from spawner.tiers.condarc import condarc
@@ -170,3 +172,34 @@ def test_the_condarc_knows_mirrors_packages_and_the_folders_one_sees() -> None:
         "/opt/labcommons/shared/envs",
         "/opt/conda/envs",
     ]
+
+
+def test_what_a_build_says_is_translated_only_where_the_catalogue_has_it() -> None:
+    def german(text: str) -> str:
+        return {"installing {count} conda packages": "{count} Pakete von conda"}.get(text, text)
+
+    known = said.said("installing {count} conda packages", {"count": 31})
+    assert said.in_words(known, german) == "31 Pakete von conda"
+    # Of a builder, which is a person's: nothing of it is taken for a format.
+    for text in ("{count:>999999999}", "{count.__class__}", "something else", "", None, ["x"]):
+        assert said.in_words(said.said(text, {"count": 31}), german) is None
+    assert said.in_words(said.said("installing {count} conda packages", "x"), german) is None
+    kept = said.said("x" * 9999, {str(number): "y" * 9999 for number in range(99)})
+    assert kept is not None
+    assert (len(kept["text"]), len(kept["values"]), len(kept["values"]["0"])) == (400, 8, 400)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.LockError("x"), "lock"),
+        (errors.PolicyError("x"), "policy"),
+        (errors.SpecError("x"), "spec"),
+        (errors.ChannelError("x"), "channel"),
+        (errors.ExportError("x"), "build"),
+        (OSError("x"), "disk"),
+    ],
+)
+def test_a_failure_is_of_a_kind_that_says_what_to_do(error: Exception, kind: str) -> None:
+    assert said.kind_of(error) == kind
+    assert kind in said.FAILURES

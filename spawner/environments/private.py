@@ -1,0 +1,68 @@
+"""Packages of channels that want a login, fetched for somebody who shall not have the login."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from spawner.environments.channel import Source, local_folder
+from spawner.environments.credentials import Credentials
+from spawner.environments.errors import ChannelError
+from spawner.environments.lock import Lock, LockedPackage
+
+TIMEOUT = 60  # seconds between two words of a server
+
+
+def fetch(
+    sources: Sequence[Source], lock: Lock, credentials: Credentials, folder: Path
+) -> list[Source]:
+    """The sources, those behind a login replaced by folders with what the lock needs of them.
+
+    Each package is checked against the lock. Raises ChannelError.
+    """
+    found = []
+    for number, source in enumerate(sources):
+        if local_folder(source.place) is not None or not credentials.headers(source.place):
+            found.append(source)
+            continue
+        place = folder / str(number)
+        place.mkdir(parents=True, exist_ok=True)
+        for package in lock.packages:
+            if package.url.startswith(source.url):
+                _fetch(source, package, place, credentials)
+        found.append(replace(source, place=str(place)))
+    return found
+
+
+def _fetch(source: Source, package: LockedPackage, place: Path, credentials: Credentials) -> None:
+    path = package.url.removeprefix(source.url)
+    target = place / path
+    if ".." in Path(path).parts or not target.is_relative_to(place):
+        raise ChannelError(f"channel {source.channel}: {path} is no package's path")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    url = f"{source.place.rstrip('/')}/{path}"
+    request = urllib.request.Request(url)  # noqa: S310  (its scheme was checked with the place)
+    for name, value in credentials.headers(url).items():
+        request.add_unredirected_header(name, value)
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, partial.open("wb") as file:  # noqa: S310
+            shutil.copyfileobj(answer, file)
+    except (urllib.error.URLError, OSError) as error:
+        raise ChannelError(
+            f"channel {source.channel}: {path} cannot be fetched: {error}; try again later"
+        ) from error
+    with partial.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != package.sha256:
+        partial.unlink()
+        raise ChannelError(
+            f"channel {source.channel}: {path} has another hash than the lock says; nothing of "
+            "it was installed"
+        )
+    partial.rename(target)

@@ -1,0 +1,67 @@
+"""What is in a folder of environments, whoever made it; looked at with its owner's rights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from spawner.environments.errors import BuildError
+from spawner.environments.export import FORMATS, export_prefix
+from spawner.environments.inventory import inventory
+from spawner.environments.stamp import read_stamp
+from spawner.errors import BadRequest
+from spawner.tiers.shelf import LIVE
+from spawner.tiers.tier import VERSIONS, check_name
+
+MAX_ENVIRONMENTS = 200
+
+
+def look(environments: Path, known: dict[str, str]) -> list[dict[str, Any]]:
+    """The environments in a folder; ``known`` are digests by name of what need not be read again.
+
+    Each has name, version and digest; what is new has packages and exports too. Raises OSError
+    where the folder cannot be read: what is out of sight is not gone.
+    """
+    try:
+        entries = sorted(os.scandir(environments), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+    there = [entry for entry in entries if _is_one(entry)][:MAX_ENVIRONMENTS]
+    return [_one(Path(entry.path), known.get(entry.name)) for entry in there]
+
+
+def _is_one(entry: os.DirEntry[str]) -> bool:
+    with suppress(BadRequest, OSError):
+        check_name(entry.name)
+        return entry.name != VERSIONS and Path(entry.path, "conda-meta", "history").is_file()
+    return False
+
+
+def _one(prefix: Path, known: str | None) -> dict[str, Any]:
+    records = prefix / "conda-meta"
+    stamp = read_stamp(prefix)
+    if stamp is not None and prefix.is_symlink():
+        version, digest = stamp.version, f"sha256:{stamp.lock_digest.removeprefix('sha256:')}"
+    else:
+        names = "\n".join(sorted(path.name for path in records.glob("*.json")))
+        version, digest = LIVE, f"{LIVE}:{hashlib.sha256(names.encode()).hexdigest()}"
+    short = {"name": prefix.name, "version": version, "digest": digest}
+    if digest == known:
+        return short
+    packages = inventory(prefix)
+    exports = {}
+    for name in FORMATS:
+        with suppress(BuildError, OSError):
+            exports[name] = export_prefix(prefix, name)
+    pythons = [item.version for item in packages if item.name == "python"]
+    return short | {
+        "python": pythons[0] if pythons else None,
+        "packages": [
+            {"name": item.name, "version": item.version, "channel": item.channel or item.kind}
+            for item in packages
+        ],
+        "exports": exports,
+    }
