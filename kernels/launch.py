@@ -19,7 +19,7 @@ if __name__ == "__main__":  # run by its path, so that it works wherever it is
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kernels import limits, usage
-from kernels.activation import SCRIPT_TIMEOUT
+from kernels.activation import SCRIPT_TIMEOUT, without_active
 from kernels.preparation import KernelCannotStart, Start, prepare, stand_in
 from kernels.words import in_language, persons_language, say
 
@@ -38,7 +38,7 @@ def main(kernelspec: str, connection_file: str) -> None:
     settings = json.loads(os.environ.get(SETTINGS) or "{}").get("CondaProvisioner", {})
     try:
         timeout = settings.get("activation_timeout", SCRIPT_TIMEOUT)
-        start = prepare(metadata, (), os.environ, timeout)
+        start = prepare(metadata, (), without_active(os.environ), timeout)
         usage.report_apart(Path(kernelspec).parent.name, metadata["labcommons"])
         limits.apply(0, settings.get("limits", {}), settings.get("nice", 0))
         _become(start, connection_file)
