@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 if __name__ == "__main__":  # run by its path, so that it works wherever it is
@@ -40,7 +41,8 @@ def main(kernelspec: str, connection_file: str) -> None:
         timeout = settings.get("activation_timeout", SCRIPT_TIMEOUT)
         start = prepare(metadata, (), without_active(os.environ), timeout)
         usage.report_apart(Path(kernelspec).parent.name, metadata["labcommons"])
-        limits.apply(0, settings.get("limits", {}), settings.get("nice", 0))
+        with suppress(OSError, ValueError):
+            limits.apply(0, settings.get("limits", {}), settings.get("nice", 0))
         _become(start, connection_file)
     except OSError as error:
         reason = say("The kernel cannot start: {error}.", error=error.strerror)

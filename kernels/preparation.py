@@ -26,7 +26,7 @@ _LAUNCHER = "ipykernel_launcher"
 _MAX_LINKS = 8
 # Seconds that importing ipykernel may take when a kernel has just died of something.
 _IMPORT_TIMEOUT = 30.0
-_LAST_LINES = 12
+_LAST_LINES, _LONGEST_LINE = 12, 300
 # Shared by all kernels of the process, for what it remembers.
 _ACTIVATOR = Activator()
 
@@ -211,13 +211,13 @@ def why_it_died(start: Start, status: int, deaths: int) -> str:
                 error=error,
             )
         if done.returncode:
-            words = done.stderr.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+            lines = done.stderr.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
             return say(
                 "The kernel ended at once ({ended}). {command} says:\n{words}\n"
                 "The environment's packages do not fit together; {remedy}",
                 ended=ended,
                 command=shlex.join(command),
-                words="\n".join(f"    {line}" for line in words),
+                words="\n".join(f"    {line[:_LONGEST_LINE]}" for line in lines),
                 remedy=_repair(start),
             )
     if deaths < 2:
