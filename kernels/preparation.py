@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kernels import standin
 from kernels.activation import ActivationError, Activator
 from kernels.kernelspec import SpecError, default_environment_name
 from kernels.prefix import check_program, how_to_install, read_notes, read_spec, withdrawal
@@ -177,6 +176,8 @@ def may_have_ipykernel(prefix: str) -> bool:
 
 def stand_in(explanation: str, base: Mapping[str, str]) -> Start:
     """How to start what explains, with the server's own Python."""
+    from kernels import standin  # its sockets are nothing to who only starts kernels
+
     argv = (sys.executable, "-I", standin.__file__, "{connection_file}")
     return Start(argv, {**base, standin.VARIABLE: explanation})
 
