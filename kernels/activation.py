@@ -27,6 +27,8 @@ from kernels.words import say
 
 # Seconds that all activation scripts of an environment may take together.
 SCRIPT_TIMEOUT = 15.0
+# What the terminal's ``conda activate`` has to undo; for that function alone.
+UNDO = "_LABCOMMONS_CONDA_UNDO"
 # What conda writes for a variable that was unset again.
 UNSET = "***unset***"
 
@@ -124,6 +126,16 @@ def static_variables(
         if name not in _DECIDED:
             variables[name] = value
     return variables
+
+
+def without_active(base: Mapping[str, str]) -> dict[str, str]:
+    """Variables without the environment that is active in them, as far as that can be told."""
+    variables = {key: value for key, value in base.items() if key not in (UNDO, *_DECIDED)}
+    parts = base.get("PATH", "").split(":")
+    with_it = f"{base['CONDA_PREFIX']}/bin" if base.get("CONDA_PREFIX") else None
+    if with_it in parts:
+        parts.remove(with_it)
+    return {**variables, "PATH": ":".join(parts)}
 
 
 def environment_variables(prefix: str) -> dict[str, str]:

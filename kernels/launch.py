@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 if __name__ == "__main__":  # run by its path, so that it works wherever it is
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kernels import limits, usage
-from kernels.activation import SCRIPT_TIMEOUT
+from kernels.activation import SCRIPT_TIMEOUT, without_active
 from kernels.preparation import KernelCannotStart, Start, prepare, stand_in
 from kernels.words import in_language, persons_language, say
 
@@ -38,9 +39,10 @@ def main(kernelspec: str, connection_file: str) -> None:
     settings = json.loads(os.environ.get(SETTINGS) or "{}").get("CondaProvisioner", {})
     try:
         timeout = settings.get("activation_timeout", SCRIPT_TIMEOUT)
-        start = prepare(metadata, (), os.environ, timeout)
+        start = prepare(metadata, (), without_active(os.environ), timeout)
         usage.report_apart(Path(kernelspec).parent.name, metadata["labcommons"])
-        limits.apply(0, settings.get("limits", {}), settings.get("nice", 0))
+        with suppress(OSError, ValueError):
+            limits.apply(0, settings.get("limits", {}), settings.get("nice", 0))
         _become(start, connection_file)
     except OSError as error:
         reason = say("The kernel cannot start: {error}.", error=error.strerror)

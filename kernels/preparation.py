@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kernels import standin
 from kernels.activation import ActivationError, Activator
 from kernels.kernelspec import SpecError, default_environment_name
 from kernels.prefix import check_program, how_to_install, read_notes, read_spec, withdrawal
@@ -26,7 +25,7 @@ _LAUNCHER = "ipykernel_launcher"
 _MAX_LINKS = 8
 # Seconds that importing ipykernel may take when a kernel has just died of something.
 _IMPORT_TIMEOUT = 30.0
-_LAST_LINES = 12
+_LAST_LINES, _LONGEST_LINE = 12, 300
 # Shared by all kernels of the process, for what it remembers.
 _ACTIVATOR = Activator()
 
@@ -177,6 +176,8 @@ def may_have_ipykernel(prefix: str) -> bool:
 
 def stand_in(explanation: str, base: Mapping[str, str]) -> Start:
     """How to start what explains, with the server's own Python."""
+    from kernels import standin  # its sockets are nothing to who only starts kernels
+
     argv = (sys.executable, "-I", standin.__file__, "{connection_file}")
     return Start(argv, {**base, standin.VARIABLE: explanation})
 
@@ -211,13 +212,13 @@ def why_it_died(start: Start, status: int, deaths: int) -> str:
                 error=error,
             )
         if done.returncode:
-            words = done.stderr.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+            lines = done.stderr.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
             return say(
                 "The kernel ended at once ({ended}). {command} says:\n{words}\n"
                 "The environment's packages do not fit together; {remedy}",
                 ended=ended,
                 command=shlex.join(command),
-                words="\n".join(f"    {line}" for line in words),
+                words="\n".join(f"    {line[:_LONGEST_LINE]}" for line in lines),
                 remedy=_repair(start),
             )
     if deaths < 2:

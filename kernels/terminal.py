@@ -17,12 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.activation import activation_scripts, static_variables
+from kernels.activation import UNDO, activation_scripts, static_variables, without_active
 from kernels.sources import DEFAULT_SOURCES, Source, fill, list_folder, matching, roots
 
 # Nearest first: of two environments with one name, a person's own is meant.
 _ORDER = ("personal", "team-", "course-", "shared", "image")
-_UNDO = "_LABCOMMONS_CONDA_UNDO"
 _PROGRAMS = ("conda", "mamba", "micromamba")
 _USAGE = """usage: conda COMMAND
 
@@ -89,7 +88,7 @@ def find(word: str, known: list[Found]) -> Found:
 
 def activate(found: Found, base: Mapping[str, str]) -> str:
     """Shell words that activate an environment, after leaving the one that is active."""
-    before = _without(base, base.get("CONDA_PREFIX"))
+    before = without_active(base)
     after = static_variables(found.prefix, before)
     after["CONDA_DEFAULT_ENV"] = found.name
     after["CONDA_PROMPT_MODIFIER"] = f"({found.name}) "
@@ -98,12 +97,12 @@ def activate(found: Found, base: Mapping[str, str]) -> str:
         lines += _leave(base)
     undo = []
     for name in sorted({*before, *after}):
-        if name in ("PATH", _UNDO) or before.get(name) == after.get(name):
+        if name in ("PATH", UNDO) or before.get(name) == after.get(name):
             continue
         undo.append(_assign(name, before.get(name)))
         lines.append(_assign(name, after.get(name)))
     lines.append(_assign("PATH", after["PATH"]))
-    lines.append(_assign(_UNDO, "\n".join(undo)))
+    lines.append(_assign(UNDO, "\n".join(undo)))
     lines += [f". {shlex.quote(str(script))}" for script in activation_scripts(found.prefix)]
     lines.append("hash -r 2>/dev/null || true")
     return "\n".join(lines)
@@ -123,25 +122,11 @@ def _leave(base: Mapping[str, str]) -> list[str]:
     lines = [f". {shlex.quote(str(script))}" for script in scripts]
     # What activation changed and the person has not changed since is as it was before. The words
     # are ours: they are made above, every value quoted.
-    lines.append(f'eval "${{{_UNDO}:-}}"')
-    names = (_UNDO, "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_SHLVL", "CONDA_PROMPT_MODIFIER")
+    lines.append(f'eval "${{{UNDO}:-}}"')
+    names = (UNDO, "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_SHLVL", "CONDA_PROMPT_MODIFIER")
     lines.append(f"unset {' '.join(names)}")
-    lines.append(_assign("PATH", _without(base, prefix).get("PATH")))
+    lines.append(_assign("PATH", without_active(base).get("PATH")))
     return lines
-
-
-def _without(base: Mapping[str, str], prefix: str | None) -> dict[str, str]:
-    """Variables without an active environment."""
-    variables = {key: value for key, value in base.items() if key != _UNDO}
-    if prefix:
-        parts = variables.get("PATH", "").split(":")
-        with_it = f"{prefix}/bin"
-        if with_it in parts:
-            parts.remove(with_it)
-        variables["PATH"] = ":".join(parts)
-        for name in ("CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_SHLVL", "CONDA_PROMPT_MODIFIER"):
-            variables.pop(name, None)
-    return variables
 
 
 def _assign(name: str, value: str | None) -> str:

@@ -105,7 +105,7 @@ _reporter: Reporter | None = None
 
 def report_apart(kernel: str, place: Mapping[str, Any]) -> None:
     """Report the start of a kernel from a process of its own, for who is about to become it."""
-    if place.get("source") in (None, "personal"):
+    if place.get("source") in (None, "personal") or _from_environment() is None:
         return
     # By way of a shell that ends at once, so that nobody has to wait for it.
     words = [sys.executable, "-I", __file__, kernel, json.dumps(place)]

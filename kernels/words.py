@@ -24,9 +24,9 @@ _FIELD = re.compile(r"\{(\w+)\}")
 # Fields whose values are sentences themselves; all others are names, paths, commands.
 _SAID = frozenset(("ended", "error", "near", "reason", "remedy", "what", "where", "why"))
 # Longer than anything that is told, with room for a log's last lines.
-_LONGEST = 20_000
-# Several reasons in one line.
-_BETWEEN = "; "
+_LONGEST = 8000
+# Between reasons in one line, and how many of these may be: the texts can be anybody's.
+_BETWEEN, _MOST = "; ", 100
 
 
 def say(sentence: str, **values: object) -> str:
@@ -69,7 +69,7 @@ def in_language(language: str) -> Translate:
 @lru_cache(maxsize=4096)
 def _joined(text: str, language: str) -> str | None:
     """A sentence, or several in one line, or lines; None where one of them is not known."""
-    if len(text) > _LONGEST:
+    if len(text) > _LONGEST or text.count(_BETWEEN) > _MOST:
         return None
     if (whole := _one(text, language)) is not None:
         return whole
@@ -83,8 +83,9 @@ def _joined(text: str, language: str) -> str | None:
 
 
 def _one(text: str, language: str) -> str | None:
-    for pattern, translation in _sentences(language):
-        if match := pattern.fullmatch(text):
+    for head, tail, pattern, translation in _sentences(language):
+        likely = text.startswith(head) and text.endswith(tail)
+        if likely and (match := pattern.fullmatch(text)):
             values = {
                 name: (_joined(of, language) if name in _SAID else None) or of
                 for name, of in match.groupdict().items()
@@ -94,13 +95,14 @@ def _one(text: str, language: str) -> str | None:
 
 
 @cache
-def _sentences(language: str) -> list[tuple[re.Pattern[str], str]]:
-    """Patterns of all sentences with their translations, those that say most first."""
+def _sentences(language: str) -> list[tuple[str, str, re.Pattern[str], str]]:
+    """Beginning, end, pattern and translation of all sentences, those that say most first."""
     found = catalogue(language)
-    return [
-        (_pattern(sentence), found[sentence])
-        for sentence in sorted(found, key=lambda each: -len(_FIELD.sub("", each)))
-    ]
+    sentences = []
+    for sentence in sorted(found, key=lambda each: -len(_FIELD.sub("", each))):
+        parts = _FIELD.split(sentence)
+        sentences.append((parts[0], parts[-1], _pattern(parts), found[sentence]))
+    return sentences
 
 
 def catalogue(language: str) -> dict[str, str]:
@@ -112,8 +114,8 @@ def catalogue(language: str) -> dict[str, str]:
     return document["sentences"] | document["system"]
 
 
-def _pattern(sentence: str) -> re.Pattern[str]:
-    parts = _FIELD.split(sentence)
+def _pattern(parts: list[str]) -> re.Pattern[str]:
+    """Of what stands between the fields, and the fields' names, by turns."""
     pattern = "".join(
         f"(?P<{part}>.+?)" if number % 2 else re.escape(part) for number, part in enumerate(parts)
     )

@@ -160,9 +160,14 @@ def test_a_colleague_finds_the_same_kernel_and_new_notebooks_get_the_chosen_envi
             "/opt/labcommons/teams/vision/envs/pair"
         )
         page.keyboard.press("Control+s")
-        written = clean.root / "data/homes/alice/Untitled.ipynb"
-        wait_for(lambda: '"conda-team-vision-pair-python3"' in written.read_text(), "saving", 30)
-        clean.docker("cp", str(written), f"{containers['bob']}:/home/bob/from-alice.ipynb")
+        home = clean.root / "data/homes/alice"
+
+        def written() -> list[Path]:
+            name = '"conda-team-vision-pair-python3"'
+            return [file for file in home.glob("*.ipynb") if name in file.read_text()]
+
+        wait_for(written, "saving", 30)
+        clean.docker("cp", str(written()[0]), f"{containers['bob']}:/home/bob/from-alice.ipynb")
         page = new_page()
         log_in(page, "bob")
         page.goto("/user/bob/lab/tree/from-alice.ipynb?reset")

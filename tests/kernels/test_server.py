@@ -347,6 +347,8 @@ async def test_other_programs_find_the_same_names(server: Server, live_prefix: P
     environ = {
         **os.environ,
         "JUPYTER_PATH": f"{server.roots}/mirror",
+        "CONDA_PREFIX": "/o",  # papermill's own environment
+        "PATH": f"/o/bin:{os.environ['PATH']}",
         "LABCOMMONS_KERNEL_SETTINGS": json.dumps(SETTINGS.settings),
     }
 
@@ -357,15 +359,16 @@ async def test_other_programs_find_the_same_names(server: Server, live_prefix: P
         ).stdout  # fmt: skip
 
     assert name in run("jupyter", "kernelspec", "list")
+    said = "os.environ['ACTIVATED'], os.nice(0), '/o/bin' in os.environ['PATH']"
     code = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None,
-            "source": "import os; print(os.environ['ACTIVATED'], os.nice(0))"}  # fmt: skip
+            "source": f"import os; print({said})"}  # fmt: skip
     kernel = {"kernelspec": {"name": name, "display_name": "mine", "language": "python"}}
     notebook = {"cells": [code], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
     (server.roots / "n.ipynb").write_text(json.dumps(notebook))
     said = await asyncio.to_thread(
         run, "nbconvert", "--execute", "--to", "markdown", "--stdout", "n.ipynb"
     )
-    assert f"    mine {os.nice(0) + 3}\n" in said
+    assert f"    mine {os.nice(0) + 3} False\n" in said
     (mine / "bin/python").unlink()
     with pytest.raises(subprocess.CalledProcessError) as failed:
         await asyncio.to_thread(run, "nbconvert", "--execute", "--to", "markdown", "n.ipynb")
