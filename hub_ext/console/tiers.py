@@ -316,10 +316,11 @@ def _main_names(spec: str) -> frozenset[str]:
         found = document.plain(document.root).get("dependencies", [])
     except (SpecError, AttributeError):
         return frozenset()
-    texts = []
+    texts: list[object] = []
     for item in found if isinstance(found, list) else ():
         texts += item.get("pip", []) if isinstance(item, dict) else [item]
-    names = {re.split(r"[^A-Za-z0-9._-]", text.rpartition("::")[2].strip())[0] for text in texts}
+    words = (str(text).rpartition("::")[2].strip() for text in texts)
+    names = {re.split(r"[^A-Za-z0-9._-]", word)[0] for word in words}
     return frozenset(names - {"python", "ipykernel", "pip"})
 
 
