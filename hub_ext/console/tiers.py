@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import lru_cache
@@ -19,6 +20,7 @@ from hub_ext.store.environments import EnvironmentBuild, TierEnvironment
 from hub_ext.store.models import utcnow
 from spawner.environments.about import About, parse_about
 from spawner.environments.catalog import CatalogEntry
+from spawner.environments.document import Document
 from spawner.environments.errors import SpecError
 from spawner.environments.pythons import python_end, python_state
 from spawner.options import show_bytes
@@ -306,15 +308,20 @@ def _about(words: str) -> About:
         return About()
 
 
-def _main_names(spec: str) -> set[str]:
+@lru_cache(500)
+def _main_names(spec: str) -> frozenset[str]:
     """The packages that an environment.yml names, roughly: for show."""
-    names = set()
-    for line in spec.splitlines():
-        item = line.strip()
-        if item.startswith("- "):
-            word = item[2:].strip().strip("\"'").rpartition("::")[2]
-            names.add(word.replace("=", " ").replace("<", " ").replace(">", " ").split(" ")[0])
-    return names - {"python", "ipykernel", "pip"}
+    try:
+        document = Document(spec, "environment.yml")
+        found = document.plain(document.root).get("dependencies", [])
+    except (SpecError, AttributeError):
+        return frozenset()
+    texts: list[object] = []
+    for item in found if isinstance(found, list) else ():
+        texts += item.get("pip", []) if isinstance(item, dict) else [item]
+    words = (str(text).rpartition("::")[2].strip() for text in texts)
+    names = {re.split(r"[^A-Za-z0-9._-]", word)[0] for word in words}
+    return frozenset(names - {"python", "ipykernel", "pip"})
 
 
 def _time(moment: Any) -> str:

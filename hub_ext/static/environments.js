@@ -290,8 +290,10 @@
     const reasons = environment.history.filter((item) => item.state !== "offered").map((item) => element("li", {
       textContent: `${item.version}: ${words[item.state]} ${(item.withdrawn ?? item.deprecated).slice(0, 10)}: ${item.withdrawn_reason ?? item.deprecated_reason}`,
     }));
+    const box = table([words.version, words.created, words.builtBy, words.size, ""], rows, words.versions);
+    box.classList.add("lc-history");
     return [
-      table([words.version, words.created, words.builtBy, words.size, ""], rows, words.versions),
+      box,
       reasons.length ? element("ul", { className: "lc-small" }, ...reasons) : null,
     ];
   };

@@ -17,7 +17,9 @@ from hub_ext.site import Builds
 from hub_ext.store.environments import BuildState, EnvironmentBuild, TierEnvironment
 from hub_ext.store.models import utcnow
 from spawner.environments import catalog
+from spawner.environments.about import parse_about
 from spawner.environments.catalog import CatalogEntry
+from spawner.environments.errors import SpecError
 from spawner.errors import BadRequest, NotAllowed, NotAvailable, SpawnerError
 from spawner.tiers import jobs, shelf
 from spawner.tiers.rights import Person, check_change, check_see
@@ -57,7 +59,7 @@ def create(
         wanted,
         person.name,
         spec=named(_text(spec, "environment.yml"), wanted),
-        words=_text(words, "labcommons.yml") if words else "",
+        words=_words(words),
         address=address,
     )
     return jobs.enqueue(session, request, limits)
@@ -200,6 +202,20 @@ def _text(value: object, file: str) -> str:
     if "\0" in value:
         raise BadRequest("spec_not_text", N_("{file} is not text."), {"file": file})
     return value
+
+
+def _words(value: object) -> str:
+    """The text of a labcommons.yml, where there is one, looked at before anybody waits for it."""
+    if not value or (isinstance(value, str) and not value.strip()):
+        return ""
+    text = _text(value, "labcommons.yml")
+    try:
+        parse_about(text, "labcommons.yml")
+    except SpecError as error:
+        raise BadRequest(
+            "words_wrong", N_("It cannot be used: {reason}"), {"reason": error}
+        ) from error
+    return text
 
 
 def _check_tier(tier: Tier) -> None:

@@ -93,6 +93,8 @@ async def test_nobody_builds_where_they_do_not_lead(
         {"source": "personal", "name": "x", "spec": "a" * 300_000},
         {"source": "personal", "name": ["x"], "spec": SPEC},
         {"source": "personal", "name": "x", "spec": SPEC + "\0"},
+        {"source": "personal", "name": "x", "spec": SPEC, "words": "tag: newest\n"},
+        {"source": "personal", "name": "x", "spec": SPEC, "words": "a: &a [x]\nb: *a\n"},
     ],
 )
 async def test_bad_requests_are_told_what_is_wrong_and_leave_no_job(
