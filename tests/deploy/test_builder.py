@@ -16,7 +16,7 @@ from .conftest import ROOT
 
 
 def test_a_builder_writes_to_its_own_folders_and_reads_what_is_put_there(tmp_path: Path) -> None:
-    docker = Engine(socket=tmp_path)
+    docker = Engine(socket=ROOT)
     site = Settings("lab", ("demo",), "site.yaml", tmp_path, "127.0.0.1", 8443, 8080)
     words = builder(docker, site, ["env", "build", "--all"])
     assert words[-5:] == ["labcommons/builder", "labcommons", "env", "build", "--all"]
