@@ -30,6 +30,7 @@ from spawner.environments import catalog, offline
 from spawner.environments.build import Builder, Places
 from spawner.environments.doctor import examine
 from spawner.environments.errors import BuildError
+from spawner.environments.files import FILE_NAMES
 from spawner.environments.progress import Progress
 from spawner.environments.prune import Keeping, prune
 
@@ -168,11 +169,16 @@ def test_an_environment_becomes_an_image_with_a_row_in_the_catalog(
     kept = bench.builder.places.versions / NAME / entry.version
     assert {path.name for path in kept.iterdir()} == {
         "environment.yml",
+        "exports",
         "labcommons.yml",
         "pixi.lock",
         "sbom.cdx.json",
         "version.json",
     }
+    assert {path.name for path in (kept / "exports").iterdir()} == set(FILE_NAMES.values())
+    shutil.rmtree(kept / "exports")  # as of a version that was built before they were kept
+    assert not bench.builder.build(NAME).is_new
+    assert (kept / "exports" / "explicit.txt").read_text().count("#sha256:") > 10
     assert json.loads((kept / "version.json").read_bytes())["version"] == entry.version
     assert json.loads(labels["labcommons.kernels"]) == entry.kernelspecs
 
