@@ -198,4 +198,4 @@ def _iso(moment: datetime | None) -> str | None:
 def _use(one: Mapping[str, Any]) -> str:
     if not one["starts"]:
         return f"not started in {LATELY.days} days"
-    return f"{one['starts']} starts in {LATELY.days} days, last {one['last_used'][:10]}"
+    return f"starts in {LATELY.days} days: {one['starts']}, last on {one['last_used'][:10]}"

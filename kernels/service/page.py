@@ -47,7 +47,7 @@ class Used:
         """How often, in a sentence; empty where not at all."""
         if not (count := self.starts.get(key)):
             return ""
-        text = N_("%s starts in 30 days") if self.everyone else N_("%s starts of yours in 30 days")
+        text = N_("Starts in 30 days: %s") if self.everyone else N_("Your starts in 30 days: %s")
         return translate(text).replace("%s", str(count))
 
 

@@ -40,7 +40,8 @@ def open_notebook(page: Page, kernel: str) -> None:
         ".jp-LauncherCard", has_text=kernel
     )
     card.first.click()
-    expect(page.locator(".jp-NotebookPanel-toolbar").get_by_text(kernel)).to_be_visible()
+    named = page.locator(".jp-NotebookPanel-toolbar").get_by_text(kernel)
+    expect(named).to_be_visible(timeout=60_000)
     # What is run before the kernel is there does not run.
     expect(page.get_by_text(f"{kernel} | Idle")).to_be_visible(timeout=60_000)
 

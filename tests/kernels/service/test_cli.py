@@ -63,7 +63,7 @@ async def test_everything_registered_is_listed_with_state_and_use(command) -> No
         "team-vision/torch": ("healthy", 6),
     }
     text = command("list").output
-    assert f"{TORCH}; 6 starts in 30 days, last {utcnow():%Y-%m-%d}" in text
+    assert f"{TORCH}; starts in 30 days: 6, last on {utcnow():%Y-%m-%d}" in text
     assert "not started in 30 days" in text
     assert set(listed(command("list", "--problems", "--json"))) == {"course-ml101/bare"}
 
@@ -87,7 +87,7 @@ async def test_an_administrator_sees_all_and_a_stranger_is_refused(command) -> N
 
 
 async def test_one_kernel_is_shown_with_whom_it_is_for(command) -> None:
-    assert "for team-vision; 6 starts" in command("show", TORCH).output
+    assert "for team-vision; starts in 30 days: 6" in command("show", TORCH).output
     [found] = json.loads(command("show", "conda-image-data-python3", "--json").output)
     assert (found["for"], found["version"]) == (["everybody"], "1")
     refused = command("show", "conda-image-nothing-python3")

@@ -371,8 +371,8 @@ async def test_a_server_reports_what_its_owner_started(ask, tiers) -> None:
     assert [(use["starts"], use["people"]) for use in everybodys["uses"]] == [(4, 2)]
     (version,) = body(await ask(API + "environments/team-vision/torch", "alice-token"))["versions"]
     assert version["last_used"].endswith("Z")
-    assert "3 starts of yours in 30 days" in (await ask(PREFIX, "alice-token")).body.decode()
-    assert "4 starts in 30 days" in (await ask(PREFIX, "carol-token")).body.decode()
+    assert "Your starts in 30 days: 3" in (await ask(PREFIX, "alice-token")).body.decode()
+    assert "Starts in 30 days: 4" in (await ask(PREFIX, "carol-token")).body.decode()
 
 
 async def test_a_server_may_do_nothing_else_with_its_token(ask, tiers) -> None:
