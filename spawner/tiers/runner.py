@@ -287,7 +287,7 @@ class Runner:
             "private": PRIVATE,
             "settings": settings.model_dump(mode="json"),
         }
-        mounts = [*self._data("channel", "cache"), *self._bytecode()]
+        mounts = self._data("channel", "cache")
         if settings.credentials:
             # No program of a package runs in this work: nobody can have the logins read out.
             place = self.builders.folder(job.id) / "private"
