@@ -218,8 +218,16 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         open_to = os.umask(0o077)
         findings = maker.make_prefix(spec, locked, prefix, source=job["source"]).findings
         os.umask(open_to)
+<<<<<<< HEAD
     _open(prefix, int(job["umask"], 8))
     _tell(96, 0, f"{spec.name} is now {version}")
+||||||| 6bf96b4
+    _open(prefix, int(job["umask"], 8))
+    _say(progress={"percent": 96, "message": f"{spec.name} is now {version}", "step": 0})
+=======
+    size = _open(prefix, int(job["umask"], 8))
+    _say(progress={"percent": 96, "message": f"{spec.name} is now {version}", "step": 0})
+>>>>>>> env-speed
     _point(envs / spec.name, Path(VERSIONS, spec.name, version))
     kept = _prune(folder, version, set(job["in_use"]), int(job["keep"]))
     return {
@@ -227,8 +235,14 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         "kept": kept,
         "python": lock.version_of("python"),
         "lock_digest": lock.digest,
+<<<<<<< HEAD
         "tag": tag or None,
         "size": _size(prefix),
+||||||| 6bf96b4
+        "size": _size(prefix),
+=======
+        "size": size,
+>>>>>>> env-speed
         "packages": [
             {"name": item.name, "version": item.version, "channel": item.channel}
             for item in lock.packages
@@ -240,24 +254,29 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _open(prefix: Path, umask: int) -> None:
+def _open(prefix: Path, umask: int) -> int:
     """Let others read and run what the owner can, as far as the umask says; nobody writes.
 
-    The folder itself comes last: until then nobody else gets in.
+    The folder itself comes last: until then nobody else gets in. Gives the bytes on disk; a
+    file with several names counts once.
     """
+    sizes: dict[int, int] = {}
 
     def allow(path: str) -> None:
-        mode = os.lstat(path).st_mode
-        if not stat.S_ISLNK(mode):
-            mine = mode & 0o700
+        found = os.lstat(path)
+        if not stat.S_ISLNK(found.st_mode):
+            mine = found.st_mode & 0o700
             wanted = (mine | (mine & 0o500) >> 3 | (mine & 0o500) >> 6) & ~(umask | 0o022)
-            if stat.S_IMODE(mode) != wanted:
+            if stat.S_IMODE(found.st_mode) != wanted:
                 os.chmod(path, wanted)
+        if not stat.S_ISDIR(found.st_mode):
+            sizes[found.st_ino] = found.st_blocks * 512
 
     for folder, folders, files in os.walk(prefix):
         for name in (*folders, *files):
             allow(os.path.join(folder, name))
     allow(str(prefix))
+    return sum(sizes.values())
 
 
 def _version_folder(envs: Path, name: str) -> Path:
@@ -328,19 +347,6 @@ def _exports(spec: EnvironmentSpec, lock: Lock) -> dict[str, str]:
         with suppress(ExportError):
             found[name] = export(spec, lock, name)
     return found
-
-
-def _size(prefix: Path) -> int:
-    """Bytes on disk; a file with several names counts once."""
-    seen: set[int] = set()
-    total = 0
-    for folder, _, files in os.walk(prefix):
-        for name in files:
-            found = os.lstat(os.path.join(folder, name))
-            if found.st_ino not in seen:
-                seen.add(found.st_ino)
-                total += found.st_blocks * 512
-    return total
 
 
 def _kernels(prefix: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ sys.path[:0] = [str(HERE.parent / "e2e"), str(HERE.parents[1])]
 
 from deployment import ROOT, Deployment, copy_checkout, wait_for
 
-RUNS = 3
+RUNS = int(os.environ.get("BENCH_RUNS", "3"))
 CONSOLE = "/services/labcommons/api/v1/"
 SPEC = (
     "name: NAME\nchannels: [conda-forge]\n"
