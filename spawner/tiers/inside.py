@@ -218,16 +218,8 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         open_to = os.umask(0o077)
         findings = maker.make_prefix(spec, locked, prefix, source=job["source"]).findings
         os.umask(open_to)
-<<<<<<< HEAD
-    _open(prefix, int(job["umask"], 8))
-    _tell(96, 0, f"{spec.name} is now {version}")
-||||||| 6bf96b4
-    _open(prefix, int(job["umask"], 8))
-    _say(progress={"percent": 96, "message": f"{spec.name} is now {version}", "step": 0})
-=======
     size = _open(prefix, int(job["umask"], 8))
-    _say(progress={"percent": 96, "message": f"{spec.name} is now {version}", "step": 0})
->>>>>>> env-speed
+    _tell(96, 0, f"{spec.name} is now {version}")
     _point(envs / spec.name, Path(VERSIONS, spec.name, version))
     kept = _prune(folder, version, set(job["in_use"]), int(job["keep"]))
     return {
@@ -235,14 +227,8 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
         "kept": kept,
         "python": lock.version_of("python"),
         "lock_digest": lock.digest,
-<<<<<<< HEAD
         "tag": tag or None,
-        "size": _size(prefix),
-||||||| 6bf96b4
-        "size": _size(prefix),
-=======
         "size": size,
->>>>>>> env-speed
         "packages": [
             {"name": item.name, "version": item.version, "channel": item.channel}
             for item in lock.packages
