@@ -27,34 +27,27 @@ from hub_ext.store import StoreError
 from hub_ext.store.environments import BuildState, EnvironmentBuild
 from hub_ext.store.models import utcnow
 from spawner.container import LABEL_SITE
-from spawner.environments.credentials import LOGINS, with_files
-from spawner.environments.files import BYTECODE
 from spawner.errors import NotAllowed, NotAvailable, SpawnerError
 from spawner.homes import Homes
 from spawner.resources import Resources
 from spawner.tiers import decisions, jobs, shelf, usage
-from spawner.tiers.body import DATA, LABEL_BUILD, LABEL_PURPOSE, PURPOSE, SERVICE, Account, Mount
-from spawner.tiers.builders import Builders, BuildFailed, Cancelled, Work, write
+from spawner.tiers.body import LABEL_BUILD, LABEL_PURPOSE, PURPOSE
+from spawner.tiers.builders import Builders, BuildFailed, Cancelled, write
 from spawner.tiers.folders import Folders
-from spawner.tiers.groups import SHARED_OWNER, group_ids, owners
+from spawner.tiers.groups import owners
 from spawner.tiers.machine import Machine
 from spawner.tiers.people import Requester
 from spawner.tiers.rights import Person, check_change, check_see
 from spawner.tiers.said import FAILURES, said
 from spawner.tiers.tier import Kind, Tier, parse_source
+from spawner.tiers.works import PRIVATE, Works
 
 INTERVAL = 0.25  # seconds between two looks at the queue
 KEEP_JOBS = timedelta(days=30)
 TIDY = 3600  # seconds
 # A command at the administrator's shell, where there is no account.
 ADMINISTRATOR = ""
-# In a builder: packages of channels that want a login.
-PRIVATE = "/private"
 UNCLEAR = N_("The builder's answer cannot be understood. Tell an administrator.")
-# Where an installation keeps the packages that it fetched, in the person's own home.
-HOME_CACHE = ".cache/labcommons"
-
-
 _VERSION = re.compile(r"\d{8}-[0-9a-f]{8}")  # spawner.environments.maker.Maker.version
 
 Identify = Callable[[str], Awaitable[Requester | None]]
@@ -79,6 +72,7 @@ class Runner:
         self.shared, self.identify, self.audit, self.log = resources, identify, audit, log
         self.limits = resources.site.builds
         self.builders = Builders(resources, settings or {}, log)
+        self.works = Works(resources)
         self.folders = Folders(
             resources.engine,
             resources.site,
@@ -164,8 +158,7 @@ class Runner:
             kept = said(message)
         if job.action != "look":
             self._record(job, outcome, message, version, digest)
-        private = self.builders.folder(job.id) / "private"
-        await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, self._private(job), ignore_errors=True)
         while True:
             try:
                 await self.shared.store.run(
@@ -198,14 +191,14 @@ class Runner:
             return await self._delete(job, tier, who, used)
         locked = await self._lock(job, who)
         kept = await self.shared.store.read(lambda s: shelf.kept(s, tier, job.name))
-        payload = self._payload(job, tier, who) | {
+        more = {
             "lock": locked["lock"],
             "sources": locked["sources"],
             "in_use": sorted({*set().union(*used.values()), *kept.pinned} - {""}),
             "tags": kept.tags,
             "keep": self.shared.site.environments.keep,
         }
-        built = await self.builders.run(job, self._as_person("install", payload, tier, who, job))
+        built = await self.builders.run(job, self.works.of_person("install", job, who, more))
         version = str(built["version"])
         if not _VERSION.fullmatch(version):
             raise BuildFailed(UNCLEAR)
@@ -235,8 +228,7 @@ class Runner:
                 ),
                 {"name": job.name, "users": ", ".join(sorted(used))},
             )
-        payload = self._payload(job, tier, who)
-        await self.builders.run(job, self._as_person("delete", payload, tier, who))
+        await self.builders.run(job, self.works.of_person("delete", job, who))
         await self.shared.store.run(lambda s: shelf.remove(s, tier, job.name))
         return None, ""
 
@@ -248,8 +240,8 @@ class Runner:
             for row in rows
             if row.current
         }
-        payload = self._payload(job, tier, who) | {"known": known}
-        answer = await self.builders.run(job, self._as_person("look", payload, tier, who))
+        work = self.works.of_person("look", job, who, {"known": known})
+        answer = await self.builders.run(job, work)
         found = answer.get("environments")
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
             raise BuildFailed(UNCLEAR)
@@ -267,11 +259,8 @@ class Runner:
             raise NotAvailable("version_gone", N_("This version has been removed meanwhile."))
         if row.built_by != job.requested_by and tier.kind is not Kind.SHARED:
             who = await self.identify(row.built_by) or who
-        payload = self._payload(job, tier, who) | {
-            "version": row.version,
-            "notes": decisions.notes(row),
-        }
-        await self.builders.run(job, self._as_person("decide", payload, tier, who))
+        notes = {"version": row.version, "notes": decisions.notes(row)}
+        await self.builders.run(job, self.works.of_person("decide", job, who, notes))
         return row.version, row.lock_digest
 
     async def _lock(self, job: EnvironmentBuild, who: Requester) -> dict[str, Any]:
@@ -280,57 +269,26 @@ class Runner:
         with suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads(await asyncio.to_thread(kept.read_bytes))
             return found
-        tier, host = jobs.tier_of(job), self.shared.host_data
-        settings = with_files(self.shared.site.environments)
-        payload = self._payload(job, tier, None) | {
-            "lock": job.lock,
-            "private": PRIVATE,
-            "settings": settings.model_dump(mode="json"),
-        }
-        mounts = self._data("channel", "cache")
-        if settings.credentials:
-            # No program of a package runs in this work: nobody can have the logins read out.
-            place = self.builders.folder(job.id) / "private"
-            await asyncio.to_thread(place.mkdir, 0o755, parents=True, exist_ok=True)
-            mounts.append(Mount(str(host / "logins"), str(LOGINS)))
-            mounts.append(self._private(job, read_only=False))
-        locked = await self.builders.run(job, Work("lock", payload, SERVICE, mounts))
+        private = self._private(job)
+        await asyncio.to_thread(private.mkdir, 0o755, parents=True, exist_ok=True)
+        locked = await self.builders.run(job, self.works.lock(job))
         if locked.get("pip"):
-            payload = self._payload(job, tier, who) | {
-                "lock": locked["lock"],
-                "sources": locked["sources"],
-            }
-            work = self._as_person("pip", payload, tier, who, job)
-            locked = await self.builders.run(job, work)
+            chosen = {"lock": locked["lock"], "sources": locked["sources"]}
+            locked = await self.builders.run(job, self.works.of_person("pip", job, who, chosen))
         await asyncio.to_thread(write, kept, json.dumps(locked))
         return locked
 
     async def _make_image(self, job: EnvironmentBuild) -> tuple[str, str]:
         """Build an image as `make up` does: with Docker's socket, for an administrator."""
         machine = Machine.from_environment(self.shared.site_id)
-        files = {
-            f"environments/{job.name}/environment.yml": job.spec,
-            **({f"environments/{job.name}/labcommons.yml": job.words} if job.words else {}),
-            **({f"environments/{job.name}/pixi.lock": job.lock} if job.lock else {}),
-        }
-        mounts = self._data("channel", "cache", "locks", "store", "versions", "logs")
-        mounts.append(Mount(str(self.shared.host_data / "advisories"), str(DATA / "advisories")))
-        mounts.append(Mount(machine.socket, "/var/run/docker.sock", read_only=False))
-        pgpass = self.shared.host_data / "secrets" / "pgpass"
-        mounts.append(Mount(str(pgpass), "/run/labcommons/pgpass"))
-        work = Work(
-            "image",
-            self._payload(job, jobs.tier_of(job), None),
-            Account(SHARED_OWNER, SHARED_OWNER, (machine.group,)),
-            mounts,
-            network=machine.network,
-            env=machine.variables,
-            files=files,
-        )
-        built = await self.builders.run(job, work)
+        built = await self.builders.run(job, self.works.image(job, machine))
         return str(built["version"])[:64], str(built.get("lock_digest") or "")
 
-    # -- who and where --------------------------------------------------------------------------
+    def _private(self, job: EnvironmentBuild) -> Path:
+        """Where what is fetched with the site's logins is kept while a job runs."""
+        return self.builders.folder(job.id) / PRIVATE
+
+    # -- who -----------------------------------------------------------------------------------
 
     async def _requester(self, job: EnvironmentBuild, tier: Tier) -> Requester:
         """Who asked, with the rights of this moment. Raises NotAllowed."""
@@ -357,79 +315,6 @@ class Runner:
                 {"tier": tier.source},
             )
         return who
-
-    def _as_person(
-        self,
-        name: str,
-        payload: dict[str, Any],
-        tier: Tier,
-        who: Requester,
-        job: EnvironmentBuild | None = None,
-    ) -> Work:
-        """A work with the numbers of whoever asked, and no more folders than it needs."""
-        account, host = self._account(tier, who), self.shared.host_data
-        mounts = [
-            *(Mount(str(host / name), str(DATA / name)) for name in ("channel", "advisories")),
-            Mount(str(host / tier.folder), str(tier.mount), read_only=False),
-        ]
-        if job is not None and with_files(self.shared.site.environments).credentials:
-            mounts.append(self._private(job))
-        if account == SERVICE:
-            return Work(name, payload, account, [*mounts, *self._data("cache")])
-        assert who.identity is not None
-        home = Tier(Kind.PERSONAL, who.identity.name)
-        if tier != home:  # for the packages that are kept there
-            mounts.append(Mount(str(host / home.folder), str(home.mount), read_only=False))
-        cache = {"cache": str(home.mount / HOME_CACHE), "lent": str(DATA / "cache")}
-        mounts += self._bytecode()
-        return Work(name, payload | cache, account, mounts, home=str(home.mount))
-
-    def _bytecode(self) -> list[Mount]:
-        """What the site's own builds have compiled, to read."""
-        place = Path("cache", BYTECODE)
-        if not (self.shared.data / place).is_dir():
-            return []
-        return [Mount(str(self.shared.host_data / place), str(DATA / place))]
-
-    def _private(self, job: EnvironmentBuild, read_only: bool = True) -> Mount:
-        """What was fetched for a job with the site's logins."""
-        place = self.shared.host_data / "builds" / job.id / "private"
-        return Mount(str(place), PRIVATE, read_only)
-
-    def _data(self, *names: str) -> list[Mount]:
-        """Folders of the data folder, to write to."""
-        return [
-            Mount(str(self.shared.host_data / name), str(DATA / name), read_only=False)
-            for name in names
-        ]
-
-    def _account(self, tier: Tier, who: Requester) -> Account:
-        """The numbers that a builder runs with: what decides what it may write."""
-        if tier.kind is Kind.SHARED or who.identity is None:
-            return SERVICE
-        me = who.identity
-        own = {*me.gids, *group_ids(self.shared.site, who.person)}
-        if tier.kind is Kind.PERSONAL:
-            return Account(me.uid, me.gid, tuple(sorted(own)))
-        # Files that are made belong to the members' group.
-        members = owners(self.shared.site)[tier].members
-        return Account(me.uid, members, tuple(sorted({*own, me.gid} - {members})))
-
-    def _payload(self, job: EnvironmentBuild, tier: Tier, who: Requester | None) -> dict[str, Any]:
-        """What every work is told."""
-        # Without logins: who asks for a build could read what the builder can (but see _lock).
-        settings = self.shared.site.environments.model_copy(update={"credentials": {}})
-        return {
-            "name": job.name,
-            "spec": job.spec,
-            "words": job.words,
-            "source": tier.source,
-            "environments": "" if tier.kind is Kind.IMAGE else str(tier.environments),
-            "umask": "027" if who is not None and tier.kind is not Kind.SHARED else "022",
-            "settings": settings.model_dump(mode="json"),
-            "channel": str(DATA / "channel"),
-            "cache": str(DATA / "cache"),
-        }
 
     async def _ensure_home(self, who: Requester) -> None:
         if who.identity is None:

@@ -20,7 +20,6 @@ from spawner.tiers.builders import Work
 from spawner.tiers.people import Requester
 from spawner.tiers.rights import Person
 from spawner.tiers.runner import Runner
-from spawner.tiers.tier import Kind, Tier
 
 SITE = {
     "version": 1,
@@ -63,15 +62,13 @@ async def test_the_sites_logins_are_where_no_program_of_a_person_runs(
     runner: tuple[Runner, list[Work]],
 ) -> None:
     made, works = runner
-    tier = Tier(Kind.PERSONAL, "alice")
     who = Requester(Person("alice"), Identity("alice", 20001, 20000, ()))
     job = EnvironmentBuild(
         id="ab" * 16, action="create", tier="personal", owner="alice", name="mine",
         requested_by="alice", spec="", words="", lock="", state=BuildState.RUNNING,
     )  # fmt: skip
     await made._lock(job, who)
-    payload = made._payload(job, tier, who)
-    works.append(made._as_person("install", payload, tier, who, job))
+    works.append(made.works.of_person("install", job, who))
     lock, pip, install = works
     assert (lock.name, lock.account, pip.name) == ("lock", SERVICE, "pip")
     assert "/run/labcommons/logins" in [mount.target for mount in lock.mounts]
