@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -160,6 +161,7 @@ def test_a_colleague_finds_the_same_kernel_and_new_notebooks_get_the_chosen_envi
             "/opt/labcommons/teams/vision/envs/pair"
         )
         page.keyboard.press("Control+s")
+        page.get_by_role("button", name="Rename and Save").click()
         home = clean.root / "data/homes/alice"
 
         def written() -> list[Path]:
@@ -167,7 +169,9 @@ def test_a_colleague_finds_the_same_kernel_and_new_notebooks_get_the_chosen_envi
             return [file for file in home.glob("*.ipynb") if name in file.read_text()]
 
         wait_for(written, "saving", 30)
-        clean.docker("cp", str(written()[0]), f"{containers['bob']}:/home/bob/from-alice.ipynb")
+        bob = clean.root / "data/homes/bob"
+        shutil.copyfile(written()[0], bob / "from-alice.ipynb")
+        os.chown(bob / "from-alice.ipynb", bob.stat().st_uid, bob.stat().st_gid)
         page = new_page()
         log_in(page, "bob")
         page.goto("/user/bob/lab/tree/from-alice.ipynb?reset")
