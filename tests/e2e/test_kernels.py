@@ -137,7 +137,7 @@ def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
     expect(output.first).to_contain_text("/opt/conda/envs/py313-data", timeout=60_000)
 
 
-def test_a_colleague_finds_the_same_kernel_and_new_notebooks_get_the_chosen_environment(
+def test_a_colleague_finds_the_same_kernel_in_a_server_of_another_environment(
     clean: Deployment, new_page: NewPage, admin: str, pictures: Path
 ) -> None:
     chosen = {"alice": "py313-data", "bob": "py311-numpy1"}
@@ -178,9 +178,6 @@ def test_a_colleague_finds_the_same_kernel_and_new_notebooks_get_the_chosen_envi
         expect(page.get_by_text(f"{shown} | Idle")).to_be_visible(timeout=60_000)
         assert page.get_by_role("dialog").count() == 0
         picture(page, pictures, "notebook-of-a-colleague")
-        # What JupyterLab takes for a new notebook: what bob chose, though alice's is another.
-        asked = "fetch('/user/bob/api/kernelspecs').then(reply => reply.json())"
-        assert page.evaluate(asked)["default"] == "conda-image-py311-numpy1-python3"
     finally:
         shutil.rmtree(envs / "pair", ignore_errors=True)
         for name, container in containers.items():
