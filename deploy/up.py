@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import ssl
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from deploy.steps import Progress, Step
 
 OWNER = 990  # uid and gid of `labcommons` in our images
 HEALTH_TIMEOUT = 240  # seconds for all services to be healthy
+LOGIN_TIMEOUT = 120  # seconds until the proxy knows the way to the healthy hub
 # A first build of environments fetches some hundred megabytes.
 ENVIRONMENTS_TIMEOUT = 3600
 
@@ -240,18 +242,31 @@ def _start(compose: Compose, step: Step) -> None:
 
 
 def _login_page(site: Settings, public_url: str, step: Step) -> None:
-    """Fetch the login page as a browser would, with the certificate verified."""
-    url = urlsplit(public_url)
+    """Fetch the login page as a browser would, with the certificate verified.
+
+    The hub is healthy a little before the proxy knows the way to it: until then the answer is 404.
+    """
     context = ssl.create_default_context()
     context.load_verify_locations(site.data / "tls" / "ca.crt")
     step.remedy = "see data/log and make logs"
+    deadline = time.monotonic() + LOGIN_TIMEOUT
+    while problem := _login_problem(site, public_url, context):
+        if time.monotonic() > deadline:
+            raise Failure(f"{public_url}/hub/login {problem}")
+        time.sleep(1)
+    step.result = "answers"
+
+
+def _login_problem(site: Settings, public_url: str, context: ssl.SSLContext) -> str:
+    """What is wrong with the login page now; "" when nothing is."""
+    url = urlsplit(public_url)
+    connection = _Connection(
+        url.hostname or "localhost",
+        timeout=15,
+        context=context,
+        address=(site.connect_to, site.https_port),
+    )
     try:
-        connection = _Connection(
-            url.hostname or "localhost",
-            timeout=15,
-            context=context,
-            address=(site.connect_to, site.https_port),
-        )
         connection.request("GET", "/hub/login", headers={"Host": url.netloc})
         status = connection.getresponse().status
     except ssl.SSLCertVerificationError as error:
@@ -260,10 +275,10 @@ def _login_page(site: Settings, public_url: str, step: Step) -> None:
             "put a certificate for this name, with its chain, into data/tls/server.crt",
         ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise Failure(f"{public_url}/hub/login does not answer: {error}") from error
-    if status != 200:
-        raise Failure(f"{public_url}/hub/login answers with status {status} instead of 200")
-    step.result = "answers"
+        return f"does not answer: {error}"
+    finally:
+        connection.close()
+    return "" if status == 200 else f"answers with status {status} instead of 200"
 
 
 class _Connection(http.client.HTTPSConnection):

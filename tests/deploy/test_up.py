@@ -1,0 +1,77 @@
+"""The last step of ``make up``: the login page as a browser gets it."""
+
+from __future__ import annotations
+
+import io
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from deploy import up
+from deploy.settings import Settings
+from deploy.shell import Failure
+from deploy.steps import Step
+from rig.certificates import Authority
+
+Serve = Callable[..., Settings]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """A site that answers with these statuses, the last one for ever."""
+    servers: list[ThreadingHTTPServer] = []
+    (tmp_path / "tls").mkdir()
+    authority = Authority(tmp_path / "tls")
+
+    def make(*statuses: int, name: str = "lab.example.org") -> Settings:
+        left = list(statuses)
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(left.pop(0) if len(left) > 1 else left[0])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*authority.issue(name))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        port = server.server_address[1]
+        return Settings("lab", (), "site.yaml", tmp_path, "127.0.0.1", port, 80)
+
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def look(site: Settings) -> Step:
+    step = Step(io.StringIO())
+    up._login_page(site, "https://lab.example.org", step)
+    return step
+
+
+def test_it_waits_until_the_proxy_knows_the_way_to_the_hub(serve: Serve) -> None:
+    assert look(serve(404, 503, 200)).result == "answers"
+
+
+def test_it_says_what_is_answered_when_the_time_is_over(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "LOGIN_TIMEOUT", 0)
+    with pytest.raises(Failure, match="answers with status 404 instead of 200"):
+        look(serve(404))
+
+
+def test_a_certificate_for_another_name_is_said_at_once(serve: Serve) -> None:
+    with pytest.raises(Failure, match="certificate does not verify"):
+        look(serve(200, name="other.example.org"))
