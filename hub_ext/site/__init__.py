@@ -1,0 +1,153 @@
+"""The site file: everything an administrator decides, in one checked YAML document.
+
+Hub, services and command line read the same file, named by ``LABCOMMONS_SITE_FILE``
+(default ``/etc/labcommons/site.yaml``). Secrets are never in it: they come from files
+or variables that it names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from hub_ext.site.directory import (
+    CoursePeople,
+    Directory,
+    DirectoryGroups,
+    DirectoryUsers,
+    GroupNumber,
+    LoginThrottle,
+    Team,
+)
+from hub_ext.site.environments import (
+    Builds,
+    Credential,
+    EnvironmentPolicy,
+    Environments,
+    EnvironmentScan,
+    Severity,
+)
+from hub_ext.site.gpus import GpuDeviceSpec, Gpus, GpuSharing, GpuWatching
+from hub_ext.site.parts import Memory, Name, Section, Words, parse_bytes, words_in
+from hub_ext.site.servers import Kernels, Mail, Servers, Size
+
+__all__ = [
+    "DEFAULT_SITE_FILE",
+    "Builds",
+    "CoursePeople",
+    "Credential",
+    "Directory",
+    "DirectoryGroups",
+    "DirectoryUsers",
+    "EnvironmentPolicy",
+    "EnvironmentScan",
+    "Environments",
+    "GpuDeviceSpec",
+    "GpuSharing",
+    "GpuWatching",
+    "Gpus",
+    "GroupNumber",
+    "Kernels",
+    "LoginThrottle",
+    "Mail",
+    "Memory",
+    "Name",
+    "Servers",
+    "Severity",
+    "Site",
+    "SiteFileError",
+    "SiteInfo",
+    "Size",
+    "Team",
+    "Words",
+    "load_site",
+    "parse_bytes",
+    "words_in",
+]
+
+DEFAULT_SITE_FILE = Path("/etc/labcommons/site.yaml")
+
+
+class SiteFileError(Exception):
+    """The site file cannot be used; the message names file, key and remedy."""
+
+
+class SiteInfo(Section):
+    """How the site presents itself."""
+
+    name: str = Field("LabCommons", min_length=1, max_length=80)
+    public_url: str = "https://localhost:8443"
+    demo: bool = False
+
+    @model_validator(mode="after")
+    def _https(self) -> SiteInfo:
+        url = urlsplit(self.public_url)
+        if url.scheme != "https" or not url.hostname or url.path not in ("", "/"):
+            raise ValueError(
+                f"public_url: {self.public_url!r} must be https://HOST[:PORT] without a path"
+            )
+        return self
+
+
+class Site(Section):
+    """The whole site file."""
+
+    version: Literal[1]
+    site: SiteInfo = SiteInfo()
+    directory: Directory
+    sizes: dict[Name, Size] = Field(min_length=1)
+    gpus: Gpus = Gpus()
+    environments: Environments = Environments()
+    builds: Builds = Builds()
+    servers: Servers = Servers()
+    kernels: Kernels = Kernels()
+    mail: Mail = Mail()
+
+    @model_validator(mode="after")
+    def _one_default_size(self) -> Site:
+        defaults = [name for name, size in self.sizes.items() if size.default]
+        if len(defaults) > 1:
+            raise ValueError(f"sizes: only one may be the default, not {', '.join(defaults)}")
+        return self
+
+    @property
+    def default_size(self) -> str:
+        """The size marked as default, else the first."""
+        return next((n for n, s in self.sizes.items() if s.default), next(iter(self.sizes)))
+
+
+def load_site(path: Path | None = None) -> Site:
+    """Read and check the site file.
+
+    Raises SiteFileError with one line for each wrong key: where it is, what is wrong
+    with it, and what would be right.
+    """
+    path = path or Path(os.environ.get("LABCOMMONS_SITE_FILE", DEFAULT_SITE_FILE))
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise SiteFileError(
+            f"site file {path}: {error.strerror}; set LABCOMMONS_SITE_FILE to its place"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SiteFileError(f"site file {path}: not UTF-8 text; save it as UTF-8") from error
+    try:
+        document = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, RecursionError) as error:
+        raise SiteFileError(f"site file {path}: not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise SiteFileError(f"site file {path}: must be a mapping that begins with 'version: 1'")
+    try:
+        return Site.model_validate(document)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in item['loc']) or 'site file'}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise SiteFileError(f"site file {path}:\n" + "\n".join(lines)) from error
