@@ -6,7 +6,7 @@ from typing import Any
 
 from hub_ext.console.openapi_parts import COUNT, ERROR, TEXT, TIME, get, list_of, object_of
 
-_FINDING = object_of(level=TEXT, code=TEXT, message=TEXT, remedy=TEXT)
+_FINDING = object_of(level=TEXT, code=TEXT, message=TEXT, remedy=TEXT, sentence=TEXT)
 _MAYBE = {"type": ["string", "null"]}
 _VERSION_FACTS = object_of(
     version=TEXT,

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from hub_ext.console.viewer import Viewer
-from hub_ext.i18n import N_, Gettext
+from hub_ext.i18n import N_, Gettext, gettext_for
 from hub_ext.site import words_in
 from hub_ext.store.environments import EnvironmentBuild, TierEnvironment
 from hub_ext.store.models import utcnow
@@ -26,7 +26,7 @@ from spawner.environments.pythons import python_end, python_state
 from spawner.options import show_bytes
 from spawner.tiers import asking, jobs, shelf
 from spawner.tiers.rights import Person, may_change, person_of
-from spawner.tiers.said import FAILURES, in_words
+from spawner.tiers.said import FAILURES, in_words, said
 from spawner.tiers.tier import IMAGE, SHARED, Kind, Tier
 
 _LOGS = ("lock.log", "pip.log", "install.log", "decide.log", "delete.log", "image.log")
@@ -268,7 +268,7 @@ def _image(versions: list[CatalogEntry], lang: str) -> dict[str, Any]:
         "size_bytes": entry.size or None,
         "built_by": "",
         "created": _time(entry.created_at),
-        "findings": list(entry.findings),
+        "findings": [_finding(one, lang) for one in entry.findings],
     }
 
 
@@ -295,7 +295,19 @@ def _built(tier: Tier, row: TierEnvironment, versions: list[str], lang: str) -> 
         "size_bytes": row.size,
         "built_by": row.built_by,
         "created": _time(row.created_at),
-        "findings": list(row.findings),
+        "findings": [_finding(one, lang) for one in row.findings],
+    }
+
+
+def _finding(kept: Mapping[str, Any], lang: str) -> dict[str, Any]:
+    """One finding. ``message`` and ``remedy`` are English; ``sentence`` is both, for the reader."""
+    english = {key: str(kept.get(key) or "") for key in ("level", "code", "message", "remedy")}
+    words = []
+    for text, said_in_english in (("text", "message"), ("advice", "remedy")):
+        in_language = in_words(said(kept.get(text), kept.get("values")), gettext_for(lang))
+        words.append(in_language or english[said_in_english])
+    return english | {
+        "sentence": gettext_for(lang)(N_("{what}; {remedy}")).format(what=words[0], remedy=words[1])
     }
 
 

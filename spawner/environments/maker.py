@@ -210,7 +210,13 @@ class Maker:
             bytecode.compile_all(staging, lock, self.cache, self.lent)
         staged = finish(spec, lock, prefix, staging, stamp)
         found = [
-            Finding("warn", "check", remark, "see the versions in environment.yml")
+            Finding(
+                "warn",
+                "check",
+                "{remark}",
+                N_("see the versions in environment.yml"),
+                {"remark": remark},
+            )
             for remark in staged.remarks
         ]
         found += scan.scan(staging, self.settings.scan)

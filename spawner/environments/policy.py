@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hub_ext.i18n import N_
 from hub_ext.site import Environments
 from spawner.environments.channel import canonical_url
 from spawner.environments.errors import PolicyError
@@ -27,17 +28,37 @@ class Finding:
 
     Attributes:
         code: what the rule is called, for programs.
-        remedy: what would be accepted.
+        text: what is wrong, with places for ``values``.
+        advice: what would be accepted, likewise.
     """
 
     level: Level
     code: str
-    message: str
-    remedy: str
+    text: str
+    advice: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        """What is wrong, in English."""
+        return self.text.format_map(self.values)
+
+    @property
+    def remedy(self) -> str:
+        """What would be accepted, in English."""
+        return self.advice.format_map(self.values)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-ready data."""
-        return asdict(self)
+        """JSON-ready data: in English, and what a page needs to say it in another language."""
+        return {
+            "level": self.level,
+            "code": self.code,
+            "message": self.message,
+            "remedy": self.remedy,
+            "text": self.text,
+            "advice": self.advice,
+            "values": dict(self.values),
+        }
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}"
@@ -67,8 +88,9 @@ def _channels(spec: EnvironmentSpec, settings: Environments) -> list[Finding]:
         Finding(
             "refuse",
             "channel",
-            f"channel {channel} is not among this site's",
-            f"take the packages from {', '.join(allowed)}",
+            N_("channel {channel} is not among this site's"),
+            N_("take the packages from {allowed}"),
+            {"channel": channel, "allowed": ", ".join(allowed)},
         )
         for channel in spec.all_channels
         if allowed and channel not in allowed and canonical_url(channel) not in urls
@@ -89,13 +111,18 @@ def _packages(spec: EnvironmentSpec, lock: Lock | None, settings: Environments) 
             None,
         )
         if reason is not None:
-            by = "" if name in asked else " (needed by what environment.yml names)"
             found.append(
                 Finding(
                     "refuse",
                     "package",
-                    f"package {name}{by} is not allowed here: {reason or 'no reason is given'}",
-                    "leave it out",
+                    N_("package {name} is not allowed here: {reason}")
+                    if name in asked
+                    else N_(
+                        "package {name} (needed by what environment.yml names) is not allowed "
+                        "here: {reason}"
+                    ),
+                    N_("leave it out"),
+                    {"name": name, "reason": reason or "no reason is given"},
                 )
             )
     allowed = settings.policy.allowed_packages
@@ -103,8 +130,9 @@ def _packages(spec: EnvironmentSpec, lock: Lock | None, settings: Environments) 
         Finding(
             "refuse",
             "package",
-            f"package {name} is not among those that this site allows to ask for",
-            "ask an administrator to add it to environments.policy.allowed_packages",
+            N_("package {name} is not among those that this site allows to ask for"),
+            N_("ask an administrator to add it to environments.policy.allowed_packages"),
+            {"name": name},
         )
         for name in asked
         if allowed and not any(fnmatchcase(name, what) for what in allowed)
@@ -125,8 +153,9 @@ def _pip(spec: EnvironmentSpec, settings: Environments) -> list[Finding]:
         Finding(
             rule,
             "pip",
-            f"packages of pip beside conda's ({names})",
-            "most of PyPI is on conda-forge; list them as conda packages",
+            N_("packages of pip beside conda's ({names})"),
+            N_("most of PyPI is on conda-forge; list them as conda packages"),
+            {"names": names},
         )
     ]
 
@@ -136,13 +165,14 @@ def _python(lock: Lock, settings: Environments, today: date) -> list[Finding]:
     if version is None or rule == "allow":
         return []
     state, end = python_state(version, today), python_end(version)
-    remedy = f"take Python {newest_python(today)}"
+    advice = N_("take Python {newest}")
+    values = {"version": version, "end": str(end), "newest": newest_python(today)}
     if state == "ended":
-        message = f"Python {version} gets no security fixes any more since {end}"
-        return [Finding(rule, "python-ended", message, remedy)]
+        text = N_("Python {version} gets no security fixes any more since {end}")
+        return [Finding(rule, "python-ended", text, advice, values)]
     if state == "ending":
-        message = f"Python {version} gets security fixes until {end} only"
-        return [Finding("warn", "python-ending", message, remedy)]
+        text = N_("Python {version} gets security fixes until {end} only")
+        return [Finding("warn", "python-ending", text, advice, values)]
     return []
 
 
@@ -154,7 +184,8 @@ def _committed(spec: EnvironmentSpec, lock: Lock, settings: Environments) -> lis
         Finding(
             rule,
             "unlocked",
-            "no lock beside environment.yml answers it",
-            f"run 'labcommons env lock {spec.name}', and commit its pixi.lock",
+            N_("no lock beside environment.yml answers it"),
+            N_("run 'labcommons env lock {name}', and commit its pixi.lock"),
+            {"name": spec.name},
         )
     ]

@@ -19,6 +19,7 @@ from typing import Any, get_args
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from hub_ext.i18n import N_
 from hub_ext.site import EnvironmentScan, Severity
 from spawner.environments.errors import BuildError
 from spawner.environments.files import FOLDER, SBOM_FILE
@@ -61,18 +62,22 @@ def _finding(hole: Hole, settings: EnvironmentScan) -> list[Finding]:
     limit = settings.threshold
     blocks = limit != "never" and SEVERITIES.index(hole.severity) >= SEVERITIES.index(limit)
     level: Level = "refuse" if blocks else "warn"
-    remedy = (
-        f"ask for {hole.package} >={hole.fixed}"
-        if hole.fixed
-        else f"leave it out, or name {hole.id} under environments.scan.ignore with the reason"
-    )
-    words = f": {hole.title}" if hole.title else ""
     return [
         Finding(
             level,
             "hole",
-            f"{hole.package} {hole.version} has {hole.id} ({hole.severity}){words}",
-            remedy,
+            N_("{package} {version} has {id} ({severity}){title}"),
+            N_("ask for {package} >={fixed}")
+            if hole.fixed
+            else N_("leave it out, or name {id} under environments.scan.ignore with the reason"),
+            {
+                "package": hole.package,
+                "version": hole.version,
+                "id": hole.id,
+                "severity": hole.severity,
+                "title": f": {hole.title}" if hole.title else "",
+                "fixed": hole.fixed,
+            },
         )
     ]
 

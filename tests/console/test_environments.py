@@ -12,6 +12,7 @@ from tornado.httpclient import AsyncHTTPClient
 
 from hub_ext.console.app import PREFIX
 from hub_ext.store.environments import BuildState
+from spawner.environments import policy
 from spawner.tiers import jobs, shelf
 from spawner.tiers.tier import SHARED, Kind, Tier
 
@@ -34,12 +35,15 @@ async def send(
     return answer.code, json.loads(answer.body) if answer.body else None
 
 
-def put(console: Console, tier: Tier, name: str, version: str = "20261121-aa") -> None:
+def put(
+    console: Console, tier: Tier, name: str, version: str = "20261121-aa", **more: object
+) -> None:
     facts = {
         "python": "3.13.5", "lock_digest": "ab", "size": 3 * 2**20, "spec": SPEC, "words": "",
         "lock": "the lock", "packages": [{"name": "numpy", "version": "2.3", "channel": "c"}],
         "kernels": {}, "findings": [], "origin": None,
         "exports": {"environment.yml": f"name: {name}\n# {HOSTILE}\n"},
+        **more,
     }  # fmt: skip
     console.store.transact(
         lambda s: shelf.record(
@@ -104,6 +108,28 @@ async def test_bad_requests_are_told_what_is_wrong_and_leave_no_job(
     assert status == 400
     assert len(answer["error"]["message"]) > 20
     assert console.store.transact(jobs.recent, read=True) == []
+
+
+async def test_what_rules_say_is_said_in_the_readers_language(console: Console) -> None:
+    known = policy.Finding(
+        "warn", "python-ending", "Python {version} gets security fixes until {end} only",
+        "take Python {newest}", {"version": "3.11", "end": "2027-10-31", "newest": "3.14"},
+    ).as_json()  # fmt: skip
+    # What a builder reports is a person's word: a text that is not ours, values that are anything.
+    odd = {"message": "odd", "remedy": "", "text": "{x.__class__}", "values": {"x": [1]}}
+    older = {"level": "warn", "code": "pip", "message": "beside", "remedy": "list them"}
+    put(console, VISION, "torch", findings=[known, odd, older])
+    for language, sentences in (
+        ("en", [f"{known['message']}; take Python 3.14", "odd; ", "beside; list them"]),
+        ("zh-CN", ["Python 3.11 的安全修复只提供到 2027-10-31；请改用 Python 3.14", "odd；"]),
+    ):
+        _, answer = await send(
+            console, "GET", "environments", "bob-token", **{"Accept-Language": language}
+        )
+        [found] = [one for one in answer["environments"] if one["name"] == "torch"]
+        said = [finding["sentence"] for finding in found["findings"]]
+        assert said[: len(sentences)] == sentences
+        assert found["findings"][0]["message"] == known["message"]
 
 
 async def test_people_see_what_is_theirs_their_teams_and_everybodys(console: Console) -> None:
