@@ -177,6 +177,7 @@ async def test_every_address_of_the_description_exists(filled: Console) -> None:
             here = path.removeprefix("/").replace("{id}", lease)
             here = here.replace("{subject}", "default").replace("{user}", "alice")
             here = here.replace("{source}", "image").replace("{name}", "none")
+            here = here.replace("{version}", "none").replace("{what}", "pin")
             answer = await filled.send(method.upper(), here, "carol-token")
             named = ("reservations/", "builds/", "{name}")  # of these there is none here
             if method == "get" and not any(part in path for part in named):
