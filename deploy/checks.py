@@ -17,7 +17,7 @@ from deploy.shell import CommandFailed, Failure, output
 from deploy.steps import Progress, Step
 
 VENV = ROOT / ".venv"
-_PYTEST = [str(VENV / "bin" / "python"), "-m", "pytest"]
+_PYTEST = [str(VENV / "bin" / "python"), "-m", "pytest", "--durations=20"]
 PACKAGES = (
     "chromium",
     "docker.io",

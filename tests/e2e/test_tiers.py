@@ -224,6 +224,35 @@ def test_members_run_what_their_lead_published_and_each_step_is_in_the_audit_tra
     ]
 
 
+def test_what_a_lead_withdraws_is_offered_to_no_member_any_more(
+    deployment: Deployment, servers: dict[str, str], tokens: dict[str, str], team_environment: str
+) -> None:
+    path = f"environments/team-vision/{team_environment}"
+    version = ask(deployment, tokens["bob"], "GET", path)["environment"]["version"]
+    listed = "/opt/labcommons/server/bin/jupyter kernelspec list --json"
+
+    def decide(**body: object) -> None:
+        answer = ask(deployment, tokens["bob"], "POST", f"{path}/versions/{version}/withdraw", body)
+        done = finished(deployment, tokens["bob"], answer["build"]["id"])
+        assert done["build"]["state"] == "done", done
+
+    def is_offered() -> bool:
+        return f"team-vision-{team_environment}" in sh(deployment, servers["alice"], listed)[1]
+
+    wait_for(is_offered, "the kernel", 30)
+    decide(reason="wrong units")
+    wait_for(lambda: not is_offered(), "the kernel to be taken away", 30)
+    link = f"{ENVS}/{team_environment}"
+    _, said = sh(
+        deployment, servers["alice"],
+        f". /opt/labcommons/etc/conda.sh; conda activate {link}; labcommons env current",
+    )  # fmt: skip
+    assert "wrong units" in said
+    assert sh(deployment, servers["alice"], f"{link}/bin/python -c 'import numpy'")[0] == 0
+    decide(undo=True)
+    wait_for(is_offered, "the kernel to come back", 30)
+
+
 def test_what_runs_is_not_deleted_and_who_runs_it_is_named(
     deployment: Deployment, servers: dict[str, str], tokens: dict[str, str], team_environment: str
 ) -> None:
@@ -312,35 +341,6 @@ def test_paste_build_and_use_in_the_browser(
     expect(
         page.locator(".lc-build", has_text="Delete: pasted").get_by_text("Deleted")
     ).to_be_visible()
-
-
-def test_what_a_lead_withdraws_is_offered_to_no_member_any_more(
-    deployment: Deployment, servers: dict[str, str], tokens: dict[str, str], team_environment: str
-) -> None:
-    path = f"environments/team-vision/{team_environment}"
-    version = ask(deployment, tokens["bob"], "GET", path)["environment"]["version"]
-    listed = "/opt/labcommons/server/bin/jupyter kernelspec list --json"
-
-    def decide(**body: object) -> None:
-        answer = ask(deployment, tokens["bob"], "POST", f"{path}/versions/{version}/withdraw", body)
-        done = finished(deployment, tokens["bob"], answer["build"]["id"])
-        assert done["build"]["state"] == "done", done
-
-    def is_offered() -> bool:
-        return f"team-vision-{team_environment}" in sh(deployment, servers["alice"], listed)[1]
-
-    wait_for(is_offered, "the kernel", 30)
-    decide(reason="wrong units")
-    wait_for(lambda: not is_offered(), "the kernel to be taken away", 30)
-    link = f"{ENVS}/{team_environment}"
-    _, said = sh(
-        deployment, servers["alice"],
-        f". /opt/labcommons/etc/conda.sh; conda activate {link}; labcommons env current",
-    )  # fmt: skip
-    assert "wrong units" in said
-    assert sh(deployment, servers["alice"], f"{link}/bin/python -c 'import numpy'")[0] == 0
-    decide(undo=True)
-    wait_for(is_offered, "the kernel to come back", 30)
 
 
 def test_what_is_made_and_removed_in_a_terminal_is_on_the_page(
