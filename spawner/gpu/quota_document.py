@@ -26,7 +26,7 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from hub_ext.i18n import N_
 from hub_ext.site import Site
@@ -42,6 +42,7 @@ from spawner.gpu.problems import (
 Specs = dict[str, dict[str, Any]]
 
 MAX_BYTES = 512 * 1024
+MAX_DEPTH = 8  # an entry of a budget is the fourth level
 SECTIONS = {"users": "user", "groups": "group", "courses": "course"}
 
 
@@ -238,10 +239,7 @@ def read_document(text: str, name: str = "quotas") -> Specs:
     if len(text) > MAX_BYTES:
         raise QuotaDocumentError([Problem("", N_("the document is longer than 512 KiB"))], name)
     try:
-        if any(isinstance(event, AliasEvent) for event in YAML(pure=True).parse(text)):
-            raise QuotaDocumentError(
-                [Problem("", N_("aliases (*name) are not read here; write the keys out"))], name
-            )
+        _check_events(text, name)
         loaded = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
@@ -252,6 +250,20 @@ def read_document(text: str, name: str = "quotas") -> Specs:
         raise QuotaDocumentError([Problem("", N_("not valid YAML"))], name) from error
     lines: dict[tuple[str, ...], int] = {}
     return check_document(_plain(loaded, (), lines), name, lines)
+
+
+def _check_events(text: str, name: str) -> None:
+    """Refuse what could make a small document large or slow, before anything is built of it."""
+    depth = 0
+    for event in YAML(pure=True).parse(text):
+        if isinstance(event, AliasEvent):
+            problem = N_("aliases (*name) are not read here; write the keys out")
+            raise QuotaDocumentError([Problem("", problem)], name)
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            line = event.start_mark.line + 1
+            problem = N_("nested too deeply; make it flatter")
+            raise QuotaDocumentError([Problem("", problem, line=line)], name)
 
 
 def check_document(

@@ -135,7 +135,8 @@ def test_gpu_hours_are_a_finite_number(value: str) -> None:
         ("version: 1\nsettings: {timezone: ../../etc/passwd}", "is not a time zone"),
         ("version: 1\nsettings: {timezone: 8}", "is not a time zone"),
         ("version: 1\n" + "#" * 600_000, "longer than 512 KiB"),
-        ("a: " + "[" * 5000, "not valid YAML"),
+        ("a: " + "[" * 250_000, "nested too deeply"),
+        ("a: " + "{\n" * 120_000, "nested too deeply"),
     ],
 )
 def test_a_document_that_cannot_be_used_says_why(text: str, said: str) -> None:
