@@ -93,13 +93,13 @@ def _pytest_in_bed(arguments: Sequence[str]) -> int:
 def _pytest_in_two() -> int:
     """All tests: those that need no Docker Engine beside those that do; the worse exit code.
 
-    The first kind keeps a core busy and the second mostly waits: together they take little
-    longer than the longer one.
+    The first kind keeps a core busy and the second, which takes longer, mostly waits: so the
+    first gives way.
     """
     report = CACHE / "log" / "tests-without-engine.log"
     with report.open("wb") as file:
         beside = subprocess.Popen(
-            [*_PYTEST, "-m", "not docker and not e2e"],
+            ["nice", "-n", "10", *_PYTEST, "-m", "not docker and not e2e"],
             cwd=ROOT,
             stdout=file,
             stderr=subprocess.STDOUT,
