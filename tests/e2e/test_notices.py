@@ -15,7 +15,7 @@ def test_the_end_is_told_in_the_notebook_and_can_be_put_off(
     clean: Deployment, new_page: NewPage, pictures: Path
 ) -> None:
     token = clean.login_once("alice")
-    options = {"environment": "py313-data", "gpus": 1, "time_limit": 2}
+    options = {"environment": "py313-data", "gpus": 1, "time_limit": 3}
     clean.start_server(token, "alice", options)
     page = new_page()
     log_in(page, "alice")
