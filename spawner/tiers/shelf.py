@@ -7,6 +7,7 @@ remove a personal environment in a terminal.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from hub_ext.store.environments import TierEnvironment
 from hub_ext.store.models import utcnow
-from spawner.tiers.tier import Kind, Tier
+from spawner.errors import BadRequest
+from spawner.tiers.tier import Kind, Tier, check_name
 
 # The version of what conda made and may change at any time; has no lock.
 LIVE = "live"
@@ -139,7 +141,7 @@ def record(
 
 def seen(session: Session, tier: Tier, found: Sequence[Mapping[str, Any]]) -> None:
     """Make the rows of a person's tier say what was found in the folder, whoever made it."""
-    there = {str(item.get("name")): item for item in found}
+    there = {str(item["name"]): item for item in found if _is_name(item.get("name"))}
     for row in of_tiers(session, [tier]):
         item = there.get(row.name)
         if item is None or (row.version == LIVE and item.get("version") != LIVE):
@@ -159,6 +161,13 @@ def seen(session: Session, tier: Tier, found: Sequence[Mapping[str, Any]]) -> No
                 built_by=tier.owner, created_at=when, facts=facts,
                 kept={one.version for one in versions(session, tier, name)} - {LIVE},
             )  # fmt: skip
+
+
+def _is_name(name: object) -> bool:
+    with suppress(BadRequest):
+        check_name(name)
+        return True
+    return False
 
 
 def _facts_of(item: Mapping[str, Any], row: TierEnvironment | None) -> dict[str, Any]:

@@ -201,7 +201,8 @@ def test_what_was_made_in_a_terminal_is_found(bench: Bench, tmp_path: Path) -> N
         rows = store.transact(lambda s: shelf.of_tiers(s, [tier]), read=True)
         return [(row.name, row.version) for row in rows]
 
-    store.transact(lambda s: shelf.seen(s, tier, [by_hand]))
+    odd = [by_hand | {"name": name} for name in ("../up", "a'\"<b>", "x" * 2**20, None, ["a"])]
+    store.transact(lambda s: shelf.seen(s, tier, [by_hand, *odd]))
     store.transact(lambda s: shelf.seen(s, tier, [by_hand]))
     assert names() == [("by-hand", "live")]
     row = store.transact(lambda s: shelf.current(s, tier, "by-hand"), read=True)
