@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -23,6 +24,9 @@ SILENT = "NVML does not answer; look at `nvidia-smi` on the host"
 MOST_DEVICES = 1024  # of one machine; more is nonsense
 MOST_MEMORY = 2**44  # bytes of one GPU
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}")
+# The number of the machine's own process namespace (Linux, PROC_PID_INIT_INO): anywhere else
+# the driver does not list other people's processes.
+HOST_NAMESPACE = "pid:[4026531836]"
 # Errors of programs, not of GPUs, as NVIDIA's Kubernetes device plugin ignores them.
 PROGRAM_XIDS = frozenset({13, 31, 43, 45, 68, 109})
 
@@ -77,7 +81,8 @@ async def read_inventory(gpus: Gpus, seconds: float = 0) -> Inventory:
     Takes up to ``seconds`` + NVML_TIMEOUT with source ``nvml``. Raises InventoryError.
     """
     if gpus.source == "nvml":
-        found = check_answer(await _ask_driver(seconds))
+        all_processes = os.readlink("/proc/self/ns/pid") == HOST_NAMESPACE
+        found = check_answer(await _ask_driver(seconds), all_processes)
     else:
         simulated = gpus.source == "simulated"
         found = Inventory(
@@ -134,8 +139,11 @@ async def _ask_driver(seconds: float) -> object:
         raise InventoryError("NVML: the answer is not JSON; look at the hub's log") from error
 
 
-def check_answer(answer: object) -> Inventory:
-    """The driver's answer, checked. Raises InventoryError where no part of it can be used."""
+def check_answer(answer: object, all_processes: bool = False) -> Inventory:
+    """The driver's answer, checked. Raises InventoryError where no part of it can be used.
+
+    ``all_processes``: it was asked where the driver lists everybody's processes.
+    """
     if not isinstance(answer, dict) or not isinstance(answer.get("devices"), list):
         raise InventoryError("NVML: the answer has no list of devices")
     items = [item for item in answer["devices"] if isinstance(item, dict)]
@@ -153,7 +161,7 @@ def check_answer(answer: object) -> Inventory:
             devices[uuid] = _failing(devices[uuid], "two GPUs say that they have this id")
         else:
             devices[uuid] = _device(uuid, item)
-            readings[uuid] = _reading(item, bool(answer.get("all_processes")))
+            readings[uuid] = _reading(item, all_processes)
     problems += [f"{d.id}: {d.health_reason}" for d in devices.values() if d.health != "ok"]
     errors = tuple(
         (str(item.get("id")), int(item["xid"]))

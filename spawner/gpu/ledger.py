@@ -8,7 +8,7 @@ impossible whatever happens here.
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -33,7 +33,9 @@ from spawner.gpu.usage import moment, seconds
 
 WAITING = (LeaseState.REQUESTED, LeaseState.QUEUED)
 NOW = "labcommons.gpu.now"  # of a session: the time of its transaction
-_LATEST = select(GpuState.latest).where(GpuState.id == 1).with_for_update()
+CHANGE = "labcommons.gpu.change"  # ... the number of the change that it is
+REQUESTS = "labcommons.gpu.requests"  # ... how many requests it has written
+_STATE = select(GpuState.latest, GpuState.version).where(GpuState.id == 1).with_for_update()
 _SEEN = (
     update(GpuState)
     .where(GpuState.id == 1)
@@ -55,9 +57,10 @@ def lock(session: Session, wall: datetime | None = None) -> datetime:
     known = session.info.get(NOW)
     if known is None:
         # The row's lock on PostgreSQL; on SQLite the transaction itself is the lock.
-        known = max(wall or utcnow(), session.scalar(_LATEST) or datetime.min)
+        latest, change = session.execute(_STATE).one_or_none() or (datetime.min, 0)
+        known = max(wall or utcnow(), latest)
         session.execute(_SEEN, {"now": known})
-        session.info[NOW] = known
+        session.info.update({NOW: known, CHANGE: change, REQUESTS: 0})
     assert isinstance(known, datetime)
     return known
 
@@ -114,7 +117,7 @@ def request(
     """Write a request, to be decided on. The server must have no lease that has not ended."""
     now = lock(session, now)
     lease = Lease(
-        id=uuid.uuid4().hex,
+        id=_new_id(session),
         username=username,
         server_name=server_name,
         state=LeaseState.REQUESTED,
@@ -128,6 +131,17 @@ def request(
     session.add(lease)
     session.flush()
     return lease
+
+
+def _new_id(session: Session) -> str:
+    """An id for the next request of this transaction; ids sort as requests were written.
+
+    They decide between requests of the same time, which all of one batch have, and all that come
+    while a clock that was set back stands still: the first of them is served first.
+    """
+    session.info[REQUESTS] += 1
+    change, request = session.info[CHANGE], session.info[REQUESTS]
+    return f"{change:012x}{request:04x}{secrets.token_hex(8)}"
 
 
 def queue(session: Session, verdicts: Iterable[Verdict]) -> None:

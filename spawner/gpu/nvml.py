@@ -12,15 +12,11 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pynvml
 
 STEP = 1.0  # seconds between two looks at the utilisation
-# The number of the machine's own process namespace (Linux, PROC_PID_INIT_INO): anywhere else
-# the driver does not list other people's processes.
-HOST_NAMESPACE = "pid:[4026531836]"
 GONE = (pynvml.NVMLError_GpuIsLost, pynvml.NVMLError_ResetRequired)
 
 
@@ -167,7 +163,6 @@ def look(seconds: float = 0) -> dict[str, Any]:
             "devices": devices,
             "lost": lost,
             "errors": errors,
-            "all_processes": str(Path("/proc/self/ns/pid").readlink()) == HOST_NAMESPACE,
         }
     finally:
         pynvml.nvmlShutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -60,6 +61,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     monkeypatch.setenv("FAKE_NVML_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(inventory, "_stuck", [])
+    # The stand-in lists all processes wherever it runs; these tests may run in a container.
+    monkeypatch.setattr(inventory, "HOST_NAMESPACE", os.readlink("/proc/self/ns/pid"))
     return tmp_path / "state"
 
 
@@ -98,6 +101,14 @@ async def test_nvml_tells_how_devices_are_used_and_errors_meanwhile(state: Path)
         "MIG-20": Reading(None, ()),
         "GPU-3": Reading(None, ()),
     }
+
+
+async def test_who_computes_is_not_known_outside_the_machines_process_namespace(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "HOST_NAMESPACE", "pid:[1]")
+    state.write_text("gpu GPU-1 1024 0 ok T4\nuse 37\nproc 4711 30\n")
+    assert (await read_inventory(NVML)).readings == {"GPU-1": Reading(37, None)}
 
 
 async def test_a_lost_gpu_is_not_offered_and_hides_no_other(state: Path) -> None:

@@ -77,6 +77,21 @@ def test_more_than_are_free_wait_with_a_reason_and_start_when_there_is_room(stor
     everything_holds(store)
 
 
+def test_who_asks_in_one_moment_is_served_in_the_order_of_asking(store: Store) -> None:
+    """A batch has one time; so has all that comes while a clock that was set back stands still."""
+    ask(store, "zoe", 4, NOW)
+    names = [f"u{number}" for number in range(12)]
+    batch = [Ask(name, "", f"user:{name}", 4, time_limit=HOUR) for name in names[:6]]
+    store.transact(lambda s: admission.admit(s, batch, NOW))
+    for name in names[6:]:
+        ask(store, name, 4, NOW - timedelta(minutes=1))
+    leases = store.transact(ledger.live_leases)
+    assert [lease.username for lease in leases] == ["zoe", *names]
+    assert len({lease.requested_at for lease in leases}) == 1
+    places = {lease.username: (lease.verdict or {}).get("position") for lease in leases[1:]}
+    assert places == {name: place for place, name in enumerate(names, 1)}
+
+
 def test_who_does_not_want_to_wait_is_told_why_and_leaves_nothing(store: Store) -> None:
     ask(store, "alice", 4)
     refused = ask(store, "bob", wait=False)
