@@ -39,6 +39,14 @@ BACKDATE = timedelta(hours=1)
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+DIRECTORY = ("directory", *LOOPBACK)  # the demo directory's names
+NEW_CA = "NEW_CA=yes make up"
+UNLIMITED = (
+    "this CA is of an earlier LabCommons and can vouch for every name there is: whoever gets its "
+    "key can pose as any web site to those who have imported it. "
+    f"`{NEW_CA}` makes one for this site's names alone; everyone has to import that, and to "
+    "remove the old one"
+)
 
 
 class TLSError(click.ClickException):
@@ -67,30 +75,72 @@ class Outcome:
 
     Attributes:
         state: ``made``, ``kept``, or ``foreign`` for one that the site has put there itself.
+        advice: what an administrator should do about it; empty: nothing.
     """
 
     file: Path
     state: str
     not_after: datetime
+    advice: str = ""
 
 
-def init(folder: Path, hosts: Sequence[str], now: datetime | None = None) -> list[Outcome]:
+def init(
+    folder: Path, hosts: Sequence[str], now: datetime | None = None, new_ca: bool = False
+) -> list[Outcome]:
     """Make what is missing, too old, or for other names: CA, server, demo directory.
 
-    A ``server.crt`` that our CA has not signed is the site's own and stays as it is.
-    Raises TLSError for a file that cannot be used.
+    A ``server.crt`` that our CA has not signed is the site's own and stays as it is. The CA can
+    vouch for the hosts and names below them, the machine itself and the demo's directory, and for
+    nothing else; ``new_ca`` makes another one, which everybody has to import.
+    Raises TLSError for a file that cannot be used, and for a host that the CA is not for.
     """
     now = now or datetime.now(UTC)
     folder.mkdir(parents=True, exist_ok=True)
-    authority, outcome = _authority(folder, now)
+    if new_ca:
+        # The certificate first: a key that an interruption leaves alone is taken up again.
+        (folder / "ca.crt").unlink(missing_ok=True)
+        (folder / "ca.key").unlink(missing_ok=True)
+    authority, outcome = _authority(folder, _trees([*hosts, *DIRECTORY]), now)
     return [
         outcome,
         _server(folder, "server", [*dict.fromkeys([*hosts, *LOOPBACK])], authority, now),
-        _server(folder, "directory", ["directory", *LOOPBACK], authority, now),
+        _server(folder, "directory", DIRECTORY, authority, now),
     ]
 
 
-def _authority(folder: Path, now: datetime) -> tuple[Authority, Outcome]:
+def _trees(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """What a CA for these hosts may vouch for: each, names below it, each address (RFC 5280).
+
+    Both kinds have to be there: a kind without an entry is not limited.
+    """
+    found: list[x509.GeneralName] = []
+    for host in hosts:
+        name = _general_name(host.removeprefix("*."))
+        if isinstance(name, x509.IPAddress):
+            name = x509.IPAddress(ipaddress.ip_network(name.value))
+        if name not in found:
+            found.append(name)
+    return found
+
+
+def _within(name: x509.GeneralName, tree: x509.GeneralName) -> bool:
+    if isinstance(tree, x509.IPAddress):
+        return isinstance(name, x509.IPAddress) and name.value in tree.value  # type: ignore[operator]
+    return isinstance(name, x509.DNSName) and f".{name.value}".endswith(f".{tree.value}")
+
+
+def _limits(certificate: x509.Certificate) -> Sequence[x509.GeneralName] | None:
+    """What the CA may vouch for; None: for everything."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.NameConstraints)
+    except x509.ExtensionNotFound:
+        return None
+    return found.value.permitted_subtrees or ()
+
+
+def _authority(
+    folder: Path, trees: Sequence[x509.GeneralName], now: datetime
+) -> tuple[Authority, Outcome]:
     crt, key_file = folder / "ca.crt", folder / "ca.key"
     if key_file.exists():
         key = _read_key(key_file)
@@ -99,12 +149,13 @@ def _authority(folder: Path, now: datetime) -> tuple[Authority, Outcome]:
             if certificate.public_key() != key.public_key():
                 raise TLSError(f"{key_file} is not the key of {crt}; restore the pair")
             if certificate.not_valid_after_utc > now + LIFETIME:
-                outcome = Outcome(crt, "kept", certificate.not_valid_after_utc)
+                advice = "" if _limits(certificate) is not None else UNLIMITED
+                outcome = Outcome(crt, "kept", certificate.not_valid_after_utc, advice)
                 return Authority(certificate, key), outcome
     elif crt.exists():
         raise TLSError(
-            f"{key_file} is missing; restore it from a backup, or remove {crt} to begin with a "
-            "new CA (everyone has to import it again)"
+            f"{key_file} is missing; restore it from a backup, or begin with a new CA by "
+            f"`{NEW_CA}` (everyone has to import it again)"
         )
     else:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -116,6 +167,8 @@ def _authority(folder: Path, now: datetime) -> tuple[Authority, Outcome]:
         .public_key(key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(ca=True), critical=True)
+        .add_extension(x509.NameConstraints(trees, excluded_subtrees=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -142,6 +195,14 @@ def _server(
             and _is_key_of(key_file, present)
         ):
             return Outcome(crt, "kept", until)
+    limits = _limits(authority.certificate)
+    for host, name in zip(hosts, names, strict=True):
+        if limits is not None and not any(_within(name, tree) for tree in limits):
+            raise TLSError(
+                f"{folder / 'ca.crt'} cannot vouch for {host}: it was made for other names. "
+                f"`{NEW_CA}` makes a new one (everyone has to import it); or put a certificate "
+                f"for {host} of your own into {crt}"
+            )
     key = ec.generate_private_key(ec.SECP256R1())
     # The common name is for people to read and holds 64 characters; names are checked in the SANs.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
@@ -276,8 +337,9 @@ def tls() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where they are kept; by default tls/ in LABCOMMONS_DATA.",
 )
+@click.option("--new-ca", is_flag=True, help="Make a new CA, too; everyone has to import it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def init_command(folder: Path | None, as_json: bool) -> None:
+def init_command(folder: Path | None, new_ca: bool, as_json: bool) -> None:
     """Make the site's CA and certificates, or renew what needs it. Harmless to repeat.
 
     A server.crt and server.key that you have put there yourself are left as they are.
@@ -287,13 +349,20 @@ def init_command(folder: Path | None, as_json: bool) -> None:
     host = urlsplit(url).hostname
     if not host:
         raise TLSError(f"{url!r} has no host name: set site.public_url in the site file")
-    outcomes = init(folder, [host])
+    outcomes = init(folder, [host], new_ca=new_ca)
     if as_json:
         rows = [
-            {"file": str(o.file), "state": o.state, "not_after": o.not_after.isoformat()}
+            {
+                "file": str(o.file),
+                "state": o.state,
+                "not_after": o.not_after.isoformat(),
+                "advice": o.advice,
+            }
             for o in outcomes
         ]
         click.echo(json.dumps(rows))
         return
     for outcome in outcomes:
         click.echo(f"{outcome.file}: {outcome.state}, valid until {outcome.not_after:%Y-%m-%d}")
+        if outcome.advice:
+            click.echo(f"  {outcome.advice}")

@@ -108,11 +108,52 @@ def test_it_is_renewed_a_month_before_its_end_under_the_same_ca(tmp_path: Path) 
     assert states(late) == {"ca.crt": "kept", "server.crt": "made", "directory.crt": "made"}
 
 
-def test_another_public_name_means_another_certificate(tmp_path: Path) -> None:
+def test_a_name_below_the_sites_means_another_certificate(tmp_path: Path) -> None:
     tls.init(tmp_path, [HOST])
-    outcomes = states(tls.init(tmp_path, ["other.example.org"]))
+    outcomes = states(tls.init(tmp_path, [f"new.{HOST}"]))
     assert outcomes == {"ca.crt": "kept", "server.crt": "made", "directory.crt": "kept"}
-    assert handshake(tmp_path, "server", "other.example.org")
+    assert handshake(tmp_path, "server", f"new.{HOST}")
+
+
+def test_a_name_that_the_ca_is_not_for_needs_a_new_one_which_nobody_gets_unasked(
+    tmp_path: Path,
+) -> None:
+    other = "other.example.org"
+    tls.init(tmp_path, [HOST])
+    before = fingerprint(tmp_path / "ca.crt"), fingerprint(tmp_path / "server.crt")
+    with pytest.raises(tls.TLSError, match=rf"cannot vouch for {other}.*NEW_CA=yes make up"):
+        tls.init(tmp_path, [other])
+    assert (fingerprint(tmp_path / "ca.crt"), fingerprint(tmp_path / "server.crt")) == before
+    assert set(states(tls.init(tmp_path, [other], new_ca=True)).values()) == {"made"}
+    assert handshake(tmp_path, "server", other)
+    assert set(states(tls.init(tmp_path, [other])).values()) == {"kept"}
+
+
+def test_a_ca_of_before_is_kept_and_an_administrator_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:  # an earlier LabCommons limited its CA to nothing
+        before.setattr(x509.CertificateBuilder, "add_extension", _without_limits)
+        assert all(not outcome.advice for outcome in tls.init(tmp_path, [HOST]))
+    old = fingerprint(tmp_path / "ca.crt")
+    [ca, *others] = tls.init(tmp_path, ["other.example.org"])
+    assert (ca.state, fingerprint(tmp_path / "ca.crt")) == ("kept", old)
+    assert "NEW_CA=yes make up" in ca.advice
+    assert not any(outcome.advice for outcome in others)
+    # Near its end everyone imports another one anyway: that one is limited.
+    [ca, *_] = tls.init(tmp_path, [HOST], datetime.now(UTC) + tls.CA_LIFETIME - tls.LIFETIME)
+    assert (ca.state, ca.advice) == ("made", "")
+
+
+_add_extension = x509.CertificateBuilder.add_extension
+
+
+def _without_limits(
+    builder: x509.CertificateBuilder, extension: x509.ExtensionType, critical: bool
+) -> x509.CertificateBuilder:
+    if isinstance(extension, x509.NameConstraints):
+        return builder
+    return _add_extension(builder, extension, critical)
 
 
 def test_a_certificate_that_the_site_put_there_is_left_alone(tmp_path: Path) -> None:
