@@ -3,7 +3,6 @@
 Everything an ordinary site decides is in site.yaml; `labcommons site check` checks it.
 """
 
-import hmac
 import os
 from pathlib import Path
 
@@ -96,16 +95,7 @@ c.JupyterHub.services = [
 ]
 # An administrator who opens the console is one there, too; a server's own token never is.
 c.JupyterHub.services[0]["oauth_client_allowed_scopes"] = ["admin-ui"]
-# The hub itself, which asks servers with idle GPUs whether a kernel works.
-c.JupyterHub.services.append(
-    {
-        "name": "labcommons-hub",
-        "api_token": hmac.digest(c.JupyterHub.cookie_secret, b"labcommons-hub", "sha256").hex(),
-        "display": False,
-    }
-)
 c.JupyterHub.load_roles = [
-    {"name": "labcommons-hub", "services": ["labcommons-hub"], "scopes": ["access:servers"]},
     {
         "name": "user",
         "scopes": ["self", *(f"access:services!service={name}" for name in SERVICES)],

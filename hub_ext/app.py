@@ -31,8 +31,6 @@ CONFIG_FILE = "/etc/labcommons/jupyterhub_config.py"
 RECONCILE_INTERVAL = 30  # seconds
 PROXY_INTERVAL = 5  # seconds
 PATIENCE = 2  # seconds between two tries for Docker
-# Whose token the hub asks users' servers with (jupyterhub_config.py).
-HUB_SERVICE = "labcommons-hub"
 
 
 class LabCommonsHub(JupyterHub):  # type: ignore[misc]
@@ -49,6 +47,8 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
         await self._read_gpus()
         await super().initialize(*args, **kwargs)
         self._servers = HubServers(self)
+        if gone := self._servers.take_tokens_back():
+            self.log.info("took back the tokens of %s servers that are gone", gone)
         self._stops: set[asyncio.Task[None]] = set()
         shared = self.resources
         self._reconciler = Reconciler(
@@ -118,18 +118,17 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
             self._background.add(task)
             task.add_done_callback(self._background_ended)
 
-    @cached_property
-    def _asker(self) -> Asker:
-        token = self._service_map[HUB_SERVICE].api_token if HUB_SERVICE in self._service_map else ""
-        return Asker(token)
+    _asker = cached_property(lambda _self: Asker())
 
     async def _goes_on(self, server: Server) -> Jupyter:
         """What goes on in a person's server; unknown where it is not up."""
         user = self.users.get(server[0])
         spawner = user.spawners.get(server[1]) if user else None
-        if spawner is None or not spawner.ready or not spawner.server:
+        if spawner is None or not spawner.ready:
             return Jupyter()
-        return await self._asker(spawner.server.url)
+        # From the same look: an address that is another's by now would get this one's token.
+        there = await spawner.whereabouts()
+        return await self._asker(*there) if there else Jupyter()
 
     async def _addressee(self, username: str) -> Addressee | None:
         """Where a person's mail goes, as the directory said at their last login."""

@@ -10,9 +10,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
+
+from hub_ext.credentials import server_of
 
 Server = tuple[str, str]  # user name, server name
 
@@ -57,6 +60,35 @@ class HubServers:
             for name, spawner in user.spawners.items()
             if spawner.active or spawner.pending or spawner._start_pending
         }
+
+    def take_tokens_back(self) -> int:
+        """Delete the tokens of servers that are gone, which a hub that was killed has left valid;
+        how many there were. What a server holds that may still run is kept.
+        """
+        database, gone = self._app.db, 0
+        unsure = {
+            (user.name, name)
+            for user in self._app.users.values()
+            for name, spawner in user.spawners.items()
+            if (spawner.active or spawner.pending) and not spawner.api_token
+        }
+        held = {
+            token.id
+            for user in self._app.users.values()
+            for spawner in user.spawners.values()
+            if spawner.active and spawner.api_token
+            for token in [orm.APIToken.find(database, spawner.api_token)]
+            if token is not None
+        }
+        made = orm.APIToken.note.startswith("Server at ", autoescape=True)
+        for token in database.query(orm.APIToken).filter(made, orm.APIToken.user_id.isnot(None)):
+            server = server_of(token.user.name, token.scopes)
+            if server is None or token.id in held or (token.user.name, server) in unsure:
+                continue
+            database.delete(token)
+            gone += 1
+        database.commit()
+        return gone
 
     async def start(self, user: str, server: str, options: Mapping[str, Any]) -> None:
         """Begin to start a server with these options. Raises what the hub raises."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import docker
@@ -43,6 +43,7 @@ class ContainerState:
         addresses: IP address by network name.
         created: seconds since 1970.
         devices: GPU ids it was given; only ``inspect`` knows them.
+        token: the server's own, for the hub; only ``inspect`` knows it.
     """
 
     id: str
@@ -54,6 +55,7 @@ class ContainerState:
     addresses: dict[str, str]
     created: float = 0.0
     devices: tuple[str, ...] = ()
+    token: str = field(default="", repr=False)
 
     @property
     def running(self) -> bool:
@@ -265,6 +267,7 @@ def _state(found: dict[str, Any]) -> ContainerState:
         labels=dict(found["Config"].get("Labels") or {}),
         addresses={name: net.get("IPAddress") or "" for name, net in networks.items()},
         devices=_devices(found),
+        token=_variable(found, "JUPYTERHUB_API_TOKEN"),
     )
 
 
@@ -272,11 +275,16 @@ def _devices(found: dict[str, Any]) -> tuple[str, ...]:
     """What was asked of the NVIDIA runtime: by request, or (simulated) by variable."""
     requests = found.get("HostConfig", {}).get("DeviceRequests") or []
     ids = [id_ for request in requests for id_ in request.get("DeviceIDs") or []]
-    for variable in found["Config"].get("Env") or []:
-        name, _, value = variable.partition("=")
-        if name == "NVIDIA_VISIBLE_DEVICES" and value != "void":
-            ids += value.split(",")
+    simulated = _variable(found, "NVIDIA_VISIBLE_DEVICES")
+    if simulated and simulated != "void":
+        ids += simulated.split(",")
     return tuple(dict.fromkeys(ids))
+
+
+def _variable(found: dict[str, Any], name: str) -> str:
+    """A variable that a container was made with: nothing inside can change it."""
+    pairs = (variable.partition("=") for variable in found["Config"].get("Env") or ())
+    return next((value for key, _, value in pairs if key == name), "")
 
 
 def _brief(error: BaseException) -> str:

@@ -61,6 +61,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
 
     shared: Resources | None = None
     user_options: dict[str, Any]
+    api_token: str
 
     network_name = Unicode(
         config=True,
@@ -358,15 +359,21 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             args=self.get_args(),
         )
 
-    async def get_url(self) -> str:
-        """Where the server is now; Docker may have given it another address meanwhile."""
+    async def whereabouts(self) -> tuple[str, str] | None:
+        """Where the server is now, and its own token, as Docker says; None where it does not."""
         try:
             state = await self.resources.engine.inspect(self.container_ref)
             if state is not None and state.running and self.server:
-                return answering.url_of(state, self.network_name) + str(self.server.base_url)
+                url = answering.url_of(state, self.network_name) + str(self.server.base_url)
+                return url, state.token
         except SpawnerError as error:
             self.log.warning("%s: address not checked: %s", self._log_name, error)
-        return str(self.server.url) if self.server else ""
+        return None
+
+    async def get_url(self) -> str:
+        """Where the server is now; Docker may have given it another address meanwhile."""
+        there = await self.whereabouts()
+        return there[0] if there else str(self.server.url) if self.server else ""
 
     async def poll(self) -> int | None:
         """None while it runs, and while Docker does not say that it does not.
@@ -381,6 +388,9 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
         except SpawnerError as error:
             self.log.warning("%s: not polled: %s", self._log_name, error)
             return None
+        if state is not None:
+            # A restarted hub does not know it, and could not take it back when the server ends.
+            self.api_token = self.api_token or state.token
         if state is not None and state.running:
             return None
         if state is not None and state.oom_killed:

@@ -37,7 +37,7 @@ GPUS = Gpus(
     sharing=[GpuSharing(model="A100", method="time-slicing", slots=2)],
     watch=GpuWatching(interval=300, probe_interval=30),
 )
-TOKEN = "of-the-hub"
+TOKEN = "of-the-server"
 
 
 class Driver:
@@ -132,14 +132,14 @@ class Site:
 
     def __init__(self, store: Store, engine: Engine, container: Container, url: str) -> None:
         self.store, self.url, self.now = store, url, time.time()
-        self.asker = Asker(TOKEN)
+        self.asker = Asker()
         self.watch = Monitor(
             store, engine, GPUS, self._goes_on, logging.getLogger("test"), lambda: self.now
         )
         self.container = container
 
     async def _goes_on(self, _server: Server) -> Jupyter:
-        return await self.asker(self.url)
+        return await self.asker(self.url, TOKEN)
 
     async def begin(self) -> None:
         await self.watch.once()

@@ -51,5 +51,9 @@ c.Authenticator.allow_all = True
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0.1}
 c.JupyterHub.services = [{"name": "test", "api_token": os.environ["HUB_TOKEN"]}]
 c.JupyterHub.load_roles = [
-    {"name": "test", "scopes": ["admin:users", "admin:servers"], "services": ["test"]}
+    {
+        "name": "test",
+        "scopes": ["admin:users", "admin:servers", "read:tokens"],
+        "services": ["test"],
+    }
 ]

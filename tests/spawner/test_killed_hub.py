@@ -118,6 +118,11 @@ class Lab:
         servers = found["servers"] if isinstance(found, dict) else {}
         return servers.get("")  # type: ignore[no-any-return]
 
+    def tokens(self, user: str) -> int:
+        """How many tokens of servers of theirs are valid."""
+        found = self.api("GET", f"users/{user}/tokens")[1]
+        return sum(one["note"].startswith("Server at ") for one in found["api_tokens"])
+
     def ready(self, user: str) -> bool:
         found = self.server(user)
         return bool(found and found["ready"])
@@ -142,6 +147,9 @@ class Lab:
             for container in self.containers()
         }
         servers = {user for user in ("alice", "bob") if self.ready(user)}
+        # What a server held opens nothing once it is gone.
+        if any(self.tokens(user) != (user in servers) for user in ("alice", "bob")):
+            return False
         findings = self.store.transact(lambda s: invariants.check(s, deep=True), read=True)
         assert findings == ()
         return held == given and servers == {lease.username for lease in leases}

@@ -50,6 +50,7 @@ async def test_a_server_starts_answers_and_goes(
     assert await spawner.poll() is None
     assert free(resources) == 1
     assert await spawner.get_url() == url + "/user/alice/"
+    assert await spawner.whereabouts() == (url + "/user/alice/", spawner.api_token)
     await spawner.stop()
     assert await spawner.poll() == 0
     assert free(resources) == 3
