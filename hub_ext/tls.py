@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 from cryptography import x509
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hub_ext import origins
 from hub_ext.site import load_site
 
 CA_LIFETIME = timedelta(days=3650)
@@ -85,8 +85,8 @@ def init(folder: Path, hosts: Sequence[str], now: datetime | None = None) -> lis
     authority, outcome = _authority(folder, now)
     return [
         outcome,
-        _server(folder, "server", [*dict.fromkeys([*hosts, *LOOPBACK])], authority, now),
-        _server(folder, "directory", ["directory", *LOOPBACK], authority, now),
+        _server(folder, "server", hosts, authority, now),
+        _server(folder, "directory", ["directory"], authority, now),
     ]
 
 
@@ -127,13 +127,18 @@ def _server(
     folder: Path, stem: str, hosts: Sequence[str], authority: Authority, now: datetime
 ) -> Outcome:
     crt, key_file = folder / f"{stem}.crt", folder / f"{stem}.key"
-    names = [_general_name(host) for host in hosts]
+    names = [_general_name(host) for host in dict.fromkeys([*hosts, *LOOPBACK])]
     if crt.exists():
         present = _read(crt)
         until = present.not_valid_after_utc
         if not _ours(present, authority):
             if not key_file.exists():
                 raise TLSError(f"{key_file} is missing: put the key of {crt} there")
+            if missing := [host for host in hosts if not _covers(present, host)]:
+                raise TLSError(
+                    f"{crt} is not for {', '.join(missing)}: get one that is, or, without a name "
+                    "for people's servers, set site.subdomains: false (docs/site.md)"
+                )
             return Outcome(crt, "foreign", until)
         if (
             authority.signed(present)
@@ -200,7 +205,9 @@ def _general_name(host: str) -> x509.GeneralName:
     except ValueError:
         pass
     try:
-        return x509.DNSName(host.encode("idna").decode("ascii").lower())
+        # Of a wildcard the encoding knows nothing.
+        star = "*." if host.startswith("*.") else ""
+        return x509.DNSName(star + host.removeprefix(star).encode("idna").decode("ascii").lower())
     except UnicodeError as error:
         raise TLSError(f"{host!r} is not a host name") from error
 
@@ -212,6 +219,14 @@ def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
         )
     except x509.ExtensionNotFound:
         return []
+
+
+def _covers(certificate: x509.Certificate, host: str) -> bool:
+    """Whether a client would take the certificate for this host's; of a wildcard, for all below."""
+    wanted, present = _general_name(host), _names(certificate)
+    if wanted in present or not isinstance(wanted, x509.DNSName) or host.startswith("*."):
+        return wanted in present
+    return x509.DNSName("*." + wanted.value.partition(".")[2]) in present
 
 
 def _ours(certificate: x509.Certificate, authority: Authority) -> bool:
@@ -283,11 +298,7 @@ def init_command(folder: Path | None, as_json: bool) -> None:
     A server.crt and server.key that you have put there yourself are left as they are.
     """
     folder = folder or Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data")) / "tls"
-    url = os.environ.get("LABCOMMONS_PUBLIC_URL") or load_site().site.public_url
-    host = urlsplit(url).hostname
-    if not host:
-        raise TLSError(f"{url!r} has no host name: set site.public_url in the site file")
-    outcomes = init(folder, [host])
+    outcomes = init(folder, origins.server_names(load_site()))
     if as_json:
         rows = [
             {"file": str(o.file), "state": o.state, "not_after": o.not_after.isoformat()}

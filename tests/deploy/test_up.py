@@ -56,7 +56,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 def look(site: Settings) -> Step:
     step = Step(io.StringIO())
-    up._login_page(site, "https://lab.example.org", step)
+    up._login_page(site, up.Places("https://lab.example.org", ("lab.example.org",)), step)
     return step
 
 
