@@ -94,7 +94,7 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
         """Start JupyterHub, then reconcile, and go on doing so."""
         # Of this class is the server that JupyterHub makes.
         tornado.httpserver.HTTPServer.configure(proxied.HTTPServer)
-        await proxied.proxies.look()
+        await proxied.proxies.begin()
         await super().start()
         shared = self.resources
         await self._reconcile()

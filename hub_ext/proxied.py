@@ -21,8 +21,8 @@ log = logging.getLogger("labcommons.proxied")
 
 # Names of our proxies in the network that they share with hub, console and kernels.
 PROXIES = tuple(os.environ.get("LABCOMMONS_PROXIES", "chp-api gate-control").split())
-# Seconds: a proxy that is made anew can have another address; for one answer.
-INTERVAL, TIMEOUT = 2, 5
+# Seconds: a proxy that is made anew can have another address; a start waits so long at most.
+INTERVAL, PATIENCE = 2, 2
 
 
 class Proxies:
@@ -42,16 +42,18 @@ class Proxies:
     async def _look(self, name: str) -> None:
         loop = asyncio.get_running_loop()
         try:
-            found = await asyncio.wait_for(
-                loop.getaddrinfo(name, None, type=socket.SOCK_STREAM), TIMEOUT
-            )
+            found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         except OSError as error:
             log.debug("%s: %s", name, error)
         else:
             self._addresses[name] = frozenset(str(entry[4][0]) for entry in found)
 
+    async def begin(self) -> None:
+        """Look before the first request comes, unless that takes long."""
+        await asyncio.wait({asyncio.create_task(self.look())}, timeout=PATIENCE)
+
     async def keep(self) -> None:
-        """Look again and again."""
+        """Look again and again; who is asked has a time-out, the resolver's own."""
         while True:
             await self.look()
             await asyncio.sleep(INTERVAL)

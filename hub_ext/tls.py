@@ -85,8 +85,8 @@ def init(folder: Path, hosts: Sequence[str], now: datetime | None = None) -> lis
     authority, outcome = _authority(folder, now)
     return [
         outcome,
-        _server(folder, "server", hosts, authority, now),
-        _server(folder, "directory", ["directory"], authority, now),
+        _server(folder, "server", [*dict.fromkeys([*hosts, *LOOPBACK])], authority, now),
+        _server(folder, "directory", ["directory", *LOOPBACK], authority, now),
     ]
 
 
@@ -127,14 +127,15 @@ def _server(
     folder: Path, stem: str, hosts: Sequence[str], authority: Authority, now: datetime
 ) -> Outcome:
     crt, key_file = folder / f"{stem}.crt", folder / f"{stem}.key"
-    names = [_general_name(host) for host in dict.fromkeys([*hosts, *LOOPBACK])]
+    names = [_general_name(host) for host in hosts]
     if crt.exists():
         present = _read(crt)
         until = present.not_valid_after_utc
         if not _ours(present, authority):
             if not key_file.exists():
                 raise TLSError(f"{key_file} is missing: put the key of {crt} there")
-            if missing := [host for host in hosts if not _covers(present, host)]:
+            wanted = (host for host in hosts if host not in LOOPBACK)
+            if missing := [host for host in wanted if not _covers(present, host)]:
                 raise TLSError(
                     f"{crt} is not for {', '.join(missing)}: get one that is, or, without a name "
                     "for people's servers, set site.subdomains: false (docs/site.md)"

@@ -79,7 +79,7 @@ def test_a_page_in_one_persons_server_gets_nothing_of_who_opens_it(
     def tokens() -> list[str]:
         status, found = clean.api("GET", "users/s12/tokens", admin)
         assert status == 200
-        return [one["id"] for one in found["api_tokens"] if "OAuth" not in one["note"]]
+        return [one["id"] for one in found["api_tokens"] if "via api" in (one["note"] or "")]
 
     before = tokens()
     evil, victim = clean.server_url("s10"), clean.server_url("s12")
@@ -90,11 +90,17 @@ def test_a_page_in_one_persons_server_gets_nothing_of_who_opens_it(
         log_in(page, "s12")
         page.goto(victim)
         page.wait_for_url("**/lab**")
+        cookies = {cookie["name"]: cookie for cookie in page.context.cookies()}
         page.goto(evil)
         page.wait_for_function("window.got !== undefined")
         got = page.evaluate("window.got")
     print(json.dumps({name: [status, text[:200]] for name, (status, text) in got.items()}))
     assert {name for name, (status, _) in got.items() if status in (200, 201)} == set(), got
+    # What logs in is sent to its own host alone, and nobody below that can set it.
+    assert cookies["__Host-jupyterhub-hub-login"]["domain"] == "lab.localhost"
+    assert cookies["__Host-jupyterhub-user-s12"]["domain"] == "s12.lab.localhost"
+    wide = {name for name, one in cookies.items() if one["domain"].startswith(".")}
+    assert wide <= {"jupyterhub-session-id"}
     # Nor was anything done that the page could not see.
     assert tokens() == before
 

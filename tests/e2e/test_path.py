@@ -176,6 +176,14 @@ def test_http_leads_to_https_and_nothing_else_is_published(deployment: Deploymen
     assert ports & {"8081", "8082", "8083", "8001", "8000", "1389"} == set()
 
 
+def test_localhost_leads_browsers_to_the_site_and_tells_programs(deployment: Deployment) -> None:
+    elsewhere = "https://localhost:8443"
+    with deployment.opener().open(f"{elsewhere}/hub/login", timeout=10) as page:
+        assert page.url == f"{deployment.url}/hub/login"
+    for path in ("/hub/api/", "/services/labcommons/api/v1/me"):
+        assert deployment.get(elsewhere + path) == 421
+
+
 def test_a_certificate_is_needed_that_the_sites_ca_signed(deployment: Deployment) -> None:
     opener = urllib.request.build_opener(Here(context=ssl.create_default_context()))
     with pytest.raises(urllib.error.URLError) as caught:
