@@ -206,9 +206,7 @@ def _general_name(host: str) -> x509.GeneralName:
     except ValueError:
         pass
     try:
-        # Of a wildcard the encoding knows nothing.
-        star = "*." if host.startswith("*.") else ""
-        return x509.DNSName(star + host.removeprefix(star).encode("idna").decode("ascii").lower())
+        return x509.DNSName(host.encode("idna").decode("ascii").lower())
     except UnicodeError as error:
         raise TLSError(f"{host!r} is not a host name") from error
 
