@@ -359,6 +359,9 @@ def _tell(site: Settings, places: Places, demo: bool) -> None:
             "People's servers have the hub's own origin: a page in one can act for who opens it.\n"
             "  Give them hosts of their own: site.subdomains in the site file (docs/site.md)"
         )
+    for host in () if demo else (name.replace("*", "somebody") for name in places.names):
+        if output(["getent", "ahosts", host], timeout=10) is None:
+            print(f"{host} has no address, as this machine sees it: docs/site.md, Hosts")
     print(f"CA to import into your browser: {site.data / 'tls' / 'ca.crt'}")
     if demo and "demo" in site.profiles:
         print(

@@ -109,6 +109,13 @@ class Deployment:
             "--filter", f"label=com.docker.compose.service={service}",
         ).strip()  # fmt: skip
 
+    def output_of(self, service: str) -> str:
+        """What a service has printed since it was made."""
+        return subprocess.run(
+            ["docker", "logs", self.container(service)],
+            check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+        ).stdout  # fmt: skip
+
     def docker(self, *arguments: str) -> str:
         return self.run("docker", *arguments)
 
@@ -126,14 +133,24 @@ class Deployment:
         subprocess.run(["kill", "-9", *children], check=True)
 
     def api(
-        self, method: str, path: str, token: str, body: object = None, of: str = "/hub/api/"
+        self,
+        method: str,
+        path: str,
+        token: str,
+        body: object = None,
+        of: str = "/hub/api/",
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """A request to a REST API, the hub's, over HTTPS, CA verified: (status, parsed body)."""
         request = urllib.request.Request(
             f"{self.url}{of}{path}",
             method=method,
             data=json.dumps(body).encode() if body is not None else None,
-            headers={"Authorization": f"token {token}", "Content-Type": "application/json"},
+            headers={
+                "Authorization": f"token {token}",
+                "Content-Type": "application/json",
+                **(headers or {}),
+            },
         )
         try:
             with self.opener().open(request, timeout=60) as answer:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from deployment import Deployment, wait_for
 from people import log_in
 from playwright.sync_api import Page
 
 NewPage = Callable[..., Page]
+CONSOLE = "/services/labcommons/api/v1/"
 
 # What everybody who opens the link is given, in place of s10's own server and without a login.
 EVIL = """
@@ -162,26 +165,50 @@ for place in PLACES:
 """
 
 
+# The same for what a server may ask of the console, with its own token.
+EXTEND = """
+import json, os, urllib.request as u
+request = u.Request(f"http://gate:8000/services/labcommons/api/v1/leases/{LEASE}/extend",
+    b'{"by": 3600}', {**FORGERY, "Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"]})
+print(u.urlopen(request, timeout=10).status)
+"""
+
+
 def test_an_address_is_the_one_a_request_came_from_whatever_it_says(
     clean: Deployment, admin: str
 ) -> None:
-    clean.login_once("alice")
-    clean.start_server(admin, "alice", {"environment": "py313-data"})
+    token = clean.login_once("alice")
+    options = {"environment": "py313-data", "gpus": 1, "time_limit": 3}
+    clean.start_server(token, "alice", options)
     [container] = clean.containers()
+    [lease] = clean.leases()
     places = ["chp:8000", "hub:8081", "gate:8000"]
-    print(in_container(clean, container, f"PLACES = {places!r}\nFORGERY = {FORGERY!r}\n{LOGIN}"))
+    print(in_container(clean, container, f"PLACES = {places}\nFORGERY = {FORGERY}\n{LOGIN}"))
+    words = f"LEASE = {lease['id']!r}\nFORGERY = {FORGERY}\n{EXTEND}"
+    assert in_container(clean, container, words).strip() == "200"
     assert clean.failed_login("zz-outside", FORGERY) == 403
+    path = f"leases/{lease['id']}/extend"
+    status, said = clean.api("POST", path, token, {"by": 60}, CONSOLE, FORGERY)
+    assert status == 200, said
 
-    def trail() -> str:
-        return (clean.root / "data" / "hub" / "audit.jsonl").read_text("utf-8")
+    def events() -> list[dict[str, Any]]:
+        trail = (clean.root / "data" / "hub" / "audit.jsonl").read_text("utf-8")
+        said = clean.output_of("console")
+        lines = re.findall(r"\{.*\}", f"{trail}\n{said}")
+        return [event for event in map(json.loads, lines) if "event" in event]
 
-    wait_for(lambda: "zz-outside" in trail(), "the refusal in the audit trail")
-    sources = {
-        event["user"]["name"]: event["source"]["ip"]
-        for event in map(json.loads, trail().splitlines())
-        if event.get("user", {}).get("name") in ("zz-inside", "zz-outside")
+    wait_for(lambda: "zz-outside" in str(events()), "the refusal in the audit trail")
+    sources = [
+        (event["event"]["action"], event["source"]["ip"])
+        for event in events()
+        if event["user"]["name"].startswith("zz-") or lease["id"] in str(event)
+    ]
+    address = '{{(index .NetworkSettings.Networks "labcommons-users").IPAddress}}'
+    inside = clean.docker("inspect", "-f", address, container)
+    gateway = "{{(index .IPAM.Config 0).Gateway}}"
+    outside = clean.docker("network", "inspect", "-f", gateway, "labcommons_front").strip()
+    assert set(sources) == {
+        ("login", outside),
+        ("lease-change", inside.strip()),
+        ("lease-change", outside),
     }
-    gateway = clean.docker(
-        "network", "inspect", "labcommons_front", "--format", "{{(index .IPAM.Config 0).Gateway}}"
-    ).strip()
-    assert sources == {"zz-outside": gateway}
