@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -150,6 +151,8 @@ FORGERY = dict.fromkeys(
     ("X-Real-IP", "X-Forwarded-For", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP"), FORGED
 ) | {"Forwarded": f"for={FORGED}"}
 
+PLACES = ("chp:8000", "hub:8081", "gate:8000")
+
 # A login with a wrong password, from inside a server, at whatever of ours can be reached.
 LOGIN = """
 import re, urllib.parse, urllib.request as u
@@ -158,7 +161,7 @@ for place in PLACES:
         page = u.urlopen(f"http://{place}/hub/login", timeout=5)
         cookie = "; ".join(one.split(";")[0] for one in page.headers.get_all("Set-Cookie") or [])
         xsrf = re.search(r"_xsrf=([^;]+)", cookie)[1]
-        form = {"username": "zz-inside", "password": "wrong", "_xsrf": xsrf}
+        form = {"username": NAME, "password": "wrong", "_xsrf": xsrf}
         u.urlopen(u.Request(f"http://{place}/hub/login", urllib.parse.urlencode(form).encode(),
             {**FORGERY, "Cookie": cookie}), timeout=5)
     except Exception as error: print(place, repr(error))
@@ -177,16 +180,16 @@ print(u.urlopen(request, timeout=10).status)
 def test_an_address_is_the_one_a_request_came_from_whatever_it_says(
     clean: Deployment, admin: str
 ) -> None:
+    mark = uuid.uuid4().hex[:8]
     token = clean.login_once("alice")
     options = {"environment": "py313-data", "gpus": 1, "time_limit": 3}
     clean.start_server(token, "alice", options)
     [container] = clean.containers()
     [lease] = clean.leases()
-    places = ["chp:8000", "hub:8081", "gate:8000"]
-    print(in_container(clean, container, f"PLACES = {places}\nFORGERY = {FORGERY}\n{LOGIN}"))
+    print(in_container(clean, container, f"{PLACES=}\n{FORGERY=}\nNAME = 'inside-{mark}'\n{LOGIN}"))
     words = f"LEASE = {lease['id']!r}\nFORGERY = {FORGERY}\n{EXTEND}"
     assert in_container(clean, container, words).strip() == "200"
-    assert clean.failed_login("zz-outside", FORGERY) == 403
+    assert clean.failed_login(f"outside-{mark}", FORGERY) == 403
     path = f"leases/{lease['id']}/extend"
     status, said = clean.api("POST", path, token, {"by": 60}, CONSOLE, FORGERY)
     assert status == 200, said
@@ -197,11 +200,11 @@ def test_an_address_is_the_one_a_request_came_from_whatever_it_says(
         lines = re.findall(r"\{.*\}", f"{trail}\n{said}")
         return [event for event in map(json.loads, lines) if "event" in event]
 
-    wait_for(lambda: "zz-outside" in str(events()), "the refusal in the audit trail")
+    wait_for(lambda: f"outside-{mark}" in str(events()), "the refusal in the audit trail")
     sources = [
         (event["event"]["action"], event["source"]["ip"])
         for event in events()
-        if event["user"]["name"].startswith("zz-") or lease["id"] in str(event)
+        if event["user"]["name"].endswith(mark) or lease["id"] in str(event)
     ]
     address = '{{(index .NetworkSettings.Networks "labcommons-users").IPAddress}}'
     inside = clean.docker("inspect", "-f", address, container)
