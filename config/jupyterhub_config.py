@@ -6,6 +6,7 @@ Everything an ordinary site decides is in site.yaml; `labcommons site check` che
 import os
 from pathlib import Path
 
+from hub_ext import origins
 from hub_ext.authenticator import configure_from_site
 from hub_ext.pages import jinja_environment_options, template_paths, template_vars
 from hub_ext.site import load_site
@@ -13,8 +14,6 @@ from hub_ext.site import load_site
 site = load_site()
 data = Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
 secrets = Path(os.environ.get("LABCOMMONS_SECRETS", "/run/labcommons"))
-# The demo may be published on another port than the site file says.
-public_url = os.environ.get("LABCOMMONS_PUBLIC_URL") or site.site.public_url
 
 
 def secret(name: str) -> str:
@@ -24,9 +23,15 @@ def secret(name: str) -> str:
 c = get_config()
 
 # -- the hub, behind nginx and its proxy -----------------------------------------------
-c.JupyterHub.public_url = public_url.rstrip("/") + "/"
-c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
-c.JupyterHub.hub_connect_url = os.environ.get("LABCOMMONS_HUB_URL", "http://hub:8081")
+c.JupyterHub.public_url = origins.public_url(site) + "/"
+# This name has an address in the network control alone: nothing listens where users' servers are.
+hub_url = os.environ.get("LABCOMMONS_HUB_URL", "http://hub-control:8081")
+c.JupyterHub.hub_bind_url = c.JupyterHub.hub_connect_url = hub_url
+if origins.apart(site):
+    # People's servers have other hosts than the hub, so that their pages have nothing of it.
+    c.JupyterHub.subdomain_host = origins.public_url(site)
+    c.JupyterHub.subdomain_hook = origins.subdomain_hook(site)
+    c.JupyterHub.cookie_host_prefix_enabled = True
 c.JupyterHub.db_url = os.environ.get(
     "LABCOMMONS_HUB_DATABASE_URL", f"sqlite:///{data / 'hub' / 'jupyterhub.sqlite'}"
 )
@@ -47,7 +52,6 @@ c.JupyterHub.tornado_settings = {
         "Content-Security-Policy": "frame-ancestors 'none'",
     },
 }
-c.JupyterHub.trusted_downstream_ips = []
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.named_server_limit_per_user = 3
 c.JupyterHub.template_paths = template_paths
@@ -75,8 +79,13 @@ c.Spawner.server_token_scopes = [
     "access:servers!server",
     "access:services!service=labcommons",
 ]
-# The console, as users' servers reach it.
-c.Spawner.environment = {"LABCOMMONS_CONSOLE_URL": "http://chp:8000/services/labcommons/"}
+# Hub and console, as users' servers reach them.
+c.Spawner.hub_connect_url = origins.GATE
+c.Spawner.environment = {
+    "LABCOMMONS_CONSOLE_URL": f"{origins.GATE}/services/labcommons/",
+    # Cookies of the path "/" where nobody else's server has the same host.
+    "JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED": str(int(origins.own_hosts(site))),
+}
 
 # -- services -----------------------------------------------------------------------------
 SERVICES = {
@@ -88,6 +97,8 @@ c.JupyterHub.services = [
         "name": name,
         "url": os.environ.get(f"LABCOMMONS_{name.upper()}_URL", url),
         "api_token": secret(token),
+        # Without a host: the hub's own.
+        "oauth_redirect_uri": f"/services/{name}/oauth_callback",
         "oauth_no_confirm": True,
         "display": False,
     }

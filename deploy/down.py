@@ -57,7 +57,12 @@ def _containers(docker: Engine, site: Settings, progress: Progress, *options: st
     with progress.step("stopping the services") as step:
         # docker-compose.yml insists on these for a start; for an end any value does.
         known = settings.parse_env(settings.read(ROOT / ".env"))
-        for name in ("LABCOMMONS_PUBLIC_URL", "LABCOMMONS_DOCKER_GID", "LABCOMMONS_HOST_DATA"):
+        for name in (
+            "LABCOMMONS_PUBLIC_URL",
+            "LABCOMMONS_SERVER_NAMES",
+            "LABCOMMONS_DOCKER_GID",
+            "LABCOMMONS_HOST_DATA",
+        ):
             if name not in known:
                 os.environ.setdefault(name, "/unknown")
         os.environ["COMPOSE_PROFILES"] = ALL_PROFILES

@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -36,7 +36,7 @@ def up() -> None:
         site = settings.prepare()
         wanted = images.needed(site.profiles)
         database_first = "postgres" in site.profiles
-        total = 11 + len(wanted) + database_first
+        total = 12 + len(wanted) + database_first
         progress = Progress(total, _logs(site))
 
         with progress.step("Docker Engine") as step:
@@ -52,11 +52,11 @@ def up() -> None:
         with progress.step("folders and secrets") as step:
             _data_folder(docker, site, step)
         with progress.step("site file") as step:
-            public_url, demo = _site_file(docker, site, step)
-            _record(docker, site, public_url)
+            places, demo = _site_file(docker, site, step)
+            _record(docker, site, places)
         with progress.step("certificates") as step:
-            _certificates(docker, site, public_url, step)
-        _record(docker, site, public_url)
+            _certificates(docker, site, places, step)
+        _record(docker, site, places)
         compose = Compose(docker, site)
         if database_first:
             with progress.step("starting the database server") as step:
@@ -70,9 +70,34 @@ def up() -> None:
             _environments(docker, site, step)
         with progress.step("starting the services") as step:
             _start(compose, step)
-        with progress.step(f"login page at {public_url}") as step:
-            _login_page(site, public_url, step)
-        _tell(site, public_url, demo)
+        with progress.step("servers that know other addresses") as step:
+            _former_servers(docker, site, places, step)
+        with progress.step(f"login page at {places.url}") as step:
+            _login_page(site, places, step)
+        _tell(site, places, demo)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the site is.
+
+    Attributes:
+        url: of the hub, what people type.
+        names: the hosts that are answered; the hub's, then that of the servers where it is another.
+    """
+
+    url: str
+    names: tuple[str, ...]
+
+    @property
+    def apart(self) -> bool:
+        """Whether people's servers have other hosts than the hub."""
+        return len(self.names) > 1
+
+    @property
+    def addresses(self) -> str:
+        """What a person's server was told when it started: a change means to start it anew."""
+        return " ".join(["gate", self.url, *self.names[1:]])
 
 
 class Compose:
@@ -159,21 +184,21 @@ def _answer(command: list[str], docker: Engine, step: Step) -> str:
     return answer
 
 
-def _site_file(docker: Engine, site: Settings, step: Step) -> tuple[str, bool]:
-    """Check the site file; returns the public address, and whether it is a demo."""
+def _site_file(docker: Engine, site: Settings, step: Step) -> tuple[Places, bool]:
+    """Check the site file; returns where the site is, and whether it is a demo."""
     command = _hub_once(docker, site, "site", "check", "--json")
     step.remedy = f"correct config/{site.site_file}"
     facts = json.loads(_answer(command, docker, step))
     settings.write_groups(facts["kernels_groups"])
-    url = urlsplit(facts["public_url"])
-    if facts["demo"] and url.hostname == "localhost":
+    url, names = facts["public_url"], tuple(facts["server_names"])
+    if facts["demo"] and f".{names[0]}".endswith(".localhost"):
         port = "" if site.https_port == 443 else f":{site.https_port}"
-        return f"https://localhost{port}", True
-    return facts["public_url"], bool(facts["demo"])
+        url = f"https://{names[0]}{port}"
+    return Places(url, names), bool(facts["demo"])
 
 
-def _certificates(docker: Engine, site: Settings, public_url: str, step: Step) -> None:
-    command = _hub_once(docker, site, "tls", "init", "--json", url=public_url)
+def _certificates(docker: Engine, site: Settings, places: Places, step: Step) -> None:
+    command = _hub_once(docker, site, "tls", "init", "--json", url=places.url)
     rows = json.loads(_answer(command, docker, step))
     states = {Path(row["file"]).name: row for row in rows}
     server = states["server.crt"]
@@ -181,7 +206,7 @@ def _certificates(docker: Engine, site: Settings, public_url: str, step: Step) -
     step.result = f"{words[server['state']]}, valid until {server['not_after'][:10]}"
 
 
-def _record(docker: Engine, site: Settings, public_url: str) -> None:
+def _record(docker: Engine, site: Settings, places: Places) -> None:
     """What docker-compose.yml wants to know of this machine, into .env and our environment."""
     tls = site.data / "tls"
     found = {
@@ -189,12 +214,17 @@ def _record(docker: Engine, site: Settings, public_url: str) -> None:
         "LABCOMMONS_HOST_DATA": str(site.data),
         "LABCOMMONS_DOCKER_SOCKET": str(docker.socket),
         "LABCOMMONS_DOCKER_GID": str(docker.group),
-        "LABCOMMONS_PUBLIC_URL": public_url,
+        "LABCOMMONS_PUBLIC_URL": places.url,
+        "LABCOMMONS_SERVER_NAMES": " ".join(places.names),
+        "LABCOMMONS_HOST_ROUTING": "yes" if places.apart else "",
+        "LABCOMMONS_ADDRESSES": places.addresses,
         # Services whose configuration has changed are started anew.
         "LABCOMMONS_CONFIG_HASH": _hash(
             [ROOT / "config" / site.site_file, ROOT / "config" / "jupyterhub_config.py"]
         ),
-        "LABCOMMONS_PROXY_HASH": _hash([ROOT / "config/nginx/nginx.conf", tls / "server.crt"]),
+        "LABCOMMONS_PROXY_HASH": _hash(
+            [*sorted((ROOT / "config" / "nginx").glob("*.conf")), tls / "server.crt"]
+        ),
         "LABCOMMONS_DIRECTORY_HASH": _hash([tls / "directory.crt", tls / "ca.crt"]),
     }
     if "postgres" in site.profiles:
@@ -219,6 +249,23 @@ def _environments(docker: Engine, site: Settings, step: Step) -> None:
     step.run(command, timeout=ENVIRONMENTS_TIMEOUT, env=docker.env)
 
 
+def _former_servers(docker: Engine, site: Settings, places: Places, step: Step) -> None:
+    """Stop people's servers that were told other addresses: nothing would find the other.
+
+    The hub, which knows the new ones by now, sees that they have ended.
+    """
+    listing = docker.docker(
+        "ps", f"--filter=label=labcommons.site={site.project}", "--filter=label=labcommons.user",
+        '--format={{.ID}} {{.Label "labcommons.addresses"}}',
+    )  # fmt: skip
+    told = dict(line.split(" ", 1) for line in (listing or "").splitlines())
+    former = [server for server, addresses in told.items() if addresses != places.addresses]
+    step.result = "none"
+    if former:
+        step.run(["docker", "stop", "--time=10", *former], timeout=300, env=docker.env)
+        step.result = f"{len(former)} stopped, for their owners to start anew"
+
+
 def _start(compose: Compose, step: Step) -> None:
     """Start all services and wait until they are healthy; else say which is not, and why."""
     try:
@@ -241,8 +288,8 @@ def _start(compose: Compose, step: Step) -> None:
         raise
 
 
-def _login_page(site: Settings, public_url: str, step: Step) -> None:
-    """Fetch the login page as a browser would, with the certificate verified.
+def _login_page(site: Settings, places: Places, step: Step) -> None:
+    """Fetch the login page as a browser would, with the certificate verified, also for servers.
 
     The hub is healthy a little before the proxy knows the way to it: until then the answer is 404.
     """
@@ -250,14 +297,22 @@ def _login_page(site: Settings, public_url: str, step: Step) -> None:
     context.load_verify_locations(site.data / "tls" / "ca.crt")
     step.remedy = "see data/log and make logs"
     deadline = time.monotonic() + LOGIN_TIMEOUT
-    while problem := _login_problem(site, public_url, context):
+    while problem := _login_problem(site, places.url, context):
         if time.monotonic() > deadline:
-            raise Failure(f"{public_url}/hub/login {problem}")
+            raise Failure(f"{places.url}/hub/login {problem}")
         time.sleep(1)
+    for name in places.names[1:]:
+        host = name.replace("*", "somebody")
+        # At this host the login page is not: it leads on.
+        problem = _login_problem(site, places.url.replace(places.names[0], host, 1), context, 302)
+        if problem:
+            raise Failure(f"{host}, where people's servers are, {problem}")
     step.result = "answers"
 
 
-def _login_problem(site: Settings, public_url: str, context: ssl.SSLContext) -> str:
+def _login_problem(
+    site: Settings, public_url: str, context: ssl.SSLContext, right: int = 200
+) -> str:
     """What is wrong with the login page now; "" when nothing is."""
     url = urlsplit(public_url)
     connection = _Connection(
@@ -271,14 +326,15 @@ def _login_problem(site: Settings, public_url: str, context: ssl.SSLContext) -> 
         status = connection.getresponse().status
     except ssl.SSLCertVerificationError as error:
         raise Failure(
-            f"the certificate does not verify: {error.verify_message}",
-            "put a certificate for this name, with its chain, into data/tls/server.crt",
+            f"the certificate does not verify for {url.hostname}: {error.verify_message}",
+            "put a certificate for all names of the site, with its chain, into data/tls/server.crt "
+            "(names for people's servers, and how to do without: docs/site.md)",
         ) from error
     except (OSError, http.client.HTTPException) as error:
         return f"does not answer: {error}"
     finally:
         connection.close()
-    return "" if status == 200 else f"answers with status {status} instead of 200"
+    return "" if status == right else f"answers with status {status} instead of {right}"
 
 
 class _Connection(http.client.HTTPSConnection):
@@ -296,8 +352,16 @@ class _Connection(http.client.HTTPSConnection):
         self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
-def _tell(site: Settings, public_url: str, demo: bool) -> None:
-    print(f"\nLabCommons runs at {public_url}")
+def _tell(site: Settings, places: Places, demo: bool) -> None:
+    print(f"\nLabCommons runs at {places.url}")
+    if not places.apart:
+        print(
+            "People's servers have the hub's own origin: a page in one can act for who opens it.\n"
+            "  Give them hosts of their own: site.subdomains in the site file (docs/site.md)"
+        )
+    for host in () if demo else (name.replace("*", "somebody") for name in places.names):
+        if output(["getent", "ahosts", host], timeout=10) is None:
+            print(f"{host} has no address, as this machine sees it: docs/site.md, Hosts")
     print(f"CA to import into your browser: {site.data / 'tls' / 'ca.crt'}")
     if demo and "demo" in site.profiles:
         print(

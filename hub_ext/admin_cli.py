@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from sqlalchemy.exc import DBAPIError
 
+from hub_ext import origins
 from hub_ext.site import DEFAULT_SITE_FILE, load_site
 from hub_ext.store.database import Store, StoreError
 from spawner.tiers.groups import owners
@@ -36,6 +37,7 @@ def check(file: Path | None, as_json: bool) -> None:
             "file": str(path),
             "name": checked.site.name,
             "public_url": checked.site.public_url.rstrip("/"),
+            "server_names": origins.server_names(checked),
             "demo": checked.site.demo,
             "sizes": list(checked.sizes),
             "gpus": {"source": checked.gpus.source, "listed": len(checked.gpus.devices)},

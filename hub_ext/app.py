@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import tornado.httpserver
 from jupyterhub.app import JupyterHub
 
+from hub_ext import proxied
 from hub_ext.audit import AuditTrail
 from hub_ext.mail import Addressee, Postman
 from hub_ext.servers import HubServers
@@ -90,6 +92,9 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
 
     async def start(self) -> None:
         """Start JupyterHub, then reconcile, and go on doing so."""
+        # Of this class is the server that JupyterHub makes.
+        tornado.httpserver.HTTPServer.configure(proxied.HTTPServer)
+        await proxied.proxies.begin()
         await super().start()
         shared = self.resources
         await self._reconcile()
@@ -113,6 +118,7 @@ class LabCommonsHub(JupyterHub):  # type: ignore[misc]
             watch.run(),
             postman.run(),
             builds.forever(),
+            proxied.proxies.keep(),
         ):
             task = asyncio.create_task(work)
             self._background.add(task)

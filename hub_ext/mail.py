@@ -21,6 +21,7 @@ from hashlib import sha256
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from hub_ext import origins
 from hub_ext.i18n import N_, choose_language, gettext_for
 from hub_ext.site import Mail, Site
 from hub_ext.store import GpuNotice, Lease, Store, StoreError
@@ -154,7 +155,7 @@ def write(site: Site, letter: Letter, to: Addressee) -> EmailMessage:
     domain = site.mail.sender.rpartition("@")[2]
     message["Message-ID"] = f"<{sha256(letter.key.encode()).hexdigest()[:32]}@{domain}>"
     message["Auto-Submitted"] = "auto-generated"
-    where = site.site.public_url.rstrip("/") + "/hub/home"
+    where = origins.public_url(site) + "/hub/home"
     closing = _(N_("Your servers: {url}")).format(url=where)
     message.set_content(f"{said}\n\n{closing}\n")
     return message

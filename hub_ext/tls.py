@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 from cryptography import x509
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hub_ext import origins
 from hub_ext.site import load_site
 
 CA_LIFETIME = timedelta(days=3650)
@@ -187,6 +187,12 @@ def _server(
         if not _ours(present, authority):
             if not key_file.exists():
                 raise TLSError(f"{key_file} is missing: put the key of {crt} there")
+            wanted = (host for host in hosts if host not in LOOPBACK)
+            if missing := [host for host in wanted if not _covers(present, host)]:
+                raise TLSError(
+                    f"{crt} is not for {', '.join(missing)}: get one that is, or, without a name "
+                    "for people's servers, set site.subdomains: false (docs/site.md)"
+                )
             return Outcome(crt, "foreign", until)
         if (
             authority.signed(present)
@@ -275,6 +281,14 @@ def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
         return []
 
 
+def _covers(certificate: x509.Certificate, host: str) -> bool:
+    """Whether a client would take the certificate for this host's; of a wildcard, for all below."""
+    wanted, present = _general_name(host), _names(certificate)
+    if wanted in present or not isinstance(wanted, x509.DNSName) or host.startswith("*."):
+        return wanted in present
+    return x509.DNSName("*." + wanted.value.partition(".")[2]) in present
+
+
 def _ours(certificate: x509.Certificate, authority: Authority) -> bool:
     """Whether this CA, or the one it has replaced, made the certificate.
 
@@ -345,11 +359,7 @@ def init_command(folder: Path | None, new_ca: bool, as_json: bool) -> None:
     A server.crt and server.key that you have put there yourself are left as they are.
     """
     folder = folder or Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data")) / "tls"
-    url = os.environ.get("LABCOMMONS_PUBLIC_URL") or load_site().site.public_url
-    host = urlsplit(url).hostname
-    if not host:
-        raise TLSError(f"{url!r} has no host name: set site.public_url in the site file")
-    outcomes = init(folder, [host], new_ca=new_ca)
+    outcomes = init(folder, origins.server_names(load_site()), new_ca=new_ca)
     if as_json:
         rows = [
             {

@@ -23,6 +23,8 @@ LABEL_USER = "labcommons.user"
 LABEL_SERVER = "labcommons.server"
 LABEL_ENVIRONMENT = "labcommons.environment"
 LABEL_LEASE = "labcommons.lease"
+# What the server was told of the site's addresses; `make up` stops those that know others.
+LABEL_ADDRESSES = "labcommons.addresses"
 # From these a lease is written again when the store has lost it.
 LABEL_GPUS = "labcommons.gpus"  # ids, each with "#SLOT" where the device is shared
 LABEL_ACCOUNT = "labcommons.account"
@@ -89,6 +91,7 @@ class ContainerSpec:
     gpus: GpuGrant | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     args: Sequence[str] = ()
+    addresses: str = ""
 
 
 def container_name(site_id: str, username: str, server_name: str) -> str:
@@ -124,6 +127,7 @@ def create_body(spec: ContainerSpec) -> dict[str, Any]:
         LABEL_USER: spec.who.name,
         LABEL_SERVER: spec.server_name,
         LABEL_ENVIRONMENT: spec.environment,
+        LABEL_ADDRESSES: spec.addresses,
     }
     requests: list[dict[str, Any]] = []
     if spec.gpus is None:

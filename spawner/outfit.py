@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hub_ext.origins import GATE
 from spawner.container import Identity
 from spawner.environments.catalog import CatalogEntry
 from spawner.homes import Homes
@@ -17,8 +17,8 @@ from spawner.tiers.groups import group_ids
 from spawner.tiers.rights import Person
 from spawner.tiers.tier import Kind
 
-# Where users' servers reach the service of kernels: through the proxy, which is in their network.
-KERNELS_URL = os.environ.get("LABCOMMONS_SERVERS_KERNELS_URL", "http://chp:8000/services/kernels/")
+# Where users' servers reach the service of kernels.
+KERNELS_URL = f"{GATE}/services/kernels/"
 
 
 @dataclass(frozen=True)

@@ -357,6 +357,7 @@ class LabSpawner(DockerSpawner):  # type: ignore[misc]
             | {"JUPYTER_IMAGE_SPEC": entry.image, "LABCOMMONS_LANGUAGE": self.lang}
             | found.env,
             args=self.get_args(),
+            addresses=os.environ.get("LABCOMMONS_ADDRESSES", ""),
         )
 
     async def whereabouts(self) -> tuple[str, str] | None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 from jinja2 import Environment, FileSystemLoader
 from jupyterhub.services.auth import HubOAuth
-from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from hub_ext import pages
@@ -28,6 +27,7 @@ from hub_ext.console import (
     reservation_api,
     reservation_pages,
 )
+from hub_ext.proxied import HTTPServer, proxies
 from hub_ext.site import Site, load_site
 from hub_ext.store import Store
 
@@ -125,14 +125,15 @@ def make_app(site: Site, store: Store, hub_auth: HubOAuth, data: Path | None = N
 
 async def serve(app: Application, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
-    # The proxies in front are ours and overwrite these headers.
-    server = HTTPServer(app, xheaders=True, max_body_size=MAX_BODY, idle_connection_timeout=75)
+    server = HTTPServer(app, max_body_size=MAX_BODY, idle_connection_timeout=75)
     server.listen(port, "0.0.0.0")  # noqa: S104 - in a container, reached by the proxy alone
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    looking = asyncio.create_task(proxies.keep())
     await ended.wait()
+    looking.cancel()
     server.stop()
     await asyncio.wait_for(server.close_all_connections(), 10)
 

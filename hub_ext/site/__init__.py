@@ -8,6 +8,7 @@ or variables that it names.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -71,6 +72,11 @@ __all__ = [
     "words_in",
 ]
 
+# A host name with a dot in it that is no address.
+_HOST = re.compile(
+    r"(?=.{1,189}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+)
+
 DEFAULT_SITE_FILE = Path("/etc/labcommons/site.yaml")
 
 
@@ -82,7 +88,10 @@ class SiteInfo(Section):
     """How the site presents itself."""
 
     name: str = Field("LabCommons", min_length=1, max_length=80)
-    public_url: str = "https://localhost:8443"
+    public_url: str = "https://lab.localhost:8443"
+    # Servers at hosts below that of public_url, one for each person; or all at one host.
+    subdomains: bool = True
+    servers_host: str = ""
     demo: bool = False
 
     @model_validator(mode="after")
@@ -91,6 +100,27 @@ class SiteInfo(Section):
         if url.scheme != "https" or not url.hostname or url.path not in ("", "/"):
             raise ValueError(
                 f"public_url: {self.public_url!r} must be https://HOST[:PORT] without a path"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hosts(self) -> SiteInfo:
+        host = urlsplit(self.public_url).hostname or ""
+        if self.servers_host:
+            if not _HOST.fullmatch(self.servers_host):
+                raise ValueError(
+                    f"servers_host: {self.servers_host!r} must be a host name in small letters, "
+                    "without https:// and port, such as servers.example.org"
+                )
+            if self.servers_host == host:
+                raise ValueError(
+                    f"servers_host: must be another host than that of public_url, {host}"
+                )
+        elif self.subdomains and not _HOST.fullmatch(host):
+            raise ValueError(
+                f"public_url: people's servers get names below {host!r}, which must be a name with "
+                "a dot in it, in ASCII, such as lab.example.org; where there is none, set "
+                "subdomains: false (docs/site.md says what that means)"
             )
         return self
 

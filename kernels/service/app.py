@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 import click
 from jinja2 import Environment, FileSystemLoader
 from jupyterhub.services.auth import HubOAuth
-from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from hub_ext import pages
+from hub_ext.proxied import HTTPServer, proxies
 from hub_ext.site import Site, load_site
 from hub_ext.store import Store
 from kernels.service import handlers, stream
@@ -96,7 +96,7 @@ async def serve(
     # Logins survive a restart of the service, as its token does.
     secret = hmac.new(auth.api_token.encode(), b"labcommons kernels cookie", hashlib.sha256)
     app = make_app(site, registrar, auth, secret.hexdigest())
-    server = HTTPServer(app, xheaders=True, max_body_size=MAX_BODY, idle_connection_timeout=75)
+    server = HTTPServer(app, max_body_size=MAX_BODY, idle_connection_timeout=75)
     server.listen(port, host)
     _log.info("listening on %s:%d%s", host, port, auth.base_url)
     stopped = asyncio.Event()
@@ -106,6 +106,7 @@ async def serve(
     tasks = [
         asyncio.create_task(registrar.keep_in_step(interval)),
         asyncio.create_task(_keep_alive(registrar)),
+        asyncio.create_task(proxies.keep()),
     ]
     await stopped.wait()
     server.stop()

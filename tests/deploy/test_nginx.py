@@ -27,6 +27,7 @@ pytestmark = [
 ]
 
 PUBLIC_URL = "https://lab.example.org:9443"
+NAMES = "lab.example.org *.lab.example.org"
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -81,15 +82,16 @@ def proxy(proxy_image: str, mounts: list[str]) -> Iterator[tuple[str, Path]]:
         "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
     )
     docker(
-        *("run", "--detach", "--name", name, f"--add-host=chp:{gateway}", *mounts),
-        *(f"--env=LABCOMMONS_PUBLIC_URL={PUBLIC_URL}", proxy_image),
+        *("run", "--detach", "--name", name, f"--add-host=chp-front:{gateway}", *mounts),
+        *(f"--env=LABCOMMONS_PUBLIC_URL={PUBLIC_URL}", f"--env=LABCOMMONS_SERVER_NAMES={NAMES}"),
+        proxy_image,
     )
     try:
         address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", name)
         docker(
             *("exec", name, "sh", "-c"),
-            "for i in $(seq 100); do sh /usr/local/lib/labcommons/healthy && exit; sleep 0.1; done;"
-            "exit 1",
+            "for i in $(seq 100); do bash /usr/local/lib/labcommons/healthy && exit;"
+            " sleep 0.1; done; exit 1",
         )
         yield address, Path(mounts[1].split("=")[1].split(":")[0]) / "ca.crt"
     finally:
@@ -125,8 +127,9 @@ def ask(
 
 def test_the_configuration_is_right_for_nginx_itself(proxy_image: str, mounts: list[str]) -> None:
     said = docker(
-        *("run", "--rm", "--add-host=chp:127.0.0.1", *mounts),
-        *(f"--env=LABCOMMONS_PUBLIC_URL={PUBLIC_URL}", proxy_image),
+        *("run", "--rm", "--add-host=chp-front:127.0.0.1", *mounts),
+        *(f"--env=LABCOMMONS_PUBLIC_URL={PUBLIC_URL}", f"--env=LABCOMMONS_SERVER_NAMES={NAMES}"),
+        proxy_image,
         *("sh", "-c", "nginx -t -q -c /etc/labcommons/nginx/nginx.conf 2>&1; echo code $?"),
     )
     assert said == "code 0"
@@ -149,14 +152,77 @@ def test_a_public_url_that_is_none_is_refused(
     assert "LABCOMMONS_PUBLIC_URL" in done.stderr
 
 
-def test_plain_http_is_sent_to_the_public_address_whatever_host_was_asked_for(
-    proxy: tuple[str, Path],
+@pytest.mark.parametrize(
+    "names", ["", "Lab.example.org", "lab.example.org;", "lab.example.org a b", "*.lab.example.org"]
+)
+def test_server_names_that_are_none_are_refused(
+    proxy_image: str, mounts: list[str], names: str
 ) -> None:
+    done = subprocess.run(
+        ["docker", "run", "--rm", *mounts, f"--env=LABCOMMONS_PUBLIC_URL={PUBLIC_URL}",
+         f"--env=LABCOMMONS_SERVER_NAMES={names}", proxy_image],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "LABCOMMONS_SERVER_NAMES" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "leads_to"),
+    [
+        ("evil.example.org", PUBLIC_URL),
+        ("lab.example.org", PUBLIC_URL),
+        ("alice.lab.example.org", "https://alice.lab.example.org:9443"),
+    ],
+)
+def test_plain_http_leads_to_https(proxy: tuple[str, Path], host: str, leads_to: str) -> None:
     connection = http.client.HTTPConnection(proxy[0], 8080, timeout=20)
-    connection.request("GET", "/user/alice/?a=b", headers={"Host": "evil.example.org"})
+    connection.request("GET", "/user/alice/?a=b", headers={"Host": host})
     answer = connection.getresponse()
     assert answer.status == 301
-    assert answer.getheader("Location") == f"{PUBLIC_URL}/user/alice/?a=b"
+    assert answer.getheader("Location") == f"{leads_to}/user/alice/?a=b"
+
+
+@pytest.mark.parametrize("host", ["localhost:9443", "192.0.2.1", "lab.example.org.evil.org", ""])
+def test_at_another_host_pages_lead_on_and_programs_are_told(
+    proxy: tuple[str, Path], host: str
+) -> None:
+    page = ask(proxy, "/user/alice/lab?a=b", Host=host)
+    if host:
+        assert (page.status, page.getheader("Location")) == (
+            302,
+            f"{PUBLIC_URL}/user/alice/lab?a=b",
+        )
+        for method, path in (("GET", "/hub/api/users"), ("POST", "/hub/login"), ("PUT", "/x")):
+            answer = ask(proxy, path, method, Host=host)
+            assert (answer.status, answer.getheader("Location")) == (421, None)
+            assert PUBLIC_URL in json.loads(answer.read())["message"]
+    else:
+        assert page.status == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/hub/login", "/hub", "/hub/api/user", "/hub//token", "//hub/token", "/%68ub/token",
+     "/x/../hub/token", "/services/labcommons/", "/services/", "/./hub/token", "/hub%2Ftoken"],
+)  # fmt: skip
+def test_hub_and_services_are_not_at_the_hosts_of_servers(
+    proxy: tuple[str, Path], path: str
+) -> None:
+    for method in ("GET", "POST"):
+        answer = ask(proxy, path, method, Host="alice.lab.example.org:9443")
+        page = method == "GET" and "/api/" not in path
+        assert answer.status == (302 if page else 421)
+        assert (answer.getheader("Location") or "").startswith(PUBLIC_URL) is page
+
+
+def test_servers_are_and_their_names_have_small_letters_for_the_routes(
+    proxy: tuple[str, Path],
+) -> None:
+    for path in ("/user/alice/lab", "/", "/hubs/", "/user/alice/hub/token"):
+        seen = json.loads(ask(proxy, path, Host="Alice.Lab.example.org:9443").read())
+        assert seen["path"] == path
+        assert seen["headers"]["Host"] == "alice.lab.example.org:9443"
 
 
 def test_what_a_client_says_of_itself_is_not_believed(proxy: tuple[str, Path]) -> None:
@@ -199,7 +265,8 @@ def test_browsers_are_told_to_stay_with_https_and_each_header_comes_once(
 
 
 def test_localhost_is_not_bound_to_https_for_all_its_ports(proxy: tuple[str, Path]) -> None:
-    assert ask(proxy, "/", Host="localhost:9443").getheader("Strict-Transport-Security") is None
+    for host in ("localhost:9443", "lab.localhost:9443"):
+        assert ask(proxy, "/", Host=host).getheader("Strict-Transport-Security") is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
 import subprocess
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from cryptography import x509
 
 from hub_ext import tls
+from rig.certificates import Authority
 
 HOST = "lab.example.org"
 
@@ -174,7 +176,7 @@ def test_a_certificate_that_the_site_put_there_is_left_alone(tmp_path: Path) -> 
         (own / f"server.{suffix}").write_bytes(Path(f"{issuer}.{suffix}").read_bytes())
     before = fingerprint(own / "server.crt"), fingerprint(own / "server.key")
     # Not even when it is about to end: that is the site's to do.
-    assert states(tls.init(own, ["other.example.org"]))["server.crt"] == "foreign"
+    assert states(tls.init(own, [HOST]))["server.crt"] == "foreign"
     assert (fingerprint(own / "server.crt"), fingerprint(own / "server.key")) == before
 
 
@@ -207,11 +209,58 @@ def test_a_file_that_is_not_pem_is_named(tmp_path: Path, name: str) -> None:
         tls.init(tmp_path, [HOST])
 
 
-def test_the_command_takes_the_name_from_the_public_url(tmp_path: Path) -> None:
+SITE = """
+version: 1
+site: {{{site}}}
+directory: {{servers: [ldaps://d.example.org], users: {{base_dn: "dc=example,dc=org"}}}}
+sizes: {{small: {{cpu: 1, memory: 1G}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("site", "names"),
+    [
+        ("public_url: 'https://[2001:db8::1]:9443', subdomains: false", ["2001:db8::1"]),
+        ("public_url: https://lab.example.org", ["lab.example.org", "alice.lab.example.org"]),
+        (
+            "public_url: https://lab.example.org, servers_host: servers.example.org",
+            ["lab.example.org", "servers.example.org"],
+        ),
+        ("public_url: https://lab.localhost:8443", ["alice.lab.localhost", "localhost"]),
+    ],
+)
+def test_the_command_takes_the_names_from_the_site_file(
+    tmp_path: Path, site: str, names: list[str]
+) -> None:
+    (tmp_path / "site.yaml").write_text(SITE.format(site=site))
     done = CliRunner().invoke(
         tls.tls,
         ["init", "--folder", str(tmp_path), "--json"],
-        env={"LABCOMMONS_PUBLIC_URL": "https://[2001:db8::1]:9443"},
+        env={"LABCOMMONS_SITE_FILE": str(tmp_path / "site.yaml")},
     )
     assert done.exit_code == 0, done.output
-    assert handshake(tmp_path, "server", "2001:db8::1")
+    assert all(handshake(tmp_path, "server", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("own", "missing"),
+    [
+        (["lab.example.org"], r"\*\.lab\.example\.org"),
+        (["*.example.org"], r"\*\.lab\.example\.org"),
+        (["*.lab.example.org"], r"lab\.example\.org"),
+        (["*.example.org", "*.lab.example.org"], None),
+        (["lab.example.org", "*.lab.example.org"], None),
+    ],
+)
+def test_a_certificate_of_the_sites_own_is_for_servers_too(
+    tmp_path: Path, own: list[str], missing: str | None
+) -> None:
+    (tmp_path / "other").mkdir()
+    for file in Authority(tmp_path / "other").issue(*own):
+        shutil.copy(file, tmp_path)
+    wanted = ["lab.example.org", "*.lab.example.org"]
+    if missing is None:
+        assert tls.init(tmp_path, wanted)[1].state == "foreign"
+        return
+    with pytest.raises(tls.TLSError, match=f"is not for {missing}: .*subdomains: false"):
+        tls.init(tmp_path, wanted)

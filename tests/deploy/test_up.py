@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 import ssl
+import subprocess
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from deploy import up
+from deploy import engine, up
 from deploy.settings import Settings
 from deploy.shell import Failure
 from deploy.steps import Step
@@ -56,7 +59,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 def look(site: Settings) -> Step:
     step = Step(io.StringIO())
-    up._login_page(site, "https://lab.example.org", step)
+    up._login_page(site, up.Places("https://lab.example.org", ("lab.example.org",)), step)
     return step
 
 
@@ -75,3 +78,58 @@ def test_it_says_what_is_answered_when_the_time_is_over(
 def test_a_certificate_for_another_name_is_said_at_once(serve: Serve) -> None:
     with pytest.raises(Failure, match="certificate does not verify"):
         look(serve(200, name="other.example.org"))
+
+
+@pytest.mark.docker
+@pytest.mark.skipif("LABCOMMONS_TESTBED" not in os.environ, reason="runs in the test bed")
+def test_servers_that_were_told_other_addresses_are_stopped_and_no_others(
+    proxy_image: str, tmp_path: Path
+) -> None:
+    docker = engine.find()
+    project = f"lctest-{uuid.uuid4().hex[:8]}"
+    places = up.Places("https://lab.example.org", ("lab.example.org", "*.lab.example.org"))
+    wanted = {"new": places.addresses, "former": "https://lab.example.org", "older": None}
+
+    def run(name: str, *labels: str) -> None:
+        docker_run = ["docker", "run", "--detach", "--rm", f"--name={project}-{name}"]
+        subprocess.run(
+            [*docker_run, *(f"--label={label}" for label in labels), "--entrypoint=sleep",
+             proxy_image, "600"],
+            check=True, env={**os.environ, **docker.env}, timeout=60,
+        )  # fmt: skip
+
+    def running() -> set[str]:
+        listing = docker.docker("ps", f"--filter=name={project}", "--format={{.Names}}")
+        return {name.removeprefix(f"{project}-") for name in (listing or "").split()}
+
+    try:
+        for name, addresses in wanted.items():
+            told = [f"labcommons.addresses={addresses}"] if addresses else []
+            run(name, f"labcommons.site={project}", "labcommons.user=x", *told)
+        run("builder", f"labcommons.site={project}")
+        run("others", "labcommons.site=another", "labcommons.user=x")
+        settings = Settings(project, (), "site.yaml", tmp_path, "127.0.0.1", 443, 80)
+        with (tmp_path / "log").open("w") as log:
+            step = Step(log)
+            up._former_servers(docker, settings, places, step)
+            assert step.result == "2 stopped, for their owners to start anew"
+            assert running() == {"new", "builder", "others"}
+            up._former_servers(docker, settings, places, step)
+            assert step.result == "none"
+    finally:
+        docker.docker("rm", "--force", *(f"{project}-{name}" for name in running()))
+
+
+@pytest.mark.parametrize(
+    ("names", "apart"),
+    [
+        (("lab.example.org",), False),
+        (("lab.example.org", "*.lab.example.org"), True),
+        (("lab.example.org", "servers.example.org"), True),
+    ],
+)
+def test_another_way_of_hosts_is_another_address(names: tuple[str, ...], apart: bool) -> None:
+    places = up.Places("https://lab.example.org", names)
+    assert places.apart is apart
+    others = up.Places("https://lab.example.org", (*names, "x")), up.Places("https://l.org", names)
+    assert places.addresses not in {other.addresses for other in others}

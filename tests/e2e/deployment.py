@@ -6,9 +6,11 @@ test bed's Engine. Between runs images, channel and locks stay; people's servers
 
 from __future__ import annotations
 
+import http.client
 import http.cookiejar
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -49,12 +51,27 @@ def copy_checkout(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
+class _Here(http.client.HTTPSConnection):
+    """HTTPS to this machine, whatever the name: Python does not know that *.localhost is here."""
+
+    def connect(self) -> None:
+        plain = socket.create_connection(("localhost", self.port), self.timeout)
+        self.sock = self._context.wrap_socket(plain, server_hostname=self.host)  # type: ignore[attr-defined]
+
+
+class Here(urllib.request.HTTPSHandler):
+    """For an opener: every host is this machine; certificates are verified for their names."""
+
+    def https_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(_Here, request, context=self._context)  # type: ignore[attr-defined]
+
+
 class Deployment:
     """A running site."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.url = "https://localhost:8443"
+        self.url = "https://lab.localhost:8443"
 
     @property
     def ca_file(self) -> Path:
@@ -92,6 +109,13 @@ class Deployment:
             "--filter", f"label=com.docker.compose.service={service}",
         ).strip()  # fmt: skip
 
+    def output_of(self, service: str) -> str:
+        """What a service has printed since it was made."""
+        return subprocess.run(
+            ["docker", "logs", self.container(service)],
+            check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+        ).stdout  # fmt: skip
+
     def docker(self, *arguments: str) -> str:
         return self.run("docker", *arguments)
 
@@ -109,18 +133,27 @@ class Deployment:
         subprocess.run(["kill", "-9", *children], check=True)
 
     def api(
-        self, method: str, path: str, token: str, body: object = None, of: str = "/hub/api/"
+        self,
+        method: str,
+        path: str,
+        token: str,
+        body: object = None,
+        of: str = "/hub/api/",
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """A request to a REST API, the hub's, over HTTPS, CA verified: (status, parsed body)."""
         request = urllib.request.Request(
             f"{self.url}{of}{path}",
             method=method,
             data=json.dumps(body).encode() if body is not None else None,
-            headers={"Authorization": f"token {token}", "Content-Type": "application/json"},
+            headers={
+                "Authorization": f"token {token}",
+                "Content-Type": "application/json",
+                **(headers or {}),
+            },
         )
-        context = ssl.create_default_context(cafile=str(self.ca_file))
         try:
-            with urllib.request.urlopen(request, timeout=60, context=context) as answer:
+            with self.opener().open(request, timeout=60) as answer:
                 text, status = answer.read(), answer.status
         except urllib.error.HTTPError as error:
             text, status = error.read(), error.code
@@ -130,10 +163,10 @@ class Deployment:
             return status, text.decode("utf-8", "replace")
 
     def get(self, path: str) -> int:
-        """The status of a page, CA verified."""
-        context = ssl.create_default_context(cafile=str(self.ca_file))
+        """The status of a page, or of an address; CA verified."""
+        url = path if path.startswith("https:") else self.url + path
         try:
-            with urllib.request.urlopen(self.url + path, timeout=10, context=context) as answer:
+            with self.opener().open(url, timeout=10) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -149,10 +182,7 @@ class Deployment:
     def login_once(self, user: str) -> str:
         """Log a person in over HTTPS without a browser; returns an API token of theirs."""
         jar = http.cookiejar.CookieJar()
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=context), urllib.request.HTTPCookieProcessor(jar)
-        )
+        opener = self.opener(urllib.request.HTTPCookieProcessor(jar))
 
         def xsrf() -> str:
             return next(str(cookie.value) for cookie in jar if cookie.name == "_xsrf")
@@ -172,6 +202,34 @@ class Deployment:
             },
         )
         return str(json.loads(opener.open(request, timeout=30).read())["token"])
+
+    def server_url(self, user: str) -> str:
+        """Where a person's own server is, for a browser."""
+        return f"https://{user}.lab.localhost:8443/user/{user}/"
+
+    def answers(self, user: str) -> bool:
+        """Whether a person's own server does, through the proxies."""
+        return self.get(self.server_url(user) + "api") == 200
+
+    def opener(self, *handlers: urllib.request.BaseHandler) -> urllib.request.OpenerDirector:
+        """For requests to the site, CA verified."""
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        return urllib.request.build_opener(Here(context=context), *handlers)
+
+    def failed_login(self, user: str, headers: dict[str, str]) -> int:
+        """The status of a login with a wrong password, with headers of one's own."""
+        jar = http.cookiejar.CookieJar()
+        opener = self.opener(urllib.request.HTTPCookieProcessor(jar))
+        opener.open(f"{self.url}/hub/login", timeout=30).read()
+        xsrf = next(str(cookie.value) for cookie in jar if cookie.name == "_xsrf")
+        form = {"username": user, "password": "wrong", "_xsrf": xsrf}
+        request = urllib.request.Request(
+            f"{self.url}/hub/login", urllib.parse.urlencode(form).encode(), headers
+        )
+        try:
+            return int(opener.open(request, timeout=30).status)
+        except urllib.error.HTTPError as error:
+            return error.code
 
     def start_server(self, token: str, user: str, options: dict[str, Any]) -> None:
         """Start a person's server by REST and wait until it is ready."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -55,8 +54,7 @@ def test_the_dockerfile_makes_the_same_environment(
         request = urllib.request.Request(
             deployment.url + EXPORT + format, headers={"Authorization": f"token {admin}"}
         )
-        trusted = ssl.create_default_context(cafile=str(deployment.ca_file))
-        with urllib.request.urlopen(request, context=trusted, timeout=30) as answer:
+        with deployment.opener().open(request, timeout=30) as answer:
             return str(answer.read().decode())
 
     built = subprocess.run(

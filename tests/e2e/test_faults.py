@@ -59,7 +59,11 @@ def test_a_killed_proxy_has_its_routes_back_in_seconds(clean: Deployment, admin:
     clean.login_once("alice")
     clean.start_server(admin, "alice", WITH_GPU)
     clean.kill("chp")
-    wait_for(lambda: clean.get("/user/alice/api") == 200, "the route to alice's server", 60)
+    wait_for(
+        lambda: clean.answers("alice"),
+        "the route to alice's server",
+        60,
+    )
 
 
 def test_the_directory_is_down_login_says_so_and_servers_go_on(
@@ -74,7 +78,7 @@ def test_the_directory_is_down_login_says_so_and_servers_go_on(
         log_in(page, "bob")
         expect(page.get_by_text("directory").first).to_be_visible()
         assert "password" not in page.locator("[role=alert]").first.inner_text().lower()
-        assert clean.get("/user/alice/api") == 200
+        assert clean.answers("alice")
     finally:
         clean.docker("start", directory)
         wait_for(lambda: clean.healthy("directory"), "the directory")
@@ -87,31 +91,9 @@ def test_a_silent_docker_costs_nobody_their_server(clean: Deployment, admin: str
     os.kill(pid, signal.SIGSTOP)
     try:
         time.sleep(30)  # longer than the hub's poll interval
-        assert clean.get("/user/alice/api") == 200
+        assert clean.answers("alice")
     finally:
         os.kill(pid, signal.SIGCONT)
     assert answers(clean, admin, "alice")
     [lease] = clean.leases()
     assert lease["state"] == "active"
-
-
-def test_users_servers_reach_neither_the_proxys_api_nor_the_directory(
-    clean: Deployment, admin: str
-) -> None:
-    clean.login_once("alice")
-    clean.start_server(admin, "alice", {"environment": "py313-data"})
-    [container] = clean.containers()
-    script = (
-        "import socket\n"
-        "for place in 'hub 8081', 'chp 8001', 'chp-api 8001', 'directory 1389':\n"
-        "    try:\n"
-        "        socket.create_connection(place.split(), 3).close(); print(place, 'open')\n"
-        "    except OSError: print(place, 'closed')\n"
-    )
-    output = clean.docker("exec", container, "/opt/conda/envs/py313-data/bin/python", "-c", script)
-    assert output.split("\n")[:4] == [
-        "hub 8081 open",
-        "chp 8001 closed",
-        "chp-api 8001 closed",
-        "directory 1389 closed",
-    ]

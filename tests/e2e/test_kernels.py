@@ -92,7 +92,7 @@ def test_what_cannot_start_says_so_in_the_persons_language(
         assert "bare (personal) - Python 3.13 (无法启动：缺少 ipykernel)" in shown
         page = new_page()
         log_in(page, "alice")
-        page.goto("/user/alice/lab?reset")
+        page.goto(clean.server_url("alice") + "lab?reset")
         card = page.locator(".jp-LauncherCard:visible", has_text="无法启动：缺少 ipykernel")
         expect(card.first).to_be_visible(timeout=60_000)
         picture(page, pictures, "launcher-chinese")
@@ -108,7 +108,7 @@ def test_what_cannot_start_says_so_in_the_persons_language(
         )
         expect(output.first).to_contain_text("或使用 py313-data - Python 3.13。")
         picture(page, pictures, "kernel-cannot-start-chinese")
-        page.goto("/user/alice/lab/tree/gone.ipynb?reset")
+        page.goto(clean.server_url("alice") + "lab/tree/gone.ipynb?reset")
         dialog = page.get_by_role("dialog")
         expect(dialog.get_by_text("找不到内核", exact=True)).to_be_visible(timeout=60_000)
         picture(page, pictures, "kernel-not-found-chinese")
@@ -125,7 +125,8 @@ def test_a_notebook_of_a_missing_kernel_gets_the_nearest_by_one_click(
     clean.docker("exec", container, "bash", "-c", missing_notebook())
     page = new_page()
     log_in(page, "alice")
-    page.goto("/user/alice/lab/tree/gone.ipynb?reset")  # without the tabs of earlier visits
+    # Without the tabs of earlier visits.
+    page.goto(clean.server_url("alice") + "lab/tree/gone.ipynb?reset")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("Kernel not found")).to_be_visible(timeout=60_000)
     picture(page, pictures, "kernel-not-found")
@@ -155,7 +156,7 @@ def test_a_colleague_finds_the_same_kernel_in_a_server_of_another_environment(
         shown = "pair (team: vision) - Python 3.13"
         page = new_page()
         log_in(page, "alice")
-        page.goto("/user/alice/lab?reset")
+        page.goto(clean.server_url("alice") + "lab?reset")
         open_notebook(page, shown)
         assert run_cell(page, "import sys; print(sys.prefix)").strip() == (
             "/opt/labcommons/teams/vision/envs/pair"
@@ -174,7 +175,7 @@ def test_a_colleague_finds_the_same_kernel_in_a_server_of_another_environment(
         os.chown(bob / "from-alice.ipynb", bob.stat().st_uid, bob.stat().st_gid)
         page = new_page()
         log_in(page, "bob")
-        page.goto("/user/bob/lab/tree/from-alice.ipynb?reset")
+        page.goto(clean.server_url("bob") + "lab/tree/from-alice.ipynb?reset")
         expect(page.get_by_text(f"{shown} | Idle")).to_be_visible(timeout=60_000)
         assert page.get_by_role("dialog").count() == 0
         picture(page, pictures, "notebook-of-a-colleague")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import NewPage
-from deployment import Deployment, wait_for
+from deployment import Deployment, Here, wait_for
 from people import choose, in_lab, log_in, log_out, open_notebook, picture, run_cell, start
 from playwright.sync_api import expect
 
@@ -168,7 +168,7 @@ def test_http_leads_to_https_and_nothing_else_is_published(deployment: Deploymen
 
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.build_opener(Stay).open("http://localhost:8080/hub/login", timeout=10)
-    assert caught.value.headers["Location"] == "https://localhost:8443/hub/login"
+    assert caught.value.headers["Location"] == f"{deployment.url}/hub/login"
     listening = subprocess.run(
         ["ss", "-Hltn"], check=True, capture_output=True, text=True
     ).stdout.split("\n")
@@ -176,9 +176,18 @@ def test_http_leads_to_https_and_nothing_else_is_published(deployment: Deploymen
     assert ports & {"8081", "8082", "8083", "8001", "8000", "1389"} == set()
 
 
+def test_localhost_leads_browsers_to_the_site_and_tells_programs(deployment: Deployment) -> None:
+    elsewhere = "https://localhost:8443"
+    with deployment.opener().open(f"{elsewhere}/hub/login", timeout=10) as page:
+        assert page.url == f"{deployment.url}/hub/login"
+    for path in ("/hub/api/", "/services/labcommons/api/v1/me"):
+        assert deployment.get(elsewhere + path) == 421
+
+
 def test_a_certificate_is_needed_that_the_sites_ca_signed(deployment: Deployment) -> None:
+    opener = urllib.request.build_opener(Here(context=ssl.create_default_context()))
     with pytest.raises(urllib.error.URLError) as caught:
-        urllib.request.urlopen(deployment.url, timeout=10, context=ssl.create_default_context())
+        opener.open(deployment.url, timeout=10)
     assert isinstance(caught.value.reason, ssl.SSLCertVerificationError)
 
 

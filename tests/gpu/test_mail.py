@@ -119,7 +119,7 @@ async def test_a_notice_is_mailed_once_over_tls(post: Post, server: MailServer) 
     assert isinstance(message, EmailMessage)
     assert message["To"] == "alice@example.org"
     assert message["Subject"].startswith("LabCommons [train]: The server ends at")
-    assert "https://localhost:8443/hub/home" in message.get_content()
+    assert "https://lab.localhost:8443/hub/home" in message.get_content()
 
 
 async def test_what_was_seen_is_old_or_no_longer_true_is_not_mailed(

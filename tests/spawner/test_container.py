@@ -35,6 +35,7 @@ SPEC = ContainerSpec(
     limits=Limits(cpu=1.5, memory=2**30, pids=512, shared_memory=2**28, tmp=2**29),
     env={"JUPYTERHUB_API_TOKEN": "t"},
     args=("--flag",),
+    addresses="gate https://lab.example.org *.lab.example.org",
 )
 
 
@@ -62,6 +63,7 @@ def test_the_whole_body() -> None:
             "labcommons.user": "alice",
             "labcommons.server": "",
             "labcommons.environment": "py313-data:1",
+            "labcommons.addresses": "gate https://lab.example.org *.lab.example.org",
         },
         "StopSignal": "SIGTERM",
         "HostConfig": {

@@ -417,7 +417,7 @@ async def test_a_server_has_the_kernels_of_its_owners_sources_and_sees_new_ones(
     assert inside("ls", registry).split() == list(sources)
     path = inside("printenv", "JUPYTER_PATH").strip()
     assert path == ":".join(f"{registry}/{source}" for source in sources)
-    assert "chp:8000/services/kernels/" in inside("printenv", "LABCOMMONS_KERNELS_URL")
+    assert "gate:8000/services/kernels/" in inside("printenv", "LABCOMMONS_KERNELS_URL")
     settings = json.loads(inside("printenv", "LABCOMMONS_KERNEL_SETTINGS"))
     assert settings == resources.site.kernels.settings
     assert inside("printenv", "LABCOMMONS_LANGUAGE") == "en\n"
