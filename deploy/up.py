@@ -36,7 +36,7 @@ def up() -> None:
         site = settings.prepare()
         wanted = images.needed(site.profiles)
         database_first = "postgres" in site.profiles
-        total = 11 + len(wanted) + database_first
+        total = 12 + len(wanted) + database_first
         progress = Progress(total, _logs(site))
 
         with progress.step("Docker Engine") as step:
@@ -66,6 +66,8 @@ def up() -> None:
                 step, "run", "--rm", "--no-deps", "-T", "hub", "labcommons", "store", "migrate",
                 timeout=120,
             )  # fmt: skip
+        with progress.step("groups of the directory") as step:
+            _groups(compose, site, step)
         with progress.step("environments") as step:
             _environments(docker, site, step)
         with progress.step("starting the services") as step:
@@ -161,7 +163,7 @@ def _answer(command: list[str], docker: Engine, step: Step) -> str:
 
 def _site_file(docker: Engine, site: Settings, step: Step) -> tuple[str, bool]:
     """Check the site file; returns the public address, and whether it is a demo."""
-    command = _hub_once(docker, site, "site", "check", "--json")
+    command = _hub_once(docker, site, "site", "check", "--offline", "--json")
     step.remedy = f"correct config/{site.site_file}"
     facts = json.loads(_answer(command, docker, step))
     settings.write_groups(facts["kernels_groups"])
@@ -170,6 +172,16 @@ def _site_file(docker: Engine, site: Settings, step: Step) -> tuple[str, bool]:
         port = "" if site.https_port == 443 else f":{site.https_port}"
         return f"https://localhost{port}", True
     return facts["public_url"], bool(facts["demo"])
+
+
+def _groups(compose: Compose, site: Settings, step: Step) -> None:
+    """A denied group that the directory does not have stops here, before anybody is let in."""
+    if "demo" in site.profiles:
+        compose.run(step, "up", "--detach", "--wait", "directory", timeout=HEALTH_TIMEOUT)
+    step.remedy = f"correct the group's name in config/{site.site_file}"
+    compose.run(
+        step, "run", "--rm", "--no-deps", "-T", "hub", "labcommons", "site", "check", timeout=120
+    )  # fmt: skip
 
 
 def _certificates(docker: Engine, site: Settings, public_url: str, step: Step) -> None:

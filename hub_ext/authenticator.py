@@ -29,12 +29,14 @@ from .directory.errors import (
     DirectoryError,
     DirectoryUnavailable,
     NameTaken,
+    NotAllowed,
     TooManyAttempts,
     WrongCredentials,
 )
 from .directory.from_site import configure_from_site
 from .directory.memory import Memory, Remembered
-from .directory.roles import Roles, check_admitted, roles_of
+from .directory.report import unknown
+from .directory.roles import Roles, check_admitted, groups_named, roles_of
 from .directory.sweep import Sweep
 from .directory.throttle import Attempt, Throttle
 from .directory.traits import DirectoryTraits
@@ -83,8 +85,21 @@ class LDAPAuthenticator(DirectoryTraits):
                 self.log,
             )
             self._sweep = asyncio.ensure_future(sweep.forever(self.sweep_interval))
+        self._looks = asyncio.ensure_future(self._look_for_groups())
         handlers: list[tuple[str, Any]] = super().get_handlers(app)
         return handlers
+
+    async def _look_for_groups(self) -> None:
+        """Say which groups the directory does not have; a hub that is up goes on."""
+        named = groups_named(self._roles)
+        try:
+            findings = unknown(named, await self._directory.unknown_groups(named))
+        except DirectoryError as error:
+            self.log.warning("directory: the site's groups are not checked: %s", error)
+            return
+        for finding in findings:
+            log = self.log.error if finding.level == "wrong" else self.log.warning
+            log("directory: %s; %s", finding.text, finding.remedy)
 
     async def authenticate(
         self, handler: web.RequestHandler | None, data: Any
@@ -100,8 +115,8 @@ class LDAPAuthenticator(DirectoryTraits):
             if not self._loaded:
                 await asyncio.to_thread(self._load)
             person = await self._try_password(typed, _field(data, "password"), address)
-            check_admitted(person.groups, self._roles)
             name = self._hub_name(person)
+            self._check_admitted(person, name)
         except DirectoryError as error:
             self._refused(typed, address, error)
             if isinstance(error, WrongCredentials | TooManyAttempts):
@@ -130,7 +145,7 @@ class LDAPAuthenticator(DirectoryTraits):
                 raise AccountGone("no such entry in the directory")
             if not (known and known.id) and self.normalize_username(person.name) != user.name:
                 raise AccountGone(f"the entry's name is now {person.name!r}")
-            check_admitted(person.groups, self._roles)
+            self._check_admitted(person, user.name)
             self._check_holder(user.name, person)
         except DirectoryUnavailable as error:
             return self._during_outage(user.name, error)
@@ -138,6 +153,19 @@ class LDAPAuthenticator(DirectoryTraits):
             self._barred(user.name, error, address)
             return False
         return self._accepted(person, user.name, address)
+
+    def check_allowed(self, username: str, authentication: Any = None) -> bool:
+        """``authenticate`` has refused already whom the rules do not allow."""
+        return True
+
+    def _check_admitted(self, person: Person, name: str) -> None:
+        """JupyterHub's reading: who is named, or is in a group that is, may come in; members of
+        ``denied_groups`` may not. Raises Denied or NotAllowed.
+        """
+        by_name = self.allow_all or name in self.allowed_users
+        check_admitted(person.groups, self._roles, by_name)
+        if not (by_name or self._roles.allowed):
+            raise NotAllowed(("allowed_users",))
 
     # -- logins ---------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from .connection import Deadline, Session, make_tls_context
 from .discovery import Discovery
 from .entry import Entry, Searcher
 from .errors import AccountBarred, DirectoryUnavailable, ServerFailed, WrongCredentials
-from .groups import Groups, read_groups
+from .groups import Groups, read_groups, unknown_groups
 from .pool import ServicePool
 from .servers import Log, Servers
 from .settings import DirectorySettings, Server
@@ -107,6 +107,20 @@ class Directory:
                 lambda server: self._lookup(server, deadline, login, id), patient=False
             )
         )
+
+    async def unknown_groups(self, wanted: Collection[str]) -> list[str]:
+        """Those of the groups that the directory does not have. Raises DirectoryUnavailable."""
+        if self._without_service:
+            raise DirectoryUnavailable(["groups cannot be looked up without bind_dn"])
+
+        def look(deadline: Deadline) -> list[str]:
+            def ask(server: Server) -> list[str]:
+                with self.pool.service(server, deadline) as service:
+                    return unknown_groups(service, self._settings, wanted)
+
+            return self.servers.attempt(ask)
+
+        return await self._within_deadline(look) if wanted else []
 
     async def discover(self) -> None:
         """Bring the list of servers up to date, where DNS has it."""
