@@ -66,6 +66,8 @@ def up() -> None:
                 step, "run", "--rm", "--no-deps", "-T", "hub", "labcommons", "store", "migrate",
                 timeout=120,
             )  # fmt: skip
+        with progress.step("groups of the directory") as step:
+            _groups(compose, site, step)
         with progress.step("environments") as step:
             _environments(docker, site, step)
         with progress.step("starting the services") as step:
@@ -186,7 +188,7 @@ def _answer(command: list[str], docker: Engine, step: Step) -> str:
 
 def _site_file(docker: Engine, site: Settings, step: Step) -> tuple[Places, bool]:
     """Check the site file; returns where the site is, and whether it is a demo."""
-    command = _hub_once(docker, site, "site", "check", "--json")
+    command = _hub_once(docker, site, "site", "check", "--offline", "--json")
     step.remedy = f"correct config/{site.site_file}"
     facts = json.loads(_answer(command, docker, step))
     settings.write_groups(facts["kernels_groups"])
@@ -195,6 +197,16 @@ def _site_file(docker: Engine, site: Settings, step: Step) -> tuple[Places, bool
         port = "" if site.https_port == 443 else f":{site.https_port}"
         url = f"https://{names[0]}{port}"
     return Places(url, names), bool(facts["demo"])
+
+
+def _groups(compose: Compose, site: Settings, step: Step) -> None:
+    """A denied group that the directory does not have stops here, before anybody is let in."""
+    if "demo" in site.profiles:
+        compose.run(step, "up", "--detach", "--wait", "directory", timeout=HEALTH_TIMEOUT)
+    step.remedy = f"correct the group's name in config/{site.site_file}"
+    compose.run(
+        step, "run", "--rm", "--no-deps", "-T", "hub", "labcommons", "site", "check", timeout=120
+    )  # fmt: skip
 
 
 def _certificates(docker: Engine, site: Settings, places: Places, step: Step) -> None:

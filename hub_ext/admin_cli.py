@@ -10,7 +10,9 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from hub_ext import origins
-from hub_ext.site import DEFAULT_SITE_FILE, load_site
+from hub_ext.directory.cli import DirectoryOfSite
+from hub_ext.directory.errors import DirectoryError
+from hub_ext.site import DEFAULT_SITE_FILE, Site, load_site
 from hub_ext.store.database import Store, StoreError
 from spawner.tiers.groups import owners
 
@@ -22,16 +24,26 @@ def site() -> None:
 
 @site.command("check")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--offline", is_flag=True, help="Do not ask the directory for the groups.")
 @click.option("--json", "as_json", is_flag=True, help="Print what the file decides as JSON.")
-def check(file: Path | None, as_json: bool) -> None:
+def check(file: Path | None, offline: bool, as_json: bool) -> None:
     """Say whether a site file is right; every wrong key with its remedy.
 
-    FILE is LABCOMMONS_SITE_FILE by default. Exit 0: right; 1: not.
+    FILE is LABCOMMONS_SITE_FILE by default. A denied group that the directory does not have is
+    wrong; other unknown groups, and a directory that does not answer, are only said.
+    Exit 0: right; 1: not.
+
+    \b
+    Examples:
+      labcommons site check
+      labcommons site check --offline config/site.yaml
     """
     path = file or Path(os.environ.get("LABCOMMONS_SITE_FILE", DEFAULT_SITE_FILE))
     checked = load_site(path)
     # Also where nobody asks for JSON: two teams with one gid are wrong.
     groups = owners(checked)
+    if not offline:
+        _check_groups(checked, path)
     if as_json:
         summary = {
             "file": str(path),
@@ -47,6 +59,20 @@ def check(file: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(summary, ensure_ascii=False))
     else:
         click.echo(f"{path}: right. {checked.site.name}, {checked.site.public_url}")
+
+
+def _check_groups(checked: Site, path: Path) -> None:
+    try:
+        findings = DirectoryOfSite(checked).unknown_groups()
+    except (DirectoryError, click.ClickException) as error:
+        click.echo(f"{path}: its groups are not checked at the directory: {error}", err=True)
+        return
+    for finding in findings:
+        click.echo(f"{path}: {finding.text}; {finding.remedy}", err=True)
+    if any(finding.level == "wrong" for finding in findings):
+        raise click.ClickException(
+            f"{path}: a group of denied_groups that nobody can be in keeps nobody out"
+        )
 
 
 @click.group()

@@ -30,6 +30,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "login": ("authentication", "start"),
     "lockout": ("authentication", "denied"),
     "access-refused": ("authentication", "end"),
+    "sessions-ended": ("authentication", "end"),
     "role-change": ("iam", "change"),
     "server-stopped": ("process", "end"),
     "quota-change": ("configuration", "change"),

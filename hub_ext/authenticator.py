@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +23,7 @@ from typing import Any
 from tornado import web
 
 from hub_ext.audit import AuditTrail, Outcome, make_event
+from hub_ext.sessions import end_sessions
 from hub_ext.store import Store, StoreError
 
 from .directory.client import Directory, Person
@@ -29,20 +32,23 @@ from .directory.errors import (
     DirectoryError,
     DirectoryUnavailable,
     NameTaken,
+    NotAllowed,
     TooManyAttempts,
     WrongCredentials,
 )
 from .directory.from_site import configure_from_site
 from .directory.memory import Memory, Remembered
-from .directory.roles import Roles, check_admitted, roles_of
+from .directory.report import unknown
+from .directory.roles import Roles, check_admitted, groups_named, roles_of
 from .directory.sweep import Sweep
-from .directory.throttle import Attempt, Throttle
+from .directory.throttle import Attempt, Device, Throttle
 from .directory.traits import DirectoryTraits
 from .i18n import LANGUAGE_COOKIE, Gettext, choose_language, gettext_for
 
 __all__ = ["LDAPAuthenticator", "configure_from_site"]
 
 _LOGGED_NAME = 64
+DEVICE = 180  # days for which a browser is known
 
 
 class LDAPAuthenticator(DirectoryTraits):
@@ -83,8 +89,21 @@ class LDAPAuthenticator(DirectoryTraits):
                 self.log,
             )
             self._sweep = asyncio.ensure_future(sweep.forever(self.sweep_interval))
+        self._looks = asyncio.ensure_future(self._look_for_groups())
         handlers: list[tuple[str, Any]] = super().get_handlers(app)
         return handlers
+
+    async def _look_for_groups(self) -> None:
+        """Say which groups the directory does not have; a hub that is up goes on."""
+        named = groups_named(self._roles)
+        try:
+            findings = unknown(named, await self._directory.unknown_groups(named))
+        except DirectoryError as error:
+            self.log.warning("directory: the site's groups are not checked: %s", error)
+            return
+        for finding in findings:
+            log = self.log.error if finding.level == "wrong" else self.log.warning
+            log("directory: %s; %s", finding.text, finding.remedy)
 
     async def authenticate(
         self, handler: web.RequestHandler | None, data: Any
@@ -99,9 +118,10 @@ class LDAPAuthenticator(DirectoryTraits):
         try:
             if not self._loaded:
                 await asyncio.to_thread(self._load)
-            person = await self._try_password(typed, _field(data, "password"), address)
-            check_admitted(person.groups, self._roles)
+            attempt = self._throttle.begin(address or "-", self._device(handler))
+            person = await self._try_password(typed, _field(data, "password"), address, attempt)
             name = self._hub_name(person)
+            self._check_admitted(person, name)
         except DirectoryError as error:
             self._refused(typed, address, error)
             if isinstance(error, WrongCredentials | TooManyAttempts):
@@ -109,6 +129,8 @@ class LDAPAuthenticator(DirectoryTraits):
             raise web.HTTPError(error.status, error.sentence(_gettext(handler))) from None
         self.log.info("event=login outcome=ok name=%s address=%s", ascii(name), address or "-")
         self._event("login", "success", name, address, user_id=person.account.id)
+        await self._end_older_sessions(handler, name, person)
+        self._remember_device(handler, attempt)
         return self._accepted(person, name, address)
 
     async def refresh_user(
@@ -130,19 +152,36 @@ class LDAPAuthenticator(DirectoryTraits):
                 raise AccountGone("no such entry in the directory")
             if not (known and known.id) and self.normalize_username(person.name) != user.name:
                 raise AccountGone(f"the entry's name is now {person.name!r}")
-            check_admitted(person.groups, self._roles)
+            self._check_admitted(person, user.name)
             self._check_holder(user.name, person)
         except DirectoryUnavailable as error:
             return self._during_outage(user.name, error)
         except DirectoryError as error:
-            self._barred(user.name, error, address)
+            if self._barred(user.name, error, address):
+                end_sessions(user)
+            return False
+        if await self._end_sessions_of_old_password(user, person):
             return False
         return self._accepted(person, user.name, address)
 
+    def check_allowed(self, username: str, authentication: Any = None) -> bool:
+        """``authenticate`` has refused already whom the rules do not allow."""
+        return True
+
+    def _check_admitted(self, person: Person, name: str) -> None:
+        """JupyterHub's reading: who is named, or is in a group that is, may come in; members of
+        ``denied_groups`` may not. Raises Denied or NotAllowed.
+        """
+        by_name = self.allow_all or name in self.allowed_users
+        check_admitted(person.groups, self._roles, by_name)
+        if not (by_name or self._roles.allowed):
+            raise NotAllowed(("allowed_users",))
+
     # -- logins ---------------------------------------------------------------------------
 
-    async def _try_password(self, typed: str, password: str, address: str | None) -> Person:
-        attempt = self._throttle.begin(address or "-")
+    async def _try_password(
+        self, typed: str, password: str, address: str | None, attempt: Attempt
+    ) -> Person:
         try:
             person = await self._directory.login(typed, password, attempt.gate)
         except WrongCredentials:
@@ -246,19 +285,75 @@ class LDAPAuthenticator(DirectoryTraits):
             )
             self._event("lockout", "success", name, address, reason=f"failures_by_{limit}")
 
+    def _device(self, handler: web.RequestHandler | None) -> Device | None:
+        """The browser, if somebody has logged in with it before."""
+        value = handler and handler.get_signed_cookie(_device_cookie(handler), max_age_days=DEVICE)
+        try:
+            known = json.loads(value or b"")
+            return Device(str(known["name"]), str(known["nonce"])[:64], str(known["password"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _remember_device(self, handler: web.RequestHandler | None, attempt: Attempt) -> None:
+        if handler is None or attempt.name is None:
+            return
+        known = {
+            "name": attempt.name,
+            "nonce": secrets.token_urlsafe(16),
+            "password": attempt.password_time,
+        }
+        name = _device_cookie(handler)
+        handler.set_signed_cookie(
+            name,
+            json.dumps(known),
+            expires_days=DEVICE,
+            # Where a server has the same host, it is not sent there.
+            path="/" if name.startswith("__Host-") else f"{handler.settings['base_url']}hub/",
+            secure=True,
+            httponly=True,
+            samesite="Lax",
+        )
+
+    async def _end_older_sessions(
+        self, handler: web.RequestHandler | None, name: str, person: Person
+    ) -> None:
+        """A login with a new password ends the logins with the old one."""
+        find_user = getattr(handler, "find_user", None)
+        user = find_user(name) if find_user else None
+        if user is not None:
+            await self._end_sessions_of_old_password(user, person)
+
+    async def _end_sessions_of_old_password(self, user: Any, person: Person) -> bool:
+        """Whether the password was changed since they last were here, which ends all logins.
+
+        False where the directory does not tell.
+        """
+        state = await user.get_auth_state() or {}
+        before = str(state.get("password_time") or "")
+        if not (before and person.password_time and before != person.password_time):
+            return False
+        # In this order: a hub that is killed in between ends them once more.
+        end_sessions(user)
+        await user.save_auth_state({**state, "password_time": person.password_time})
+        self._event("sessions-ended", "success", user.name, None, "password_changed")
+        return True
+
     # -- people who are logged in -----------------------------------------------------------
 
-    def _barred(self, name: str, error: DirectoryError, address: str | None) -> None:
+    def _barred(self, name: str, error: DirectoryError, address: str | None) -> bool:
+        """Remember it; True when that is new."""
         self.log.warning(
             "event=refresh outcome=%s name=%s: %s", error.outcome, _loggable(name), error
         )
         known = self._memory.person(name) or Remembered(name)
-        if known.barred is None or known.reason != error.outcome:
+        new = known.barred is None or known.reason != error.outcome
+        if new:
             self._event("access-refused", "success", name, address, reason=error.outcome)
         since = known.barred if known.barred is not None and known.dismissed else time.time()
         self._memory.remember(
             replace(known, barred=since, reason=error.outcome, dismissed=error.dismissal)
         )
+        return new
 
     def _during_outage(self, name: str, error: DirectoryUnavailable) -> bool:
         known = self._memory.person(name)
@@ -328,10 +423,17 @@ def _auth_state(person: Person, roles: Roles) -> dict[str, Any]:
         "mail": account.mail,
         "language": account.language,
         "dn": account.dn,
+        "password_time": person.password_time,
         "groups": list(roles.hub_groups),
         "teams": dict(roles.teams),
         "courses": dict(roles.courses),
     }
+
+
+def _device_cookie(handler: web.RequestHandler) -> str:
+    """The name of the cookie that says which browser this is."""
+    prefix = "__Host-" if handler.settings.get("cookie_host_prefix_enabled") else ""
+    return f"{prefix}labcommons-device"
 
 
 def _field(data: Any, key: str) -> str:

@@ -61,7 +61,7 @@ def make_hub_auth() -> HubOAuth:
         access_scopes={f"access:services!service={SERVICE}"},
         cookie_options={"secure": True, "samesite": "Lax"},
         # A person who is no longer administrator is refused within a minute.
-        cache_max_age=60,
+        cache_max_age=30,
     )
 
 

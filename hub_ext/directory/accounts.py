@@ -14,7 +14,7 @@ from .entry import Entry, Searcher
 from .errors import AccountBarred, AccountUnusable
 from .servers import Log
 from .settings import DirectorySettings
-from .standing import STANDING_ATTRIBUTES, standing_of
+from .standing import PASSWORD_TIMES, STANDING_ATTRIBUTES, standing_of
 
 # A name becomes a folder, a container's name and a part of URLs.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -111,6 +111,12 @@ def throttle_key(entry: Entry | None, login: str, settings: DirectorySettings) -
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def password_time(entry: Entry | None, settings: DirectorySettings) -> str:
+    """When the password was changed last, in the server's own form; "" where it does not tell."""
+    values = entry.values(PASSWORD_TIMES[settings.server_type]) if entry else []
+    return values[0][:_MAX_ID_TEXT].decode("ascii", "replace") if len(values) == 1 else ""
+
+
 def entry_attributes(settings: DirectorySettings) -> list[str]:
     """Everything that is read of a person."""
     names = [
@@ -122,6 +128,7 @@ def entry_attributes(settings: DirectorySettings) -> list[str]:
         settings.mail_attribute,
         settings.language_attribute,
         *STANDING_ATTRIBUTES[settings.server_type],
+        PASSWORD_TIMES[settings.server_type],
     ]
     if settings.group_membership == "memberof":
         names.append("memberOf")

@@ -10,27 +10,27 @@ import sys
 import click
 from traitlets.config import Config
 
-from hub_ext.site import load_site
+from hub_ext.site import Site, load_site
 from hub_ext.store import Store
 
 from .client import Directory
 from .errors import DirectoryError, SettingsError
 from .from_site import configure_from_site
 from .memory import release as release_name
-from .report import Finding, Report, check
-from .roles import check_admitted, roles_of
+from .report import Finding, Report, check, unknown
+from .roles import check_admitted, groups_named, roles_of
 from .traits import DirectoryTraits
 
 _MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 _log = logging.getLogger("labcommons.ldap")
 
 
-class _Site:
+class DirectoryOfSite:
     """The settings as the hub would have them, without its hooks and database."""
 
-    def __init__(self) -> None:
+    def __init__(self, site: Site | None = None) -> None:
         config = Config()
-        configure_from_site(config, load_site())
+        configure_from_site(config, site or load_site())
         traits = DirectoryTraits(config=Config({"DirectoryTraits": config.LDAPAuthenticator}))
         try:
             self.settings = traits.directory_settings()
@@ -38,6 +38,11 @@ class _Site:
             self.directory = Directory(self.settings, _log)
         except SettingsError as error:
             raise click.ClickException(str(error)) from error
+
+    def unknown_groups(self) -> list[Finding]:
+        """About groups that the directory does not have. Raises DirectoryError."""
+        named = groups_named(self.roles)
+        return unknown(named, asyncio.run(self.directory.unknown_groups(named)))
 
 
 @click.group()
@@ -59,7 +64,7 @@ def check_command(user: str | None, as_json: bool) -> None:
 
     Exit 1 when anything is wrong.
     """
-    site = _Site()
+    site = DirectoryOfSite()
     report = asyncio.run(check(site.directory, site.settings, site.roles, user, _log))
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=2))
@@ -77,7 +82,7 @@ def login(user: str, password_stdin: bool, as_json: bool) -> None:
 
     The directory counts a wrong one. Exit 1 when refused.
     """
-    site = _Site()
+    site = DirectoryOfSite()
     if password_stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     else:

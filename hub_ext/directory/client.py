@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from .accounts import (
     find_entry,
     login_dns,
     password_bytes,
+    password_time,
     read_account,
     read_entry,
     split_domain,
@@ -30,22 +31,28 @@ from .connection import Deadline, Session, make_tls_context
 from .discovery import Discovery
 from .entry import Entry, Searcher
 from .errors import AccountBarred, DirectoryUnavailable, ServerFailed, WrongCredentials
-from .groups import Groups, read_groups
+from .groups import Groups, read_groups, unknown_groups
 from .pool import ServicePool
 from .servers import Log, Servers
 from .settings import DirectorySettings, Server
 
 T = TypeVar("T")
-# Called with the name that a login means before its password is tried; may raise.
-Gate = Callable[[str], None]
+# Called before a password is tried, with the name that a login means and the time of its password's
+# last change; may raise.
+Gate = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
 class Person:
-    """An account with its groups."""
+    """An account with its groups.
+
+    ``password_time``: when the password was changed last, in the server's own form; "" where
+    it does not tell.
+    """
 
     account: Account
     groups: Groups
+    password_time: str = ""
 
     @property
     def name(self) -> str:
@@ -71,7 +78,9 @@ class Directory:
         # A crowd waits here and not in the executor: handing it over at once holds up the loop.
         self._slots = asyncio.Semaphore(settings.threads)
 
-    async def login(self, login: str, password: str, gate: Gate = lambda name: None) -> Person:
+    async def login(
+        self, login: str, password: str, gate: Gate = lambda name, password_time: None
+    ) -> Person:
         """The person with this name and password.
 
         ``gate`` is called, in another thread, with the canonical name before each bind, also
@@ -108,6 +117,20 @@ class Directory:
             )
         )
 
+    async def unknown_groups(self, wanted: Collection[str]) -> list[str]:
+        """Those of the groups that the directory does not have. Raises DirectoryUnavailable."""
+        if self._without_service:
+            raise DirectoryUnavailable(["groups cannot be looked up without bind_dn"])
+
+        def look(deadline: Deadline) -> list[str]:
+            def ask(server: Server) -> list[str]:
+                with self.pool.service(server, deadline) as service:
+                    return unknown_groups(service, self._settings, wanted)
+
+            return self.servers.attempt(ask)
+
+        return await self._within_deadline(look) if wanted else []
+
     async def discover(self) -> None:
         """Bring the list of servers up to date, where DNS has it."""
         if self._discovery:
@@ -139,7 +162,7 @@ class Directory:
     ) -> Person:
         with self.pool.service(server, deadline) as service:
             entry = find_entry(service, self._settings, login, self._log)
-            gate(throttle_key(entry, login, self._settings))
+            gate(throttle_key(entry, login, self._settings), password_time(entry, self._settings))
             # An unknown name costs a bind too, so that the time does not tell who has an account.
             answer = self._bind(server, deadline, entry.dn if entry else self._nobody(), password)
             if entry is None:
@@ -151,7 +174,7 @@ class Directory:
         self, server: Server, deadline: Deadline, login: str, password: bytes, gate: Gate
     ) -> Person:
         """Without a service account: whoever binds reads their own entry and groups."""
-        gate(throttle_key(None, login, self._settings))
+        gate(throttle_key(None, login, self._settings), "")
         name = split_domain(login, self._settings.netbios_domain)
         for dn in login_dns(self._settings, name or ""):
             with self._session(server, deadline) as session:
@@ -179,7 +202,8 @@ class Directory:
     def _person(self, searcher: Searcher, entry: Entry) -> Person:
         check_standing(entry, self._settings)
         account = read_account(entry, self._settings)
-        return Person(account, read_groups(searcher, self._settings, account, entry, self._log))
+        groups = read_groups(searcher, self._settings, account, entry, self._log)
+        return Person(account, groups, password_time(entry, self._settings))
 
     def _bind(self, server: Server, deadline: Deadline, dn: str, password: bytes) -> BindAnswer:
         """On a connection of its own: a failed bind leaves one anonymous (RFC 4513, 4)."""

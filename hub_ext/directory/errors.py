@@ -143,13 +143,16 @@ class Denied(DirectoryError):
     status = 403
     dismissal = True
 
-    def __init__(self, groups: Sequence[str]) -> None:
+    def __init__(self, groups: Sequence[str], unclear: Sequence[str] = ()) -> None:
+        detail = f"in one of denied_groups ({', '.join(groups)})"
+        if unclear:
+            detail += f", or it cannot be told, as a group is unclear: {'; '.join(unclear[:3])}"
         super().__init__(
             N_(
                 "Your account is in a group that may not use this site. "
                 "Please ask the administrators."
             ),
-            detail=f"in one of denied_groups ({', '.join(groups)})",
+            detail=detail,
         )
 
 

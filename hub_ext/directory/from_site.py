@@ -67,4 +67,7 @@ def configure_from_site(c: Config, site: Site) -> None:
     traits.audit_file = str(data / "hub" / "audit.jsonl")
     # A right that was taken away must end for tokens too, and before a server starts.
     traits.auth_refresh_strict = True
+    # ... and within a minute: services and servers remember an answer for half of one.
+    traits.auth_refresh_age = 30
+    traits.sweep_interval = 60
     traits.refresh_pre_spawn = True

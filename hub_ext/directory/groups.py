@@ -10,13 +10,11 @@ The primary group of a person is in none of these, only in their gidNumber or pr
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
-from ldap3.core.exceptions import LDAPInvalidDnError
-from ldap3.utils.dn import escape_rdn, parse_dn
-
 from .accounts import Account, escape_filter_bytes, escape_filter_value, parse_id
+from .dn import InvalidDN, normal_dn, parse_dn, prepared
 from .entry import Entry, Searcher
 from .servers import Log
 from .settings import DirectorySettings
@@ -31,30 +29,25 @@ _MAX_NAME = 255
 
 _IN_CHAIN = "1.2.840.113556.1.4.1941"
 _ATTRIBUTE = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
-# One escaped character of a DN, or all bytes of one that is not ASCII.
-_DN_ESCAPE = re.compile(r"\\([0-9A-Fa-f]{2}(?:\\[0-9A-Fa-f]{2})*|.)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Names of all groups, sorted, their DNs in comparable form, and the gids of those that
-    have one (the primary included)."""
+    """All groups of a person.
+
+    Attributes:
+        names: of groups that have exactly one that can be used here, sorted.
+        gids: of those that have one (the primary included).
+        dns: in comparable form (``normal_dn``).
+        aliases: every name of every group, in comparable form: for rules that keep people out.
+        unclear: what could not be read; the person may be in groups that are not listed here.
+    """
 
     names: tuple[str, ...] = ()
     gids: tuple[int, ...] = ()
     dns: tuple[str, ...] = ()
-
-
-def normal_dn(dn: str) -> str:
-    """A DN for comparing: types and values case-folded, spaces around them gone, escapes alike."""
-    try:
-        parts = parse_dn(dn, escape=False, strip=True)
-    except LDAPInvalidDnError:
-        return dn.casefold()
-    return "".join(
-        f"{kind.casefold()}={escape_rdn(_plain(value).casefold())}{end}"
-        for kind, value, end in parts
-    )
+    aliases: frozenset[str] = frozenset()
+    unclear: tuple[str, ...] = ()
 
 
 def read_groups(
@@ -65,10 +58,40 @@ def read_groups(
     Groups that contain each other end the walk as they were seen before; ``group_depth``
     bounds it besides.
     """
-    found = _Walk(searcher, settings, account, entry, log).groups()
+    walk = _Walk(searcher, settings, account, entry, log)
+    found = walk.groups()
     names = {name for group in found.values() if (name := _name(group, settings, log))}
     gids = {gid for group in found.values() if (gid := _gid(group, settings, log))}
-    return Groups(tuple(sorted(names)), tuple(sorted(gids | {account.gid})), tuple(sorted(found)))
+    aliases = {
+        prepared(value.decode("utf-8", "surrogateescape"))
+        for group in found.values()
+        for value in group.values(settings.group_name_attribute)
+    }
+    return Groups(
+        tuple(sorted(names)),
+        tuple(sorted(gids | {account.gid})),
+        tuple(sorted(found)),
+        frozenset(aliases),
+        tuple(walk.unclear),
+    )
+
+
+def unknown_groups(
+    searcher: Searcher, settings: DirectorySettings, wanted: Iterable[str]
+) -> list[str]:
+    """Those of the groups, by name or DN, that the directory does not have, or does not show."""
+    return [one for one in wanted if not _known(searcher, settings, one)]
+
+
+def _known(searcher: Searcher, settings: DirectorySettings, group: str) -> bool:
+    if settings.group_base_dn is None:
+        return False
+    base, term = settings.group_base_dn, settings.group_filter
+    if "=" in group:
+        base = group
+    else:
+        term = f"(&{term}({settings.group_name_attribute}={escape_filter_value(group)}))"
+    return bool(searcher.search(base, term, ["1.1"], limit=1, base_only="=" in group))
 
 
 class _Walk:
@@ -89,6 +112,7 @@ class _Walk:
         self._log = log
         self._found: dict[str, Entry] = {}
         self._asked: set[str] = set()
+        self.unclear: list[str] = []
 
     def groups(self) -> dict[str, Entry]:
         if self._settings.group_base_dn is not None:
@@ -112,6 +136,7 @@ class _Walk:
                     _MAX_GROUPS,
                     self._settings.group_base_dn,
                 )
+                self.unclear.append(f"more than {_MAX_GROUPS} groups")
                 return
             level = upwards(level, [])
         if level:
@@ -151,10 +176,12 @@ class _Walk:
         their DN, and kept where the whole DN is right.
         """
         values = [value for entry in level for value in entry.values("memberOf")]
-        dns = {normal_dn(value.decode("utf-8", "replace")): value for value in values}
+        dns = {dn: value for value in values if (dn := self._comparable(value)) is not None}
         wanted = dns.keys() - self._found.keys() - self._asked
         self._asked |= wanted
-        terms = [term for dn in sorted(wanted) if (term := _rdn_term(dns[dn]))]
+        asked = {dn: _rdn_term(dns[dn]) for dn in sorted(wanted)}
+        self.unclear += [dn for dn, term in asked.items() if term is None]
+        terms = [term for term in asked.values() if term is not None]
         listed = self._add(terms, only=wanted) if terms else []
         return listed + (self._add(more) if more else [])
 
@@ -172,31 +199,29 @@ class _Walk:
                 attributes,
                 limit=_MAX_GROUPS,
             ):
-                dn = normal_dn(group.dn)
-                if dn not in self._found and (only is None or dn in only):
+                dn = self._comparable(group.dn)
+                if dn is not None and dn not in self._found and (only is None or dn in only):
                     self._found[dn] = group
                     fresh.append(group)
         return fresh
+
+    def _comparable(self, dn: str | bytes) -> str | None:
+        """None, and a word in ``unclear``, for what cannot be read."""
+        try:
+            return normal_dn(dn)
+        except InvalidDN as error:
+            self._log.error("directory: a group of %s: %s", self._account.dn, error)
+            self.unclear.append(str(error))
+            return None
 
 
 def _rdn_term(dn: bytes) -> str | None:
     """``cn=a,ou=groups`` -> ``(cn=a)``; None for what is no DN."""
     try:
-        kind, value, _ = parse_dn(dn.decode("utf-8"), escape=False, strip=True)[0]
-    except (LDAPInvalidDnError, UnicodeDecodeError, IndexError):
+        kind, value = parse_dn(dn)[0][0]
+        return f"({kind}={escape_filter_value(value)})" if _ATTRIBUTE.fullmatch(kind) else None
+    except (InvalidDN, UnicodeEncodeError):
         return None
-    return f"({kind}={escape_filter_value(_plain(value))})" if _ATTRIBUTE.fullmatch(kind) else None
-
-
-def _plain(value: str) -> str:
-    """A value of a DN without its escapes: backslash and a character, or hexadecimal digits."""
-    return _DN_ESCAPE.sub(lambda match: _unescaped(match[1]), value)
-
-
-def _unescaped(escape: str) -> str:
-    if len(escape) == 1:
-        return escape
-    return bytes.fromhex(escape.replace("\\", "")).decode("utf-8", "replace")
 
 
 def _primary_group_sid(entry: Entry) -> bytes | None:

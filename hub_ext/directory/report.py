@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -23,8 +23,8 @@ from .client import Directory
 from .connection import Deadline, Session
 from .entry import Entry
 from .errors import DirectoryError, ServerFailed
-from .groups import read_groups
-from .roles import RoleMap, check_admitted, roles_of
+from .groups import read_groups, unknown_groups
+from .roles import RoleMap, check_admitted, groups_named, roles_of
 from .servers import Log
 from .settings import DirectorySettings
 from .standing import STANDING_ATTRIBUTES
@@ -99,6 +99,8 @@ async def check(
         with session:
             try:
                 findings += _server(session, settings)
+                named = groups_named(roles)
+                findings += unknown(named, unknown_groups(session, settings, named))
                 if user and not report.person:
                     report.person = _person(session, settings, roles, user, log)
             except (ServerFailed, DirectoryError) as error:
@@ -134,6 +136,20 @@ def _server(session: Session, settings: DirectorySettings) -> Iterator[Finding]:
                 f"{base} does not exist, or may not be read",
                 "check the base DN and what the service account may read",
             )
+
+
+def unknown(wanted: Mapping[str, Collection[str]], missing: Collection[str]) -> list[Finding]:
+    """What to say of groups that the site names and the directory does not have."""
+    return [
+        Finding(
+            "wrong" if "denied_groups" in wanted[group] else "note",
+            "group",
+            f"{group!r} ({', '.join(sorted(wanted[group]))}) is not in the directory, "
+            "or may not be read",
+            "correct its name in the site file, or let the service account read it",
+        )
+        for group in missing
+    ]
 
 
 def _person(

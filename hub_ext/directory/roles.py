@@ -1,17 +1,18 @@
 """From groups of the directory to what somebody may do here; decided by the site, nothing else.
 
 A group is named as the directory names it (without regard to case), or by its DN where the
-same name occurs in two places.
+same name occurs in two places: what has ``=`` in it is a DN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .dn import InvalidDN, normal_dn, parse_dn, prepared
 from .errors import Denied, NotAllowed, SettingsError
-from .groups import Groups, normal_dn
+from .groups import Groups
 
 # Hub groups that this module makes. A directory's group of such a name is not passed on:
 # whoever may name groups there must not give rights here.
@@ -56,11 +57,16 @@ class Roles:
         return {"admin": self.admin, "teams": dict(self.teams), "courses": dict(self.courses)}
 
 
-def check_admitted(groups: Groups, role_map: RoleMap) -> None:
-    """Raises Denied or NotAllowed."""
-    if in_any(groups, role_map.denied):
-        raise Denied(role_map.denied)
-    if role_map.allowed and not in_any(groups, role_map.allowed):
+def check_admitted(groups: Groups, role_map: RoleMap, by_name: bool = False) -> None:
+    """Raises Denied or NotAllowed. ``by_name``: the person's own name is allowed, whatever groups.
+
+    Who may be in a denied group that cannot be made out is denied: a rule that keeps people out
+    holds where something is unclear, and by each name that a group has.
+    """
+    every = replace(groups, names=(*groups.names, *groups.aliases))
+    if role_map.denied and (groups.unclear or in_any(every, role_map.denied)):
+        raise Denied(role_map.denied, groups.unclear)
+    if role_map.allowed and not by_name and not in_any(groups, role_map.allowed):
         raise NotAllowed(role_map.allowed)
 
 
@@ -79,12 +85,54 @@ def roles_of(groups: Groups, role_map: RoleMap) -> Roles:
     return Roles(in_any(groups, role_map.admins), teams, courses, tuple(sorted(names)))
 
 
+def groups_named(role_map: RoleMap) -> dict[str, set[str]]:
+    """Every group that the site names, with the rules that do: ``denied_groups``, ``teams``, …"""
+    found: dict[str, set[str]] = {}
+    for rule, groups in (
+        ("platform_admins", role_map.admins),
+        ("allowed_groups", role_map.allowed),
+        ("denied_groups", role_map.denied),
+        *(("teams", (*p.higher, *p.ordinary)) for p in role_map.teams.values()),
+        *(("courses", (*p.higher, *p.ordinary)) for p in role_map.courses.values()),
+        *(("hub_groups", groups) for groups in role_map.hub_groups.values()),
+    ):
+        for group in groups:
+            found.setdefault(group, set()).add(rule)
+    return found
+
+
 def in_any(groups: Groups, wanted: Iterable[str]) -> bool:
     """Whether any of the wanted groups, by name or DN, is among these."""
-    names = {name.casefold() for name in groups.names}
+    names = {prepared(name) for name in groups.names}
     return any(
-        normal_dn(one) in groups.dns if "=" in one else one.casefold() in names for one in wanted
+        normal_dn(one) in groups.dns if "=" in one else prepared(one) in names for one in wanted
     )
+
+
+def check_group(text: str) -> str:
+    """A group as a site names it: a name, or a whole DN. Raises ValueError, which says why not."""
+    if "=" not in text:
+        if not prepared(text):
+            raise ValueError(f"{text!r} names no group")
+        return text
+    try:
+        parts = parse_dn(text)
+    except InvalidDN as error:
+        raise ValueError(f"{text!r} is not a group's DN (RFC 4514): {error}") from error
+    if len(parts) < 2:
+        raise ValueError(
+            f"{text!r} has “=” in it and so is a DN, but not a whole one; write it with its place, "
+            "such as cn=staff,ou=groups,dc=example,dc=org"
+        )
+    return text
+
+
+def read_groups_of(value: Sequence[str], trait: str) -> tuple[str, ...]:
+    """Names and DNs of groups, checked. Raises SettingsError."""
+    try:
+        return tuple(check_group(one) for one in value)
+    except ValueError as error:
+        raise SettingsError(f"{trait}: {error}") from error
 
 
 def read_positions(
@@ -95,7 +143,10 @@ def read_positions(
     for name, lists in value.items():
         if not isinstance(lists, Mapping) or not set(lists) <= {higher, ordinary}:
             raise SettingsError(f"{trait}: {name!r} must have the lists {higher} and {ordinary}")
-        result[name] = Positions(tuple(lists.get(higher, ())), tuple(lists.get(ordinary, ())))
+        result[name] = Positions(
+            read_groups_of(lists.get(higher, ()), trait),
+            read_groups_of(lists.get(ordinary, ()), trait),
+        )
     return result
 
 

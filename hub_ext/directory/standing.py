@@ -39,6 +39,13 @@ STANDING_ATTRIBUTES = {
     "freeipa": (*_OF_389_DS, "krbPrincipalExpiration", "krbPasswordExpiration"),
     "389-ds": _OF_389_DS,
 }
+# When the password was changed last, where the server tells it (operational attributes).
+PASSWORD_TIMES = {
+    "openldap": "pwdChangedTime",
+    "active-directory": "pwdLastSet",
+    "freeipa": "krbLastPwdChange",
+    "389-ds": "pwdUpdateTime",
+}
 # userAccountControl and msDS-User-Account-Control-Computed (Microsoft's ADS_USER_FLAG_ENUM)
 _ACCOUNT_DISABLED, _LOCKOUT = 0x2, 0x10
 _PASSWORD_NEVER_EXPIRES, _PASSWORD_HAS_EXPIRED = 0x10000, 0x800000

@@ -4,17 +4,29 @@ Strictly for each name, so that guessing ends before the directory locks the acc
 for each address, as a whole class may sit behind one. In any ``window`` seconds no more than
 ``per_name`` passwords of a name are tried that are not right, however many come at once: a
 try counts from before it is made and is given back when it was right, or was not answered.
+
+A browser in which somebody logged in before has an allowance of its own for that name: wrong
+passwords from elsewhere do not lock it (OWASP, "Slow Down Online Guessing Attacks with Device
+Cookies"). The lock of an address does not hold for who logged in from there lately, and an address
+from which many have is a campus's: its allowance grows with them.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from .errors import TooManyAttempts
+
+# A name that logged in from an address is known there for so long, seconds; how many are kept.
+SEEN = 30 * 86400.0
+MOST_ADDRESSES, MOST_NAMES = 10_000, 1_000
+# An address has its allowance once more for each of so many people.
+CAMPUS = 9
 
 
 class Failures(Protocol):
@@ -34,37 +46,61 @@ class Limits:
     window: float = 900.0
 
 
+@dataclass(frozen=True)
+class Device:
+    """A browser in which somebody has logged in, as its cookie says.
+
+    Attributes:
+        name: who, as ``accounts.throttle_key``.
+        nonce: which browser; its failures are counted by it.
+        password_time: of the password's last change then; after another one it is a stranger.
+    """
+
+    name: str
+    nonce: str
+    password_time: str = ""
+
+
 class Attempt:
     """One try of a password: ``right``, ``wrong`` or, without an answer, ``void``."""
 
-    def __init__(self, throttle: Throttle, address: str) -> None:
+    def __init__(self, throttle: Throttle, address: str, device: Device | None = None) -> None:
         self._throttle = throttle
         self._address = address
-        self.name: str | None = None
+        self._device = device
+        self._key: str | None = None
         self._at = 0.0
+        self.name: str | None = None
+        self.password_time = ""
 
-    def gate(self, name: str) -> None:
+    def gate(self, name: str, password_time: str = "") -> None:
         """Count it for this name. Raises TooManyAttempts.
 
         The same try at another server, after the first gave no answer, counts once.
         """
-        if self.name is None:
-            self._at = self._throttle.enter(name)
-            self.name = name
+        if self.name is not None:
+            return
+        known = self._device is not None and (
+            (self._device.name, self._device.password_time) == (name, password_time)
+        )
+        key = f"device:{self._device.nonce}" if known and self._device else f"name:{name}"
+        self._at = self._throttle.enter(key, name, self._address, known)
+        self.name, self.password_time, self._key = name, password_time, key
 
     def right(self) -> None:
         """Who knows the password has made no failures."""
-        if self.name is not None:
-            self._throttle.forget(self.name)
+        if self.name is not None and self._key is not None:
+            self._throttle.forget(self._key)
+            self._throttle.greet(self.name, self._address)
 
     def wrong(self) -> list[str]:
         """What the failure has locked: ``name``, ``address``; mostly nothing."""
-        return self._throttle.failed(self.name, self._at, self._address)
+        return self._throttle.failed(self._key, self._at, self._address)
 
     def void(self) -> None:
         """The directory has not judged the password."""
-        if self.name is not None:
-            self._throttle.give_back(self.name, self._at)
+        if self._key is not None:
+            self._throttle.give_back(self._key, self._at)
 
 
 class Throttle:
@@ -77,54 +113,84 @@ class Throttle:
         self._kept = kept
         self._clock = clock
         self._lock = threading.Lock()
+        # Who has logged in from where, and when; the latest address last.
+        self._seen: OrderedDict[str, dict[str, float]] = OrderedDict()
 
-    def begin(self, address: str) -> Attempt:
-        """Raises TooManyAttempts for an address with too many failures."""
+    def begin(self, address: str, device: Device | None = None) -> Attempt:
+        """Raises TooManyAttempts for an address with too many failures and nobody known."""
         with self._lock:
-            self._check(f"address:{address}", self._limits.per_address, "from this address")
-        return Attempt(self, address)
+            if device is None and not self._known(address):
+                self._check_address(address)
+        return Attempt(self, address, device)
 
-    def enter(self, name: str) -> float:
-        """Count a try, or raise TooManyAttempts; the time by which it is known."""
+    def enter(self, key: str, name: str, address: str, known: bool) -> float:
+        """Count a try before it is made; its time. Raises TooManyAttempts."""
         with self._lock:
-            recent = self._check(f"name:{name}", self._limits.per_name, "for this name")
+            if not known and name not in self._known(address):
+                self._check_address(address)
+            recent = self._check(key, self._limits.per_name, "for this name")
             now = self._clock()
             if not self._limits.per_name:
                 return now
             # Not kept across a restart until it is known to be wrong.
-            self._kept.set_failures(f"name:{name}", [*recent, now], keep=False)
+            self._kept.set_failures(key, [*recent, now], keep=False)
             return now
 
-    def forget(self, name: str) -> None:
+    def greet(self, name: str, address: str) -> None:
+        """Somebody has logged in from there."""
+        with self._lock:
+            names = self._seen.pop(address, {})
+            names.pop(name, None)
+            names[name] = self._clock()
+            if len(names) > MOST_NAMES:
+                del names[next(iter(names))]
+            self._seen[address] = names
+            if len(self._seen) > MOST_ADDRESSES:
+                self._seen.popitem(last=False)
+
+    def forget(self, key: str) -> None:
         """A right password."""
         with self._lock:
-            if self._kept.failures(f"name:{name}"):
-                self._kept.set_failures(f"name:{name}", [])
+            if self._kept.failures(key):
+                self._kept.set_failures(key, [])
 
-    def give_back(self, name: str, at: float) -> None:
+    def give_back(self, key: str, at: float) -> None:
         """A try without an answer."""
         with self._lock:
-            times = self._kept.failures(f"name:{name}")
+            times = self._kept.failures(key)
             if at in times:
                 times.remove(at)
-                self._kept.set_failures(f"name:{name}", times)
+                self._kept.set_failures(key, times)
 
-    def failed(self, name: str | None, at: float, address: str) -> list[str]:
+    def failed(self, key: str | None, at: float, address: str) -> list[str]:
         """Count a failure for the address; which of its two limits this one has reached."""
         reached = []
         with self._lock:
-            if name is not None:
-                times = self._recent(f"name:{name}")
-                self._kept.set_failures(f"name:{name}", times)
+            if key is not None:
+                times = self._recent(key)
+                self._kept.set_failures(key, times)
                 if len(times) == self._limits.per_name and times[-1] == at:
                     reached.append("name")
             times = [*self._recent(f"address:{address}"), self._clock()]
-            times = times[-max(self._limits.per_address, 1) :]
+            most = self._most(address)
+            times = times[-max(most, 1) :]
             before = len(self._recent(f"address:{address}"))
             self._kept.set_failures(f"address:{address}", times)
-            if before < len(times) == self._limits.per_address:
+            if before < len(times) == most:
                 reached.append("address")
         return reached
+
+    def _known(self, address: str) -> set[str]:
+        """Who has logged in from there lately."""
+        since = self._clock() - SEEN
+        return {name for name, at in self._seen.get(address, {}).items() if at > since}
+
+    def _most(self, address: str) -> int:
+        """Failures that an address may have."""
+        return self._limits.per_address * (1 + min(CAMPUS, len(self._known(address))))
+
+    def _check_address(self, address: str) -> None:
+        self._check(f"address:{address}", self._most(address), "from this address")
 
     def _check(self, key: str, limit: int, what: str) -> list[float]:
         recent = self._recent(key)

@@ -9,10 +9,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from jupyterhub.auth import Authenticator
-from traitlets import Bool, CaselessStrEnum, Dict, Float, Int, List, Unicode
+from traitlets import Bool, CaselessStrEnum, Dict, Float, Int, List, Unicode, default
 
+from .errors import SettingsError
 from .presets import PRESETS
-from .roles import RoleMap, read_positions
+from .roles import RoleMap, read_groups_of, read_positions
 from .settings import DirectorySettings, parse_server
 from .throttle import Limits
 
@@ -33,12 +34,16 @@ class DirectoryTraits(Authenticator):
     ).tag(config=True)
 
     allow_all = Bool(
-        True,
-        help="""Let in everybody whom the directory accepts and `allowed_groups` admits.
+        help="""Let in everybody whom the directory accepts, except members of `denied_groups`.
 
-        Set it to False to require a name in `allowed_users` too.
+        By default True where neither `allowed_users` nor `allowed_groups` nor
+        `allow_existing_users` is set; otherwise those decide, and a name or a group is enough.
         """,
     ).tag(config=True)
+
+    @default("allow_all")
+    def _default_allow_all(self) -> bool:
+        return not (self.allowed_users or self.allowed_groups or self.allow_existing_users)
 
     server_type = CaselessStrEnum(
         sorted(PRESETS),
@@ -216,9 +221,10 @@ class DirectoryTraits(Authenticator):
 
     allowed_groups = List(
         Unicode(),
-        help="""Only members of at least one of these may log in, administrators included.
+        help="""Only members of at least one of these may log in, administrators included, and
+        who is named in `allowed_users`.
 
-        Empty: everybody in the directory. Example: `["lab-users"]`
+        Example: `["lab-users"]`
         """,
     ).tag(config=True)
 
@@ -390,13 +396,29 @@ class DirectoryTraits(Authenticator):
 
     def role_map(self) -> RoleMap:
         """Raises SettingsError, which names the trait and the remedy."""
+        if self.denied_groups and self.group_base_dn is None:
+            raise SettingsError(
+                "denied_groups: without group_base_dn nobody is in any group; say where groups are"
+            )
+        if self.allowed_groups and self.allow_all:
+            raise SettingsError(
+                "allow_all=True lets everybody in, allowed_groups its members alone; take one away"
+            )
+        if self.request_otp:
+            raise SettingsError(
+                "request_otp: no second factor is checked here; set it to False, and ask for one "
+                "at the directory"
+            )
         return RoleMap(
-            admins=tuple(self.admin_groups),
-            allowed=tuple(self.allowed_groups),
-            denied=tuple(self.denied_groups),
+            admins=read_groups_of(self.admin_groups, "admin_groups"),
+            allowed=read_groups_of(self.allowed_groups, "allowed_groups"),
+            denied=read_groups_of(self.denied_groups, "denied_groups"),
             teams=read_positions(self.teams, "teams", "leads", "members"),
             courses=read_positions(self.courses, "courses", "instructors", "students"),
-            hub_groups={name: tuple(groups) for name, groups in self.hub_groups.items()},
+            hub_groups={
+                name: read_groups_of(groups, "hub_groups")
+                for name, groups in self.hub_groups.items()
+            },
         )
 
     def limits(self) -> Limits:

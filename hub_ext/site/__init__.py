@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from hub_ext.site.directory import (
     CoursePeople,
@@ -177,7 +178,24 @@ def load_site(path: Path | None = None) -> Site:
         return Site.model_validate(document)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in item['loc']) or 'site file'}: {item['msg']}"
+            f"  {'.'.join(str(part) for part in item['loc']) or 'site file'}"
+            f": {item['msg']} (line {_line(text, item['loc'])})"
             for item in error.errors()
         ]
         raise SiteFileError(f"site file {path}:\n" + "\n".join(lines)) from error
+
+
+def _line(text: str, keys: tuple[int | str, ...]) -> int:
+    """The line that a key is in, or the nearest one above it that is there."""
+    node = YAML(typ="safe", pure=True).compose(text)
+    for key in keys:
+        if isinstance(node, MappingNode):
+            found = [value for name, value in node.value if name.value == str(key)]
+            if not found:
+                break
+            node = found[0]
+        elif isinstance(node, SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+        else:
+            break
+    return int(node.start_mark.line) + 1

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from hub_ext.directory.roles import check_group
 from hub_ext.site.parts import Name, Section
+
+# A group of the directory: its name, or its whole DN.
+Group = Annotated[str, AfterValidator(check_group)]
 
 
 class DirectoryUsers(Section):
@@ -59,8 +63,8 @@ class Team(Section):
     are derived from the team's name, see ``spawner.tiers.groups``.
     """
 
-    leads: list[str] = []
-    members: list[str] = []
+    leads: list[Group] = []
+    members: list[Group] = []
     gid: GroupNumber | None = None
     leads_gid: GroupNumber | None = None
 
@@ -68,8 +72,8 @@ class Team(Section):
 class CoursePeople(Section):
     """The directory's groups of a course; ``gid`` and ``leads_gid`` as for a team."""
 
-    instructors: list[str] = []
-    students: list[str] = []
+    instructors: list[Group] = []
+    students: list[Group] = []
     gid: GroupNumber | None = None
     leads_gid: GroupNumber | None = None
 
@@ -103,12 +107,12 @@ class Directory(Section):
     timeout: int = Field(5, ge=1, le=60, description="seconds for one operation")
     users: DirectoryUsers
     groups: DirectoryGroups | None = None
-    platform_admins: list[str] = []
-    allowed_groups: list[str] = []
-    denied_groups: list[str] = []
+    platform_admins: list[Group] = []
+    allowed_groups: list[Group] = []
+    denied_groups: list[Group] = []
     teams: dict[Name, Team] = {}
     courses: dict[Name, CoursePeople] = {}
-    hub_groups: dict[str, list[str]] = {}
+    hub_groups: dict[str, list[Group]] = {}
     outage_grace: int = Field(14400, ge=0, description="seconds")
     disabled_grace: int | None = Field(3600, ge=0, description="seconds; null: never")
     throttle: LoginThrottle = LoginThrottle()
@@ -123,6 +127,10 @@ class Directory(Section):
             url = urlsplit(server)
             if url.scheme not in ("ldap", "ldaps") or not url.hostname:
                 raise ValueError(f"servers: {server!r} must be ldaps://HOST[:PORT] or ldap://HOST")
+        if self.denied_groups and not self.groups:
+            raise ValueError(
+                "denied_groups: say where groups are (groups.base_dn), or nobody is in any"
+            )
         if bool(self.bind_dn) != bool(self.bind_password_file):
             raise ValueError("bind_dn and bind_password_file go together: set both or neither")
         return self

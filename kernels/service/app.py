@@ -142,7 +142,7 @@ def hub_auth() -> HubOAuth:
         access_scopes={f"access:services!service={NAME}"},
         cookie_options={"samesite": "Lax", "secure": True, **options},
         # Who left a team sees no more of it within a minute.
-        cache_max_age=60,
+        cache_max_age=30,
     )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from traitlets.config import Config
 
+from hub_ext.authenticator import LDAPAuthenticator
 from hub_ext.directory.client import Directory
 from hub_ext.directory.settings import DirectorySettings, parse_server
 from rig.slapd import Slapd
@@ -50,5 +52,19 @@ def directory(settings: MakeSettings) -> MakeDirectory:
 
     def make(*args: Any, **changes: Any) -> Directory:
         return Directory(settings(*args, **changes), logging.getLogger("directory"))
+
+    return make
+
+
+@pytest.fixture
+def authenticator(slapd, tmp_path):
+    """Made anew with the same ``state_database``, it is the hub after a restart."""
+
+    def make(server=slapd, **traits):
+        state = {"state_database": f"sqlite:///{tmp_path / 'state.sqlite'}"}
+        config = Config({"LDAPAuthenticator": {**server.traits(), **state, **traits}})
+        made = LDAPAuthenticator(config=config)
+        made.log = logging.getLogger("authenticator")
+        return made
 
     return make

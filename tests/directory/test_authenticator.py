@@ -19,46 +19,19 @@ from hub_ext.directory.memory import release
 from hub_ext.directory.sweep import Sweep
 from hub_ext.site import load_site
 from hub_ext.store import Store
+from rig.hub_people import HubUser, login, refused
 from rig.slapd import GROUPS, PEOPLE, person
 
 pytestmark = pytest.mark.ldap
 
-ALICE = SimpleNamespace(name="alice")
 
-
-@pytest.fixture
-def authenticator(slapd, tmp_path):
-    """Made anew with the same ``state_database``, it is the hub after a restart."""
-
-    def make(server=slapd, **traits):
-        state = {"state_database": f"sqlite:///{tmp_path / 'state.sqlite'}"}
-        config = Config({"LDAPAuthenticator": {**server.traits(), **state, **traits}})
-        made = LDAPAuthenticator(config=config)
-        made.log = logging.getLogger("authenticator")
-        return made
-
-    return make
-
-
-def login(authenticator, name, password=None, address=None):
-    data = {"username": name, "password": password or f"{name}-secret"}
-    handler = address and SimpleNamespace(
-        request=SimpleNamespace(remote_ip=address, headers={}), get_cookie=lambda _name: None
-    )
-    return authenticator.get_authenticated_user(handler, data)
+ALICE = HubUser("alice")
 
 
 def restarted(authenticator, make, **changes):
     """The hub after a restart: what was written is all it knows."""
     authenticator._memory.close()
     return make(**changes)
-
-
-async def refused(work) -> str:
-    """The message of a refusal."""
-    with pytest.raises(HTTPError) as error:
-        await work
-    return error.value.log_message
 
 
 async def test_a_login_gives_name_groups_and_auth_state(authenticator):
@@ -202,7 +175,7 @@ async def test_after_an_outage_the_directory_counts_again(authenticator, own_sla
 async def test_a_name_mapped_by_the_hub_is_found_again(authenticator):
     site = authenticator(username_map={"alice": "alice.novak"})
     assert (await login(site, "alice"))["name"] == "alice.novak"
-    model = await site.refresh_user(SimpleNamespace(name="alice.novak"))
+    model = await site.refresh_user(HubUser("alice.novak"))
     assert model["name"] == "alice.novak"
 
 
@@ -462,7 +435,8 @@ class Hub:
     def __init__(self):
         self.stopped = []
         spawner = SimpleNamespace(active=True, pending=None)
-        user = SimpleNamespace(name="alice", spawners={"": spawner}, stop=self.stop)
+        user = HubUser("alice")
+        user.spawners, user.stop = {"": spawner}, self.stop
         self.users = {1: user}
         self.proxy = SimpleNamespace(delete_user=self.delete_user)
         self.log = logging.getLogger("hub")

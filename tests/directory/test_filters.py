@@ -17,6 +17,7 @@ from hub_ext.directory.accounts import (
     read_account,
     throttle_key,
 )
+from hub_ext.directory.dn import normal_dn
 from hub_ext.directory.entry import Entry
 from hub_ext.directory.errors import (
     AccountBarred,
@@ -26,7 +27,6 @@ from hub_ext.directory.errors import (
     NotAllowed,
     TooManyAttempts,
 )
-from hub_ext.directory.groups import normal_dn
 from hub_ext.directory.settings import DirectorySettings, Server
 from hub_ext.directory.standing import Standing
 from hub_ext.i18n import gettext_for
@@ -74,10 +74,6 @@ def test_dns_that_differ_in_case_and_spaces_are_the_same():
 
 def test_dns_that_differ_in_their_escapes_are_the_same():
     assert normal_dn("cn=a\\,b \\C3\\BC,dc=lab") == normal_dn("cn=a\\2Cb ü,dc=lab")
-
-
-def test_a_dn_that_is_none_is_still_comparable():
-    assert normal_dn("Not A DN") == "not a dn"
 
 
 values = st.lists(st.binary(max_size=20) | st.from_regex(rb"[a-z0-9]{1,12}", fullmatch=True))

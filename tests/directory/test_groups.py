@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub_ext.directory.accounts import escape_filter_value
+from hub_ext.directory.dn import normal_dn
 from hub_ext.directory.entry import Entry
-from hub_ext.directory.groups import _primary_group_sid, _rdn_term, normal_dn
+from hub_ext.directory.groups import _primary_group_sid, _rdn_term
 from rig.slapd import GROUPS, MANY_GROUPS, PEOPLE, SUFFIX, Slapd, record
 
 pytestmark = pytest.mark.ldap

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hub_ext.directory.dn import normal_dn
 from hub_ext.directory.errors import Denied, NotAllowed, SettingsError
-from hub_ext.directory.groups import Groups, normal_dn
+from hub_ext.directory.groups import Groups
 from hub_ext.directory.roles import Positions, RoleMap, check_admitted, read_positions, roles_of
 
 GROUPS = Groups(

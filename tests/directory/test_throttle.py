@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from hub_ext.directory.errors import TooManyAttempts
 from hub_ext.directory.memory import Memory, Remembered, release
-from hub_ext.directory.throttle import Limits, Throttle
+from hub_ext.directory.throttle import Device, Limits, Throttle
 from hub_ext.store import Store
 
 LOG = logging.getLogger("throttle")
@@ -81,13 +81,74 @@ def test_many_at_once_count_before_they_are_answered():
 
 def test_a_class_behind_one_address_has_room_and_an_attacker_has_not():
     throttle = make(Clock(), Limits(4, 20, 900))
-    for number in range(19):
-        assert guess(throttle, f"s{number:02}") == "tried"
     for number in range(200):
         assert guess(throttle, f"p{number}", right=True) == "right"
-    guess(throttle, "last")
+    for number in range(10 * 20):
+        assert guess(throttle, f"s{number:02}") == "tried"
     assert guess(throttle, "another") == "refused"
     assert guess(throttle, "another", address="198.51.100.1") == "tried"
+    # Who has logged in from there is not shut out by others' failures.
+    assert guess(throttle, "p7", right=True) == "right"
+
+
+def test_an_address_from_which_nobody_came_is_locked_before_the_directory_is_asked():
+    throttle = make(Clock(), Limits(4, 20, 900))
+    for number in range(20):
+        guess(throttle, f"s{number:02}")
+    with pytest.raises(TooManyAttempts):
+        throttle.begin("192.0.2.1")
+
+
+MINE = Device("alice", "nonce", "20260101Z")
+
+
+def with_device(throttle: Throttle, name: str, device: Device, changed: str = "20260101Z") -> str:
+    attempt = throttle.begin("192.0.2.1", device)
+    try:
+        attempt.gate(name, changed)
+    except TooManyAttempts:
+        return "refused"
+    attempt.wrong()
+    return "tried"
+
+
+def test_wrong_passwords_from_elsewhere_do_not_lock_a_browser_and_its_own_do():
+    throttle = make(Clock())
+    for number in range(6):
+        guess(throttle, "alice", address=f"203.0.113.{number}")
+    assert [with_device(throttle, "alice", MINE) for _ in range(6)] == ["tried"] * 4 + [
+        "refused"
+    ] * 2
+
+
+def test_a_browser_is_a_stranger_for_others_and_after_a_change_of_the_password():
+    throttle = make(Clock())
+    for name in ("alice", "bob"):
+        for _ in range(4):
+            guess(throttle, name, address="203.0.113.1")
+    assert with_device(throttle, "bob", MINE) == "refused"
+    assert with_device(throttle, "alice", MINE, changed="20260202Z") == "refused"
+    assert with_device(throttle, "alice", MINE) == "tried"
+
+
+def test_a_right_password_in_ones_browser_gives_guesses_from_elsewhere_no_new_room():
+    throttle = make(Clock())
+    for _ in range(4):
+        guess(throttle, "alice", address="203.0.113.1")
+    attempt = throttle.begin("192.0.2.1", MINE)
+    attempt.gate("alice", "20260101Z")
+    attempt.right()
+    assert guess(throttle, "alice", address="203.0.113.1") == "refused"
+
+
+def test_what_is_known_of_addresses_has_an_end():
+    throttle = make(Clock())
+    for number in range(10_100):
+        throttle.greet("alice", f"2001:db8::{number:x}")
+    for number in range(1_100):
+        throttle.greet(f"s{number}", "192.0.2.1")
+    assert len(throttle._seen) == 10_000
+    assert len(throttle._seen["192.0.2.1"]) == 1_000
 
 
 def test_reaching_a_limit_is_told_once():

@@ -37,3 +37,5 @@ c.ServerApp.jpserver_extensions = {
 if kernels := find_spec("kernels"):
     folder = os.path.dirname(kernels.origin)
     c.LabServerApp.extra_labextensions_path = [os.path.join(folder, "labextensions")]
+# Whoever was signed out or disabled is out within a minute.
+c.HubAuth.cache_max_age = 30
