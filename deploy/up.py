@@ -36,7 +36,7 @@ def up() -> None:
         site = settings.prepare()
         wanted = images.needed(site.profiles)
         database_first = "postgres" in site.profiles
-        total = 12 + len(wanted) + database_first
+        total = 13 + len(wanted) + database_first
         progress = Progress(total, _logs(site))
 
         with progress.step("Docker Engine") as step:
