@@ -113,7 +113,7 @@ class LeaseActionApi(LeaseApi):
 
     for_servers = ("POST",)
 
-    async def get(self, lease_id: str) -> None:
+    async def get(self, lease_id: str, action: str = "") -> None:
         """Nothing to read here."""
         self.send_error(405)
 
