@@ -72,8 +72,9 @@ c.JupyterHub.concurrent_spawn_limit = 0
 c.Spawner.consecutive_failure_limit = 0  # one broken environment must not end the hub
 c.Spawner.ip = "0.0.0.0"
 c.Spawner.default_url = "/lab"
-# What a server's own token may do: say that it is used, and ask the console for its owner's
-# notices.
+# What a server's own token may do: say that it is used, and ask the console for what the console
+# gives to servers (docs/security.md). What runs in a server is whatever its owner installed: it
+# has none of the owner's other rights.
 c.Spawner.server_token_scopes = [
     "users:activity!user",
     "access:servers!server",
@@ -100,12 +101,12 @@ c.JupyterHub.services = [
         # Without a host: the hub's own.
         "oauth_redirect_uri": f"/services/{name}/oauth_callback",
         "oauth_no_confirm": True,
+        # An administrator who opens them is one there, too; a server's own token never is.
+        "oauth_client_allowed_scopes": ["admin-ui"],
         "display": False,
     }
     for name, (url, token) in SERVICES.items()
 ]
-# An administrator who opens the console is one there, too; a server's own token never is.
-c.JupyterHub.services[0]["oauth_client_allowed_scopes"] = ["admin-ui"]
 c.JupyterHub.load_roles = [
     {
         "name": "user",

@@ -165,7 +165,7 @@ def activation_scripts(prefix: str) -> list[Path]:
 
 def _sorted_files(folder: Path, suffix: str) -> list[Path]:
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(suffix))
+        names = sorted(name for name in files.names(folder) if name.endswith(suffix))
     except OSError:
         return []
     return [folder / name for name in names]

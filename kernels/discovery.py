@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from kernels import files
 from kernels.kernelspec import Place
 from kernels.prefix import (
     Environment,
@@ -134,7 +135,7 @@ class SourceDiscovery:
 
     def _names(self, folder: str) -> list[str]:
         """The names in a folder, read again only when it has changed. Raises OSError."""
-        seen = os.stat(folder)
+        seen = files.status(folder)
         stamp = (seen.st_mtime_ns, seen.st_ino, seen.st_dev)
         before = self._folders.get(folder)
         if before is not None and before.stamp == stamp and not is_young(seen.st_mtime):

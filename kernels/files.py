@@ -1,4 +1,9 @@
-"""Files of others, read without trusting what they are; files of ours, which appear whole."""
+"""Files of others, read without trusting what they are; files of ours, which appear whole.
+
+A process with more rights than who wrote the files reads them ``beneath`` a folder: what a link
+leads to outside of it is not read. Each file is opened first, and asked where it is then, so that
+a link that is changed meanwhile gains nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,28 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from kernels.words import say
+
+_beneath: ContextVar[str] = ContextVar("beneath", default="")
+
+
+@contextlib.contextmanager
+def beneath(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Within it, what ``read``, ``status``, ``names`` and ``link`` find is in this folder, or
+    they raise OutsideError. Of this thread or task alone.
+    """
+    before = _beneath.set(os.path.realpath(folder))
+    try:
+        yield
+    finally:
+        _beneath.reset(before)
+
+
+class OutsideError(PermissionError):
+    """A link leads out of the folder that this process keeps to."""
 
 
 class NotAFileError(OSError):
@@ -16,7 +43,7 @@ class NotAFileError(OSError):
 def read(path: str | os.PathLike[str], most: int) -> tuple[bytes, os.stat_result]:
     """The first ``most`` bytes of a file, and what it was then. Raises OSError."""
     # Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = _opened(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         seen = os.fstat(descriptor)
         if not stat.S_ISREG(seen.st_mode):
@@ -24,6 +51,45 @@ def read(path: str | os.PathLike[str], most: int) -> tuple[bytes, os.stat_result
         return os.read(descriptor, most), seen
     finally:
         os.close(descriptor)
+
+
+def status(path: str | os.PathLike[str]) -> os.stat_result:
+    """What is at a path, links followed. Raises OSError."""
+    if not _beneath.get():
+        return os.stat(path)
+    descriptor = _opened(path, os.O_PATH)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def names(folder: str | os.PathLike[str]) -> list[str]:
+    """The names in a folder. Raises OSError."""
+    descriptor = _opened(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return os.listdir(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def link(path: str | os.PathLike[str]) -> str:
+    """What a link says. Raises OSError for what is none."""
+    descriptor = _opened(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        return os.readlink("", dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: str | os.PathLike[str], flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    if folder := _beneath.get():
+        there = os.readlink(f"/proc/self/fd/{descriptor}")
+        if os.path.commonpath((folder, there)) != folder:
+            os.close(descriptor)
+            raise OutsideError(errno.EACCES, say("a link leads out of {folder}", folder=folder))
+    return descriptor
 
 
 def replace(path: str, raw: bytes) -> None:

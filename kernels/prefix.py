@@ -6,6 +6,7 @@ Read with the rights of the process; nothing of it is run.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import re
@@ -120,10 +121,10 @@ def look(place: Place, folder: str) -> Known | None:
     notes_file = f"{meta}/labcommons/version.json"
     # Stamped before it is read, so that a change in between is seen the next time.
     meta_stamp, kernels_stamp, notes_stamp = map(stamp_of, (meta, kernel_root, notes_file))
-    files = [(notes_file, notes_stamp)]
+    looked = [(notes_file, notes_stamp)]
     identity: tuple[int, int] | None = None
     try:
-        seen = os.stat(prefix)
+        seen = files.status(prefix)
         if not stat.S_ISDIR(seen.st_mode) or (meta_stamp is None and not _exists(meta)):
             return None
         identity = (seen.st_dev, seen.st_ino)
@@ -140,7 +141,13 @@ def look(place: Place, folder: str) -> Known | None:
             notes = read_notes(notes_file) if notes_stamp is not None else {}
             python = _python(prefix, notes.get("python"))
             place = replace(place, version=notes.get("version"), python=python)
-            environment = _annotated(_with_kernels(place, kernel_root, files), notes)
+            environment = _annotated(_with_kernels(place, kernel_root, looked), notes)
+    except files.OutsideError as error:
+        reason = say(
+            "{error}; ask whoever maintains it to put what it has into its own folder",
+            error=error.strerror,
+        )
+        environment = Environment(place, State.BROKEN, reason)
     except PermissionError:
         reason = say("you may not read it; ask whoever maintains it for read access")
         environment = Environment(place, State.UNREADABLE, reason)
@@ -156,13 +163,13 @@ def look(place: Place, folder: str) -> Known | None:
     # conda's work always changes conda-meta. Only pip's does not: that is waited for where there
     # is no kernel yet.
     healthy = environment.state is State.HEALTHY
-    (files if healthy else folders).append((kernel_root, kernels_stamp))
+    (looked if healthy else folders).append((kernel_root, kernels_stamp))
     newest = max(
-        (stamp[0] / 1e9 for _, stamp in (*folders, *files) if stamp and stamp[1]), default=0.0
+        (stamp[0] / 1e9 for _, stamp in (*folders, *looked) if stamp and stamp[1]), default=0.0
     )
     environment = replace(environment, identity=identity, changed=newest)
     settled = not is_young(newest) and environment.state is not State.INCOMPLETE
-    return Known(environment, folder, folders, files, settled)
+    return Known(environment, folder, folders, looked, settled)
 
 
 def is_young(modified: float) -> bool:
@@ -174,7 +181,7 @@ def is_young(modified: float) -> bool:
 def _exists(path: str) -> bool:
     """Whether there is something. Raises PermissionError where that cannot be known."""
     try:
-        os.stat(path)
+        files.status(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
@@ -183,7 +190,7 @@ def _exists(path: str) -> bool:
 def stamp_of(path: str) -> Stamp:
     """What changes when what is at a path does."""
     try:
-        found = os.stat(path)
+        found = files.status(path)
     except OSError as error:
         # "Not allowed" and "not there" must differ, or a granted right would go unseen.
         return None if error.errno == errno.ENOENT else (error.errno or 0, 0, 0)
@@ -230,20 +237,17 @@ def _python(prefix: str, noted: str | None) -> str | None:
     if noted:
         return noted
     try:
-        if match := _PYTHON_PROGRAM.fullmatch(os.readlink(f"{prefix}/bin/python")):
+        if match := _PYTHON_PROGRAM.fullmatch(files.link(f"{prefix}/bin/python")):
             return match[1]
     except OSError:
         pass
-    with os.scandir(f"{prefix}/conda-meta") as entries:
-        for entry in entries:
-            if match := _PYTHON_RECORD.fullmatch(entry.name):
-                return match[1]
-    return None
+    records = map(_PYTHON_RECORD.fullmatch, files.names(f"{prefix}/conda-meta"))
+    return next((match[1] for match in records if match), None)
 
 
-def _with_kernels(place: Place, kernel_root: str, files: list[tuple[str, Stamp]]) -> Environment:
+def _with_kernels(place: Place, kernel_root: str, looked: list[tuple[str, Stamp]]) -> Environment:
     try:
-        names = sorted(os.listdir(kernel_root))[:MAX_KERNELS]
+        names = sorted(files.names(kernel_root))[:MAX_KERNELS]
     except (FileNotFoundError, NotADirectoryError):
         return Environment(place, State.NO_KERNEL, _no_kernel(place.prefix))
     kernels: list[FoundKernel] = []
@@ -263,7 +267,7 @@ def _with_kernels(place: Place, kernel_root: str, files: list[tuple[str, Stamp]]
             problems.append(
                 (name, say("{path} cannot be read: {error}", path=path, error=error.strerror))
             )
-        files.append((path, stamp or stamp_of(path)))
+        looked.append((path, stamp or stamp_of(path)))
     if kernels:
         return Environment(place, State.HEALTHY, "", tuple(kernels), tuple(problems))
     if problems:
@@ -304,7 +308,7 @@ def _read(path: str) -> tuple[bytes, Stamp]:
 def check_program(program: str) -> None:
     """Raise SpecError unless the program of a kernel is there and may be run."""
     try:
-        mode = os.stat(program).st_mode
+        mode = files.status(program).st_mode
     except OSError as error:
         raise SpecError(_not_started(program, error.strerror)) from error
     runs = mode & 0o111 == 0o111 or os.access(program, os.X_OK)
@@ -320,15 +324,22 @@ def _no_kernel(prefix: str) -> str:
     return say("no kernel is installed in it; {remedy}", remedy=how_to_install(prefix))
 
 
+def _has_program(prefix: str, name: str) -> bool:
+    try:
+        return _exists(f"{prefix}/bin/{name}")
+    except OSError:
+        return False
+
+
 def how_to_install(prefix: str, again: bool = False) -> str:
     """What gives an environment a kernel, with the exact command, for who may do it.
 
     ``again``: what is there does not work, and is to be installed once more.
     """
-    path = f"{prefix}/bin:{os.environ.get('PATH', os.defpath)}"
-    program = next((name for name in _INSTALLERS if shutil.which(name, path=path)), None)
+    has = functools.partial(_has_program, prefix)
+    program = next((name for name in _INSTALLERS if has(name) or shutil.which(name)), None)
     what = "--force-reinstall ipykernel" if again else "ipykernel"
-    if program is None and os.path.exists(f"{prefix}/bin/pip"):
+    if program is None and has("pip"):
         command = f"{shlex.quote(prefix)}/bin/python -m pip install {what}"
     else:
         command = f"{program or 'conda'} install --prefix {shlex.quote(prefix)} {what}"

@@ -73,6 +73,16 @@ class CondaProvisioner(LocalProvisioner):
         page answers while they compute, e.g. ``c.CondaProvisioner.nice = 5``.""",
     ).tag(config=True)
 
+    variables = Dict(
+        value_trait=Unicode(),
+        key_trait=Unicode(),
+        help="""Variables of kernels in the place of the server's own, e.g. a JUPYTER_PATH with a
+        folder that the server itself must not take anything from::
+
+            c.CondaProvisioner.variables = {"JUPYTER_PATH": "/tmp/mine:/opt/registry"}
+        """,
+    ).tag(config=True)
+
     @validate("limits")
     def _limits_are_known(self, proposal: Any) -> Any:
         for name in proposal["value"]:
@@ -94,7 +104,7 @@ class CondaProvisioner(LocalProvisioner):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Check and activate the environment. Raises KernelCannotStart unless it may explain."""
-        base = dict(kwargs.pop("env", os.environ))
+        base = {**kwargs.pop("env", os.environ), **self.variables}
         self.explanation = ""
         try:
             start = await self._prepared(base)

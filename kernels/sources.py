@@ -68,7 +68,7 @@ class Root:
 
 def list_folder(folder: str) -> list[str]:
     """The names in a folder, sorted. Raises OSError."""
-    return sorted(os.listdir(folder))
+    return sorted(files.names(folder))
 
 
 def roots(source: Source, names_in: ListFolder = list_folder) -> list[Root]:

@@ -17,10 +17,11 @@ from hub_ext.console.handlers import Api, Base, Page
 from hub_ext.i18n import N_
 from hub_ext.pages import language_of
 from hub_ext.store import StoreError
+from hub_ext.store.environments import EnvironmentBuild
 from spawner.environments import compare
 from spawner.environments.files import EXPORTS, FILE_NAMES
 from spawner.errors import BadRequest, SpawnerError
-from spawner.tiers import asking, decisions, shelf
+from spawner.tiers import asking, decisions, jobs, shelf
 from spawner.tiers.rights import Person, check_see
 from spawner.tiers.tier import Kind, Tier, check_name, parse_source
 
@@ -96,7 +97,10 @@ class EnvironmentsPage(_Mine, Page):
 
 
 class _Asking(_Mine, Api):
-    """An API whose refusals come from ``spawner.tiers``, in the language of the request."""
+    """An API whose refusals come from ``spawner.tiers``, in the language of the request.
+
+    A server may work on its owner's personal environments, and on no others.
+    """
 
     async def ask(self, work: Callable[[Session], T], reading: bool = False) -> T:
         """Work in a transaction; answers with code and sentence where it is refused."""
@@ -128,9 +132,21 @@ class _Asking(_Mine, Api):
     def tier(self, source: object) -> Tier:
         """The tier that a source names."""
         try:
-            return parse_source(source, self._person_named())
+            return self.within_reach(parse_source(source, self._person_named()))
         except SpawnerError as error:
             raise self.refuse(error) from error
+
+    def within_reach(self, tier: Tier) -> Tier:
+        """The tier itself. Raises Refused for a server's token where it is not personal."""
+        if self.viewer.server is not None and tier.kind is not Kind.PERSONAL:
+            raise self.person_wanted()
+        return tier
+
+    def job(self, session: Session, job_id: str) -> EnvironmentBuild:
+        """A job that is the viewer's business."""
+        job = asking.find_build(session, self.who, job_id)
+        self.within_reach(jobs.tier_of(job))
+        return job
 
     def _person_named(self) -> str:
         """Whose personal tier: one's own; an administrator may look at another's (``?user=``)."""
@@ -143,6 +159,8 @@ class _Asking(_Mine, Api):
 
     def asked(self, job: Any) -> None:
         """202: it will be done, and this is where to look."""
+        if self.viewer.server is not None:  # a person's own: by the hub, once it is done
+            self.record("environment-request", job=job.id, asked=job.action, environment=job.name)
         self.set_status(202)
         self.set_header("Location", f"{self.hub_auth.base_url}api/v1/builds/{job.id}")
         self.reply({"build": tiers.build(job, self._)})
@@ -150,6 +168,8 @@ class _Asking(_Mine, Api):
 
 class EnvironmentsApi(_Asking):
     """``GET`` and ``POST api/v1/environments``."""
+
+    for_servers = ("POST",)
 
     async def get(self) -> None:
         """Environments that the viewer may use, with words in the language of the request."""
@@ -190,6 +210,8 @@ class LookApi(_Asking):
 class EnvironmentApi(_Asking):
     """``GET`` and ``DELETE api/v1/environments/SOURCE/NAME``."""
 
+    for_servers = ("GET", "DELETE")
+
     async def get(self, source: str, name: str) -> None:
         """One environment with all its packages and versions."""
         tier, who, lang = self.tier(source), self.who, language_of(self)
@@ -216,6 +238,8 @@ class EnvironmentApi(_Asking):
 
 class CopyApi(_Asking):
     """``POST api/v1/environments/SOURCE/NAME/copy``: clone, publish, promote."""
+
+    for_servers = ("POST",)
 
     async def post(self, source: str, name: str) -> None:
         """Copy it to ``{"to": source, "name"?}``."""
@@ -282,6 +306,8 @@ class DiffApi(_Asking):
 class DecideApi(_Asking):
     """``POST …/environments/SOURCE/NAME/versions/VERSION/(pin|tag|deprecate|withdraw)``."""
 
+    for_servers = ("POST",)
+
     async def post(self, source: str, name: str, version: str, what: str) -> None:
         """Decide as ``{"reason"?, "tag"?, "undo"?}`` says."""
         body, who, tier = self.document(), self.who, self.tier(source)
@@ -327,12 +353,11 @@ class BuildsApi(_Asking):
 class BuildApi(_Asking):
     """``GET api/v1/builds/ID?offset=…``: how far it is, and its log from an offset on."""
 
+    for_servers = ("GET",)
+
     async def get(self, job_id: str) -> None:
         """State, percentage and a part of the log."""
-        who = self.who
-        found = await self.ask(
-            lambda s: tiers.build(asking.find_build(s, who, job_id), self._), reading=True
-        )
+        found = await self.ask(lambda s: tiers.build(self.job(s, job_id), self._), reading=True)
         try:
             offset = max(0, int(self.get_query_argument("offset", "0")))
         except ValueError:
@@ -344,13 +369,19 @@ class BuildApi(_Asking):
 class BuildActionApi(_Asking):
     """``POST api/v1/builds/ID/cancel`` and ``…/retry``."""
 
+    for_servers = ("POST",)
+
     async def post(self, job_id: str, action: str) -> None:
         """Cancel it, or ask for it again."""
         who, limits, address = self.who, self.site.builds, _address(self)
-        if action == "cancel":
-            self.asked(await self.ask(lambda s: asking.cancel(s, who, job_id)))
-        else:
-            self.asked(await self.ask(lambda s: asking.retry(s, who, limits, job_id, address)))
+
+        def work(session: Session) -> EnvironmentBuild:
+            self.job(session, job_id)
+            if action == "cancel":
+                return asking.cancel(session, who, job_id)
+            return asking.retry(session, who, limits, job_id, address)
+
+        self.asked(await self.ask(work))
 
 
 def _no_environment(tier: Tier, name: str) -> SpawnerError:

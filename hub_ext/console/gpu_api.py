@@ -108,21 +108,28 @@ class LeaseApi(Api):
 
 class LeaseActionApi(LeaseApi):
     """``POST api/v1/leases/ID/cancel``, ``extend``, ``keep``: by its holder, the lead or
-    instructor of its account, and administrators.
+    instructor of its account, and administrators. A server may extend and keep its own lease.
     """
 
-    async def get(self, lease_id: str) -> None:
+    for_servers = ("POST",)
+
+    async def get(self, lease_id: str, action: str = "") -> None:
         """Nothing to read here."""
         self.send_error(405)
 
     async def post(self, lease_id: str, action: str) -> None:
         """Do it; the answer is the lease afterwards."""
+        server = self.viewer.server
+        if server is not None and action == "cancel":
+            raise self.person_wanted()
         body = self.body(by=object)
         seconds = self._seconds(body["by"]) if action == "extend" else 0
         say, now = self.say, time.time()
 
         def work(session: Session) -> dict[str, Any]:
             row = self.lease(session, lease_id)
+            if server is not None and row.server_name != server:
+                raise self.person_wanted()
             if row.state is LeaseState.ENDED:
                 raise NotAvailable("lease_over", N_("This lease is over already."))
             if action == "cancel":

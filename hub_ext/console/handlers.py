@@ -69,6 +69,12 @@ UNFORESEEN = (
 )
 
 
+PERSON_WANTED = N_(
+    "A server may not do this for its owner. Do it on a page of the hub, or with a token that you "
+    "make there (Tokens, in the menu)."
+)
+
+
 class Refused(HTTPError):
     """A refusal with a code and a sentence of its own, and what a program can read of it.
 
@@ -84,6 +90,8 @@ class Base(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
     """What every answer has: safe headers, the store, a language."""
 
     viewer: Viewer
+    # Methods that a server may use with its own token; all others want the person.
+    for_servers: tuple[str, ...] = ()
 
     def initialize(self, hub_auth: Any, store: Store, templates: Environment, site: Site) -> None:
         """Called by tornado with what ``make_app`` gives."""
@@ -103,7 +111,8 @@ class Base(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         """Who asks, from token or cookie; None for nobody.
 
         The hub is asked here, off ``current_user``, which would block the event loop.
-        Raises HTTPError 403 for somebody who may not use the console, 502 without the hub.
+        Raises HTTPError 403 for somebody who may not use the console, 502 without the hub;
+        Refused for a server's token where only a person is served.
         """
         try:
             model = await asyncio.wait_for(self.hub_auth.get_user(self, sync=False), HUB_TIMEOUT)
@@ -116,7 +125,14 @@ class Base(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         self._hub_auth_user_cache = model
         if model is None:
             return None
-        return Viewer.from_model(model)
+        viewer = Viewer.from_model(model)
+        if viewer.server is not None and self.request.method not in self.for_servers:
+            raise self.person_wanted()
+        return viewer
+
+    def person_wanted(self) -> Refused:
+        """What a server is told that asks for more than a server may; to be raised."""
+        return Refused(403, "person_wanted", self._(PERSON_WANTED))
 
     @property
     def say(self) -> board.Say:
@@ -155,6 +171,8 @@ class Base(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
 
     def record(self, action: str, **details: Any) -> None:
         """Leave a line about a change in the audit trail."""
+        if self.viewer.server is not None:
+            details["by"] = {"server": self.viewer.server}
         self.settings["audit"].record(
             make_event(
                 action,

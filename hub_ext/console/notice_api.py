@@ -30,6 +30,8 @@ WORDS = {
 class NoticesApi(Api):
     """``GET api/v1/notices``."""
 
+    for_servers = ("GET",)
+
     async def get(self) -> None:
         """The viewer's notices, newest first, and the leases of their servers that run."""
         name, say, _ = self.viewer.name, self.say, self._
@@ -54,6 +56,8 @@ class NoticesApi(Api):
 
 class SeenApi(Api):
     """``POST api/v1/notices/seen`` with ``{"ids": [1, 2]}``."""
+
+    for_servers = ("POST",)
 
     async def post(self) -> None:
         """The viewer has seen these of their notices."""

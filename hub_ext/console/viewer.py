@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hub_ext.credentials import server_of
+
 # Admins' tokens carry it unless they were made for less; a server's token never does, so that
 # what runs in an administrator's notebook is no administrator here.
 ADMIN_SCOPE = "admin-ui"
@@ -19,6 +21,9 @@ class Viewer:
         accounts: what they may charge besides themselves: ``group:NAME``, ``course:NAME``.
         leads: the accounts among these that they look after, as lead or instructor.
         groups: the hub's groups that they are in.
+        server: the server of theirs whose token it is that asks; None where they do themselves.
+            A server has its owner's name and nothing else that the owner is or leads: what runs
+            in it is whatever they have installed.
     """
 
     name: str
@@ -26,10 +31,15 @@ class Viewer:
     accounts: tuple[str, ...] = ()
     leads: frozenset[str] = frozenset()
     groups: tuple[str, ...] = ()
+    server: str | None = None
 
     @classmethod
     def from_model(cls, model: Mapping[str, Any]) -> Viewer:
         """From the hub's model of a person and their token."""
+        user, scopes = str(model["name"]), model.get("scopes") or ()
+        server = server_of(user, scopes)
+        if server is not None:
+            return cls(user, server=server)
         accounts, leads = [], set()
         for group in sorted(map(str, model.get("groups") or ())):
             match group.split(":"):
@@ -42,8 +52,8 @@ class Viewer:
                     if position == "instructors":
                         leads.add(f"course:{name}")
         return cls(
-            name=str(model["name"]),
-            admin=bool(model.get("admin")) and ADMIN_SCOPE in model.get("scopes", ()),
+            name=user,
+            admin=bool(model.get("admin")) and ADMIN_SCOPE in scopes,
             accounts=tuple(dict.fromkeys(accounts)),
             leads=frozenset(leads),
             groups=tuple(map(str, model.get("groups") or ())),

@@ -12,6 +12,8 @@ from typing import Any
 from tornado.web import HTTPError, StaticFileHandler
 
 from hub_ext.console import handlers as console
+from hub_ext.console.viewer import ADMIN_SCOPE
+from hub_ext.credentials import server_of
 from hub_ext.i18n import N_
 from hub_ext.pages import language_of
 from hub_ext.store import StoreError
@@ -68,7 +70,7 @@ class _Shared(console.Base):
         groups = model.get("groups") or ()
         return Reader(
             str(model["name"]),
-            bool(model.get("admin")),
+            bool(model.get("admin")) and ADMIN_SCOPE in (model.get("scopes") or ()),
             frozenset(group for group in groups if isinstance(group, str)),
         )
 
@@ -236,9 +238,12 @@ class Refresh(Api):
 class Usage(Api):
     """``api/v1/usage``: how often kernels are started."""
 
+    for_servers = ("POST",)
+
     def check_hub_user(self, model: Any) -> Any:
         """A server's own token may do little; to count its owner's starts is all it does here."""
-        if self.request.method == "POST" and model.get("kind", "user") == "user":
+        server = server_of(str(model.get("name")), model.get("scopes") or ())
+        if self.request.method == "POST" and model.get("kind") == "user" and server is not None:
             return model
         return super().check_hub_user(model)
 

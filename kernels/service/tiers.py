@@ -73,14 +73,20 @@ class Tier:
         self._extras: dict[str, tuple[_Stamps, Found]] = {}
 
     def look(self) -> Look:
-        """The root as it is now. Never raises for what is on disk."""
+        """The root as it is now. Never raises for what is on disk.
+
+        This process may read more than whoever writes there: no link leads out of it.
+        """
+        with files.beneath(self.root.base):
+            return self._look()
+
+    def _look(self) -> Look:
         root = self.root
         device = ""
         try:
             device = str(os.stat(root.base).st_dev)
-            device = str(os.stat(root.folder).st_dev)
-            with os.scandir(root.folder) as entries:
-                next(entries, None)
+            device = str(files.status(root.folder).st_dev)
+            files.names(root.folder)
         except FileNotFoundError:
             return Look(root.source, root.label, State.HEALTHY, "", device)
         except PermissionError:
@@ -127,7 +133,7 @@ def _stamps(prefix: str) -> _Stamps:
     stamps: list[tuple[int, int, int] | None] = []
     for path in ("", *_VARIABLES):
         try:
-            found = os.stat(f"{prefix}/{path}")
+            found = files.status(f"{prefix}/{path}")
         except OSError:
             stamps.append(None)
         else:
@@ -154,7 +160,7 @@ def _with_extras(environment: Environment) -> Found:
 def _version(prefix: str, stamp: Mapping[str, Any]) -> str:
     """The version by the folder that ``envs/<env>`` leads to, else by the stamp."""
     try:
-        target = os.readlink(prefix)
+        target = files.link(prefix)
     except OSError:
         target = ""
     above, leaf = os.path.split(target.rstrip("/"))

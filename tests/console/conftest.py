@@ -45,8 +45,18 @@ PEOPLE: dict[str, dict[str, Any]] = {
         "groups": ["course:ml101:instructors"],
     },
     "carol-token": {"name": "carol", "admin": True, "scopes": [ACCESS, "admin-ui"]},
-    # What the notebook of an administrator has.
-    "carol-server-token": {"name": "carol", "admin": True, "scopes": [ACCESS]},
+    # A token that an administrator made for less.
+    "carol-narrow-token": {"name": "carol", "admin": True, "scopes": [ACCESS]},
+    # What the servers of people have.
+    **{
+        f"{name}-server-token": {
+            "name": name,
+            "admin": name == "carol",
+            "scopes": [ACCESS, f"access:servers!server={name}/", f"users:activity!user={name}"],
+            "groups": ["team:vision", "team:vision:leads"],
+        }
+        for name in ("alice", "carol")
+    },
     "stranger-token": {"name": "stranger", "admin": False, "scopes": []},
 }
 

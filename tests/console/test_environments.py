@@ -366,3 +366,26 @@ async def test_the_api_describes_itself(console: Console) -> None:
         "/api/v1/builds/{id}/retry",
     ):
         assert path in paths
+
+
+async def test_what_a_server_does_for_its_owner_is_written_down_as_its_own(
+    filled: Console, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "labcommons.audit")
+    body = {"source": "personal", "name": "mine", "spec": SPEC}
+    assert (await send(filled, "POST", "environments", "alice-server-token", body))[0] == 202
+    leases = (await filled.json("api/v1/leases", "alice-token"))["leases"]
+    path = f"leases/{leases[0]['id']}/keep"
+    await send(filled, "POST", path, "alice-server-token", {})
+    await send(filled, "POST", path, "alice-token", {})
+    lines = [json.loads(record.message) for record in caplog.records if record.message[0] == "{"]
+    assert [(one["event"]["action"], one["labcommons"].get("by")) for one in lines] == [
+        ("environment-request", {"server": ""}),
+        ("lease-change", {"server": ""}),
+        ("lease-change", None),
+    ]
+    for source in ("team-vision", "shared"):
+        status, answer = await send(
+            filled, "POST", "environments", "alice-server-token", body | {"source": source}
+        )
+        assert (status, answer["error"]["code"]) == (403, "person_wanted")

@@ -176,7 +176,7 @@ async def test_a_drained_gpu_is_shown_with_its_reason_and_returned(filled: Conso
 
 async def test_an_administrator_changes_a_quota_and_others_may_not(filled: Console) -> None:
     path = "api/v1/quotas/group:vision"
-    for token in ("alice-token", "bob-token", "carol-server-token"):
+    for token in ("alice-token", "bob-token", "carol-narrow-token"):
         found = await error(await filled.send("PUT", path, token, {"grp_gpus": 9}), 403)
         assert found["code"] == "admins_only"
         await error(await filled.send("DELETE", path, token), 403)

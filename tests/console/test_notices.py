@@ -131,7 +131,7 @@ async def notebook(folder: Path, console_url: str) -> AsyncIterator[Notebook]:
             "PYTHONPATH": str(EXTENSION),
             "PYTHONDONTWRITEBYTECODE": "1",
             "LABCOMMONS_CONSOLE_URL": console_url,
-            "JUPYTERHUB_API_TOKEN": "alice-token",
+            "JUPYTERHUB_API_TOKEN": "alice-server-token",
             "JUPYTERHUB_SERVER_NAME": "",
         },
     )

@@ -42,7 +42,7 @@ PEOPLE: dict[str, dict[str, Any]] = {
     "alice-token": person("alice", "team:vision", "lab-users"),
     "bob-token": person("bob", "team:vision", "team:vision:leads"),
     "s01-token": person("s01", "course:ml101:students"),
-    "carol-token": person("carol", admin=True),
+    "carol-token": person("carol", admin=True, scopes=[*SCOPES, "admin-ui"]),
     "stranger-token": person("eve", admin=True, scopes=[]),
     # What a user's server has: it may report what it does, and little else.
     "alice-server-token": person("alice", "team:vision", scopes=["users:activity!user=alice"]),

@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from hub_ext.store import EnvironmentVersion, RegisteredEnvironment, Store
 from hub_ext.store.models import utcnow
+from kernels import files
 from kernels.service import entries, lookout
 from kernels.service import registrar as registrar_module
 from kernels.service.entries import Look, State
@@ -414,14 +415,14 @@ async def test_a_folder_that_fails_keeps_its_kernels(
 ) -> None:
     make_prefix("torch", root="teams/vision/envs")
     await registrar.refresh()
-    real = os.scandir
+    real = files.names
 
     def failing(path: Any) -> Any:
         if "vision/envs" in str(path):
             raise OSError(error, os.strerror(error))
         return real(path)
 
-    monkeypatch.setattr(os, "scandir", failing)
+    monkeypatch.setattr(files, "names", failing)
     await registrar.refresh()
     assert listed(store) == [("team-vision", "torch", "live", "unavailable")]
     assert os.strerror(error) in row_of(store, "torch").reason
