@@ -20,8 +20,8 @@ PURPOSE = "build"
 JOB = "/job"
 DATA = PurePosixPath("/srv/labcommons/data")
 PYTHON = "/opt/labcommons/hub/bin/python"
-# The log has progress and, at its end, the result with all packages.
-MAX_LOG = 64 * 2**20  # bytes
+# The log has progress, what programs printed and, at its end, the result with all packages.
+MAX_LOG, MAX_LOG_LINES = 32 * 2**20, 200_000  # bytes, lines
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def builder_body(spec: BuilderSpec) -> dict[str, Any]:
             "MemorySwap": spec.memory,
             "CpuPeriod": CPU_PERIOD,
             "CpuQuota": max(1000, int(spec.cpu * CPU_PERIOD)),
-            "Init": True,
+            # The first process must be ours: see spawner.tiers.tongue.
+            "Init": False,
             "RestartPolicy": {"Name": "no"},
             "LogConfig": {
                 "Type": "json-file",

@@ -43,6 +43,7 @@ from spawner.environments.stamp import read_stamp, write_stamp
 from spawner.tiers.looking import look
 from spawner.tiers.said import kind_of
 from spawner.tiers.tier import VERSIONS
+from spawner.tiers.tongue import say, serve
 
 SCRATCH = Path("/tmp")  # noqa: S108  (the container's own)
 _MAX_KERNEL_JSON = 64 * 1024
@@ -63,19 +64,14 @@ def main() -> int:
             "look": _look,
             "image": _image,
         }
-        result = works[job["work"]](job)
+        say(result=works[job["work"]](job))
     except BuildError as error:
-        _say(error=str(error), kind=kind_of(error))
+        say(error=str(error), kind=kind_of(error))
         return 1
     except OSError as error:
-        _say(error=_plain(error), kind=kind_of(error))
+        say(error=_plain(error), kind=kind_of(error))
         return 1
-    _say(result=result)
     return 0
-
-
-def _say(**event: Any) -> None:
-    print(json.dumps(event), flush=True)
 
 
 def _tell(
@@ -86,7 +82,7 @@ def _tell(
     values: Mapping[str, str] | None = None,
 ) -> None:
     """Say how far it is; ``text`` and ``values`` are for those who read another language."""
-    _say(
+    say(
         progress={
             "percent": percent,
             "step": step,
@@ -401,6 +397,4 @@ def _remove(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    code = main()
-    # All is said and written. To take apart what was imported takes longer than a small work.
-    os._exit(code)
+    serve(main)
