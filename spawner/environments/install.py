@@ -102,7 +102,11 @@ def install(
     }
     try:
         worker.call(
-            "install", request, INSTALL_TIMEOUT, logins=credentials.for_rattler(), on_part=on_part
+            "install",
+            request,
+            INSTALL_TIMEOUT,
+            logins=credentials.of(source.place for source in sources),
+            on_part=on_part,
         )
     except BuildError as error:
         raise BuildError(

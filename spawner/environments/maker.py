@@ -84,6 +84,7 @@ class Maker:
         # The child processes know nothing of where this one stands.
         self.channel, self.cache = channel.absolute(), cache.absolute()
         self.lent, self.compile_with = lent, compile_with
+        self.given: Path | None = None  # a folder with pip's wheels, as a cache has them
         self.credentials = Credentials.load(settings.credentials)
 
     def meter(self, spec: EnvironmentSpec, weights: Sequence[int] = WEIGHTS) -> Meter:
@@ -208,10 +209,7 @@ class Maker:
             )
             meter.step(4, N_("installing {count} pip packages"), count=len(lock.pip))
             if lock.pip:
-                wheels = pip_section.fetch(
-                    spec.name, lock, self.cache, self.settings, self.credentials
-                )
-                pip_section.install(spec.name, wheels, lock.pip, staging, prefix)
+                pip_section.install(spec.name, self.wheels(spec, locked), lock.pip, staging, prefix)
             meter.step(5, N_("compiling and checking"))
             compile_with = self.compile_with or bytecode.own_python
             bytecode.compile_all(staging, lock, self.cache, self.lent, compile_with)
@@ -229,6 +227,16 @@ class Maker:
         found += scan.scan(staging, self.settings.scan)
         self._enforce(found, meter)
         return Made(staged, stamp, (*findings, *found))
+
+    def wheels(self, spec: EnvironmentSpec, locked: Locked) -> list[Path]:
+        """Pip's wheels of a lock: what was given, else from the cache, else fetched into it."""
+        from spawner.environments import pip_section
+
+        if self.given and (there := pip_section.given(locked.lock, self.given)):
+            return there
+        return pip_section.fetch(
+            spec.name, locked.lock, self.cache, self.settings, self.credentials
+        )
 
     @staticmethod
     def _enforce(findings: Sequence[Finding], meter: Meter) -> None:

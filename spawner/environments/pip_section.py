@@ -56,7 +56,8 @@ def resolve(
         report = Path(folder, "report.json")
         arguments = ("install", "--dry-run", "--report", str(report), *_wheels_for(lock))
         with _described(lock, prefix) as described:
-            done = _pip((*arguments, *_indexes(settings), "--", *spec.pip), credentials, described)
+            indexes = _indexes(settings, credentials)
+            done = _pip((*arguments, "--", *spec.pip), indexes, described)
         if done.returncode:
             raise LockError(
                 f"{spec.name}: pip cannot have these together with conda's packages:\n"
@@ -120,6 +121,13 @@ def fetch(
     return places
 
 
+def given(lock: Lock, folder: Path) -> list[Path]:
+    """The wheels of a lock in another cache, which is only read; none where one is missing."""
+    places = [folder / "wheels" / item.sha256 / item.filename for item in lock.pip]
+    whole = all(_is_good(path, item) for path, item in zip(places, lock.pip, strict=True))
+    return places if whole else []
+
+
 def _is_good(path: Path, item: PipPackage) -> bool:
     try:
         with path.open("rb") as file:
@@ -143,7 +151,7 @@ def _download(
         wheels = Path(folder, "wheels")
         arguments = ("download", "--no-deps", "--require-hashes", *_wheels_for(lock))
         places = ("--dest", str(wheels), "--cache-dir", str(cache / "pip"), "-r", str(wanted))
-        done = _pip((*arguments, *_indexes(settings), *places), credentials)
+        done = _pip((*arguments, *places), _indexes(settings, credentials))
         if done.returncode:
             raise BuildError(f"{name}: the pip packages cannot be fetched:\n{_reason(done.stderr)}")
         for item in packages:
@@ -212,7 +220,7 @@ def python_minor(prefix: Path) -> str:
 def check(lock: Lock, prefix: Path) -> list[str]:
     """What ``pip check`` complains of, one line each; empty where all fits together."""
     with _described(lock, prefix) as described:
-        done = _pip(("check",), Credentials(), described)
+        done = _pip(("check",), {}, described)
     return [line for line in done.stdout.splitlines() if line.strip()] if done.returncode else []
 
 
@@ -284,13 +292,19 @@ def _installed(prefix: Path) -> dict[str, str]:
     return found
 
 
-def _indexes(settings: Environments) -> list[str]:
-    own = ["--index-url", settings.pip_index] if settings.pip_index else []
-    return own + [part for url in settings.pip_extra_indexes for part in ("--extra-index-url", url)]
+def _indexes(settings: Environments, credentials: Credentials) -> dict[str, str]:
+    """Variables that say where pip looks: with logins, so not on its command line."""
+    own = settings.pip_index or os.environ.get("PIP_INDEX_URL", "")
+    extra = settings.pip_extra_indexes or os.environ.get("PIP_EXTRA_INDEX_URL", "").split()
+    found = {
+        "PIP_INDEX_URL": credentials.in_url(own),
+        "PIP_EXTRA_INDEX_URL": " ".join(map(credentials.in_url, extra)),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _pip(
-    arguments: Sequence[str], credentials: Credentials, described: Path | None = None
+    arguments: Sequence[str], indexes: Mapping[str, str], described: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Our pip; as if run by the Python that ``described`` tells of. BuildError when it hangs."""
     program = [str(_PIP_AS), str(described)] if described else ["-m", "pip"]
@@ -300,26 +314,25 @@ def _pip(
         *("--no-input", "--disable-pip-version-check", "--no-color"),
         *arguments,
     ]
-    with credentials.for_pip() as secrets:
-        try:
-            return subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=TIMEOUT,
-                stdin=subprocess.DEVNULL,
-                env={
-                    **os.environ,
-                    **secrets,
-                    "PYTHONWARNINGS": "ignore",
-                    "PYTHONDONTWRITEBYTECODE": "1",
-                    "PIP_REQUIRE_VIRTUALENV": "0",
-                    "SOURCE_DATE_EPOCH": str(EPOCH),
-                },
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BuildError(f"pip gave up after {TIMEOUT} s") from error
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            env={
+                **os.environ,
+                **indexes,
+                "PYTHONWARNINGS": "ignore",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PIP_REQUIRE_VIRTUALENV": "0",
+                "SOURCE_DATE_EPOCH": str(EPOCH),
+            },
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"pip gave up after {TIMEOUT} s") from error
 
 
 def _reason(said: str) -> str:

@@ -125,7 +125,12 @@ def _solve_conda(
         "cuda": cuda,
     }
     try:
-        worker.call("solve", request, SOLVE_TIMEOUT, logins=credentials.for_rattler())
+        worker.call(
+            "solve",
+            request,
+            SOLVE_TIMEOUT,
+            logins=credentials.of(source.place for source in sources),
+        )
     except LockError as error:
         raise LockError(
             f"{spec.name}: these packages cannot be had together:\n{error}\n"

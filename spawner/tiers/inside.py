@@ -144,9 +144,13 @@ def _lock(job: dict[str, Any]) -> dict[str, Any]:
         policy.enforce(policy.check(spec, None, maker.settings, datetime.now(UTC).date()))
         locked = maker.lock(spec, target)
         lock, sources = locked.lock, list(locked.sources)
-    if maker.settings.credentials:
-        _tell(28, 0, "fetching packages of private channels")
-        sources = private.fetch(sources, lock, maker.credentials, Path(job["private"]))
+    place = Path(job.get("private") or SCRATCH)
+    if maker.settings.credentials or job.get("fetch_all"):
+        _tell(28, 0, "fetching packages that want a login")
+        sources = private.fetch(sources, lock, maker.credentials, place, bool(job.get("fetch_all")))
+    if lock.pip:
+        _tell(29, 0, "fetching pip's packages")
+        private.wheels(maker.wheels(spec, Locked(lock, tuple(sources))), place)
     return {
         "lock": lock.path.read_text("utf-8"),
         "sources": [asdict(source) for source in sources],
@@ -185,6 +189,7 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
     target.write_text(job["lock"], "utf-8")
     lock = read_lock(target)
     maker = _maker(job, job["cache"], _report(30, 95))
+    maker.given = Path(job["private"]) if job.get("private") else None
     envs = Path(job["environments"])
     version = maker.version(spec, lock)
     if job["tags"].get(tag := spec.about.tag or "", lock.digest) != lock.digest:

@@ -72,7 +72,7 @@ class Runner:
         self.shared, self.identify, self.audit, self.log = resources, identify, audit, log
         self.limits = resources.site.builds
         self.builders = Builders(resources, settings or {}, log)
-        self.works = Works(resources)
+        self.works = Works(resources, settings or {})
         self.folders = Folders(
             resources.engine,
             resources.site,
