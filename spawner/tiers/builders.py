@@ -18,6 +18,7 @@ from hub_ext.store import StoreError
 from hub_ext.store.environments import BuildState, EnvironmentBuild
 from hub_ext.store.models import utcnow
 from kernels.hostile import Lines, parse_json
+from spawner.environments.credentials import without_secrets
 from spawner.errors import SpawnerError
 from spawner.resources import Resources
 from spawner.tiers import jobs
@@ -61,7 +62,8 @@ class Cancelled(Exception):
 class Work:
     """What one builder container does, as whom, and with which folders.
 
-    ``files`` are laid beside job.json, by their paths there.
+    ``files`` are laid beside job.json, by their paths there. ``trusted``: no program of a package
+    runs in it, so it is told the addresses of package indexes and proxies that have a login.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Work:
     network: str = "bridge"
     env: Mapping[str, str] | None = None
     files: Mapping[str, str] | None = None
+    trusted: bool = False
 
 
 class Builders:
@@ -125,6 +128,7 @@ class Builders:
         texts = {**(work.files or {}), "job.json": json.dumps({**work.payload, "work": work.name})}
         for path, text in texts.items():
             await asyncio.to_thread(write, folder / path, text, folder)
+        env = work.env or {}
         spec = BuilderSpec(
             self.shared.site_id,
             job.id,
@@ -136,7 +140,7 @@ class Builders:
             network=work.network,
             home=work.home,
             mounts=work.mounts,
-            env={**self.settings, **(work.env or {})},
+            env={**(self.settings if work.trusted else without_secrets(self.settings)), **env},
         )
         container = await self.shared.engine.create(name, builder_body(spec))
         await self.shared.engine.start(container)

@@ -4,10 +4,9 @@
 JSON object: ``{"progress": {…}}``, then one ``{"result": {…}}`` or ``{"error": "…"}``. The hub
 reads them from the container's log, and believes nothing in them that matters to others.
 
-It has seven works. ``lock`` chooses conda's packages, as the user of our services, so that the
-index of the channels is fetched once for all, the offline channel can grow, and private channels
-are asked with the site's logins: no program of a package runs there. ``pip`` adds pip's packages,
-as the person who asked. ``install`` builds a
+It has six works. ``lock`` chooses the packages, as the user of our services, so that the index of
+the channels is fetched once for all, the offline channel can grow, and private channels and package
+indexes are asked with the site's logins: no program of a package runs there. ``install`` builds a
 version from a lock and makes it the current one, as the person or lead who asked, so that the
 kernel decides whether they may. ``decide`` notes in a version that it is deprecated or withdrawn,
 ``look`` says what is in a folder, and ``delete`` removes an environment, likewise. ``image``
@@ -31,7 +30,7 @@ from typing import Any
 
 from hub_ext.i18n import N_
 from hub_ext.site import Environments
-from spawner.environments import policy, private, solve
+from spawner.environments import policy, private
 from spawner.environments.channel import OFFLINE_URL, Source, canonical_url, choose
 from spawner.environments.errors import BuildError, ExportError
 from spawner.environments.export import FORMATS, export
@@ -57,7 +56,6 @@ def main() -> int:
     try:
         works = {
             "lock": _lock,
-            "pip": _pip,
             "install": _install,
             "delete": _delete,
             "decide": _decide,
@@ -130,7 +128,7 @@ def _maker(job: dict[str, Any], cache: str, report: Any) -> Maker:
 
 
 def _lock(job: dict[str, Any]) -> dict[str, Any]:
-    """Nothing of the ``pip:`` section is done here: pip would run a Python that a person chose."""
+    """No program of a package runs here, also not for pip (``spawner.environments.pip_as``)."""
     spec = _spec(job)
     target = SCRATCH / "pixi.lock"
     maker = _maker(job, job["cache"], _report(2, 28))
@@ -140,29 +138,19 @@ def _lock(job: dict[str, Any]) -> dict[str, Any]:
         sources = _sources(maker, spec, lock)
     else:
         policy.enforce(policy.check(spec, None, maker.settings, datetime.now(UTC).date()))
-        locked = maker.lock(replace(spec, pip=()), target)
+        locked = maker.lock(spec, target)
         lock, sources = locked.lock, list(locked.sources)
-    if maker.settings.credentials:
-        _tell(28, 0, "fetching packages of private channels")
-        sources = private.fetch(sources, lock, maker.credentials, Path(job["private"]))
+    place = Path(job.get("private") or SCRATCH)
+    if maker.settings.credentials or job.get("fetch_all"):
+        _tell(28, 0, "fetching packages that want a login")
+        sources = private.fetch(sources, lock, maker.credentials, place, bool(job.get("fetch_all")))
+    if lock.pip:
+        _tell(29, 0, "fetching pip's packages")
+        private.wheels(maker.wheels(spec, Locked(lock, tuple(sources))), place)
     return {
         "lock": lock.path.read_text("utf-8"),
         "sources": [asdict(source) for source in sources],
-        "pip": bool(spec.pip) and not job["lock"],
     }
-
-
-def _pip(job: dict[str, Any]) -> dict[str, Any]:
-    """Add pip's wheels to a lock, as the person whose Python it is."""
-    spec, conda = _spec(job), SCRATCH / "conda.lock"
-    conda.write_text(job["lock"], "utf-8")
-    text = N_("choosing pip's packages")
-    _tell(29, 1, text, text)
-    sources = [Source(**source) for source in job["sources"]]
-    maker = _maker(job, job["cache"], _report(29, 30))
-    target = SCRATCH / "pixi.lock"
-    lock = solve.add_pip(spec, conda, target, sources, maker.cache, maker.settings)
-    return {"lock": lock.path.read_text("utf-8"), "sources": job["sources"]}
 
 
 def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[Source]:
@@ -197,6 +185,7 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
     target.write_text(job["lock"], "utf-8")
     lock = read_lock(target)
     maker = _maker(job, job["cache"], _report(30, 95))
+    maker.given = Path(job["private"]) if job.get("private") else None
     envs = Path(job["environments"])
     version = maker.version(spec, lock)
     if job["tags"].get(tag := spec.about.tag or "", lock.digest) != lock.digest:

@@ -72,7 +72,7 @@ class Runner:
         self.shared, self.identify, self.audit, self.log = resources, identify, audit, log
         self.limits = resources.site.builds
         self.builders = Builders(resources, settings or {}, log)
-        self.works = Works(resources)
+        self.works = Works(resources, settings or {})
         self.folders = Folders(
             resources.engine,
             resources.site,
@@ -189,7 +189,7 @@ class Runner:
         used = await usage.users_of(self.shared.engine, self.shared.site_id, tier, job.name)
         if job.action == "delete":
             return await self._delete(job, tier, who, used)
-        locked = await self._lock(job, who)
+        locked = await self._lock(job)
         kept = await self.shared.store.read(lambda s: shelf.kept(s, tier, job.name))
         more = {
             "lock": locked["lock"],
@@ -263,7 +263,7 @@ class Runner:
         await self.builders.run(job, self.works.of_person("decide", job, who, notes))
         return row.version, row.lock_digest
 
-    async def _lock(self, job: EnvironmentBuild, who: Requester) -> dict[str, Any]:
+    async def _lock(self, job: EnvironmentBuild) -> dict[str, Any]:
         """The packages, chosen once for a job however often it is taken up."""
         kept = self.builders.folder(job.id) / "locked.json"
         with suppress(OSError, ValueError):
@@ -272,9 +272,6 @@ class Runner:
         private = self._private(job)
         await asyncio.to_thread(private.mkdir, 0o755, parents=True, exist_ok=True)
         locked = await self.builders.run(job, self.works.lock(job))
-        if locked.get("pip"):
-            chosen = {"lock": locked["lock"], "sources": locked["sources"]}
-            locked = await self.builders.run(job, self.works.of_person("pip", job, who, chosen))
         await asyncio.to_thread(write, kept, json.dumps(locked))
         return locked
 
