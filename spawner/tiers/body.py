@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from kernels.hostile import Lines
 from spawner.container import CPU_PERIOD, LABEL_SITE, bind
 from spawner.tiers.groups import SHARED_OWNER
+from spawner.tiers.tongue import MAX_RESULT
 
 LABEL_PURPOSE = "labcommons.purpose"
 LABEL_BUILD = "labcommons.build"
@@ -110,3 +112,8 @@ def builder_body(spec: BuilderSpec) -> dict[str, Any]:
             "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
         },
     }
+
+
+def limits() -> Lines:
+    """Of what is read of one builder's log."""
+    return Lines(MAX_RESULT, MAX_LOG, MAX_LOG_LINES)

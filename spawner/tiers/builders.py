@@ -17,19 +17,18 @@ from hub_ext.i18n import N_
 from hub_ext.store import StoreError
 from hub_ext.store.environments import BuildState, EnvironmentBuild
 from hub_ext.store.models import utcnow
-from kernels.hostile import Lines, parse_json
+from kernels.hostile import parse_json
 from spawner.environments.credentials import without_secrets
 from spawner.errors import SpawnerError
 from spawner.resources import Resources
 from spawner.tiers import jobs
 from spawner.tiers.body import (
-    MAX_LOG,
-    MAX_LOG_LINES,
     Account,
     BuilderSpec,
     Mount,
     builder_body,
     builder_name,
+    limits,
 )
 from spawner.tiers.follow import TooMuchSaid, follow
 from spawner.tiers.said import said
@@ -200,11 +199,6 @@ class Builders:
 def _cancel_asked(session: Any, job_id: str) -> bool:
     job = jobs.get(session, job_id)
     return job is None or job.cancel_asked or job.state is not BuildState.RUNNING
-
-
-def limits() -> Lines:
-    """Of what is read of one builder."""
-    return Lines(MAX_RESULT, MAX_LOG, MAX_LOG_LINES)
 
 
 class Listener:

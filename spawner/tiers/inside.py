@@ -30,17 +30,20 @@ from typing import Any
 
 from hub_ext.i18n import N_
 from hub_ext.site import Environments
+from kernels.files import read
+from kernels.hostile import parse_json
 from spawner.environments import policy, private
 from spawner.environments.channel import OFFLINE_URL, Source, canonical_url, choose
 from spawner.environments.errors import BuildError, ExportError
 from spawner.environments.export import FORMATS, export
-from spawner.environments.lock import Lock, read_lock
+from spawner.environments.lock import Lock, answering, read_lock
 from spawner.environments.maker import Locked, Maker
 from spawner.environments.progress import Progress
 from spawner.environments.spec import EnvironmentSpec, parse_spec
 from spawner.environments.stamp import read_stamp, write_stamp
 from spawner.tiers.looking import look
 from spawner.tiers.said import kind_of
+from spawner.tiers.shelf import MAX_PACKAGES
 from spawner.tiers.tier import VERSIONS
 from spawner.tiers.tongue import say, serve
 
@@ -134,9 +137,12 @@ def _lock(job: dict[str, Any]) -> dict[str, Any]:
     maker = _maker(job, job["cache"], _report(2, 28))
     if job["lock"]:
         target.write_text(job["lock"], "utf-8")
-        lock = read_lock(target)
-        sources = _sources(maker, spec, lock)
+    # A lock for another spec is none: what is installed is what somebody can read.
+    given = answering(spec, target) if job["lock"] else None
+    if given is not None:
+        lock, sources = given, _sources(maker, spec, given)
     else:
+        target.unlink(missing_ok=True)
         policy.enforce(policy.check(spec, None, maker.settings, datetime.now(UTC).date()))
         locked = maker.lock(spec, target)
         lock, sources = locked.lock, list(locked.sources)
@@ -150,6 +156,30 @@ def _lock(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "lock": lock.path.read_text("utf-8"),
         "sources": [asdict(source) for source in sources],
+        "chosen": _chosen(spec, lock, maker),
+    }
+
+
+def _chosen(spec: EnvironmentSpec, lock: Lock, maker: Maker) -> dict[str, Any]:
+    """All that is said of a version by its lock; said here, where no program of a package runs."""
+    names = [(item.name, item.version, item.channel) for item in lock.packages]
+    names += [(item.name, item.version, "pypi") for item in lock.pip]
+    if len(names) > MAX_PACKAGES:
+        raise BuildError(
+            f"{len(names)} packages are more than an environment may have here ({MAX_PACKAGES}); "
+            "make two of it"
+        )
+    findings = policy.check(spec, lock, maker.settings, datetime.now(UTC).date())
+    return {
+        "version": maker.version(spec, lock),
+        "python": lock.version_of("python"),
+        "lock_digest": lock.digest,
+        "tag": spec.about.tag or None,
+        "packages": [
+            dict(zip(("name", "version", "channel"), each, strict=True)) for each in names
+        ],
+        "findings": [finding.as_json() for finding in findings],
+        "exports": _exports(spec, lock),
     }
 
 
@@ -210,18 +240,9 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "version": version,
         "kept": kept,
-        "python": lock.version_of("python"),
-        "lock_digest": lock.digest,
-        "tag": tag or None,
         "size": size,
-        "packages": [
-            {"name": item.name, "version": item.version, "channel": item.channel}
-            for item in lock.packages
-        ]
-        + [{"name": item.name, "version": item.version, "channel": "pypi"} for item in lock.pip],
         "kernels": _kernels(prefix),
         "findings": [finding.as_json() for finding in findings],
-        "exports": _exports(spec, lock),
     }
 
 
@@ -312,9 +333,9 @@ def _discard(path: Path) -> bool:
 
 
 def _exports(spec: EnvironmentSpec, lock: Lock) -> dict[str, str]:
-    """The environment in the formats of others, as far as they can say it."""
+    """The environment in the formats of others, as far as they can say it; the lock is beside."""
     found = {}
-    for name in FORMATS:
+    for name in set(FORMATS) - {"pixi.lock"}:
         with suppress(ExportError):
             found[name] = export(spec, lock, name)
     return found
@@ -323,11 +344,9 @@ def _exports(spec: EnvironmentSpec, lock: Lock) -> dict[str, str]:
 def _kernels(prefix: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted((prefix / "share/jupyter/kernels").glob("*/kernel.json"))[:20]:
-        try:
-            if path.stat().st_size <= _MAX_KERNEL_JSON:
-                found[path.parent.name] = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
+        with suppress(OSError, ValueError):
+            raw, _ = read(path, _MAX_KERNEL_JSON + 1)
+            found[path.parent.name] = parse_json(raw, _MAX_KERNEL_JSON, values=2000)
     return found
 
 
