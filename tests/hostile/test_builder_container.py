@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import uuid
 from pathlib import Path
 
 import pytest
 
 from spawner.engine import Engine
-from spawner.tiers.body import Account, BuilderSpec, Mount, builder_body, limits
+from spawner.resources import BUILDER_IMAGE
+from spawner.tiers.body import PYTHON, Account, BuilderSpec, Mount, builder_body, limits
 from spawner.tiers.builders import read_event
 from spawner.tiers.follow import TooMuchSaid, follow
 
@@ -44,12 +46,22 @@ tongue.serve(work)
 FLOOD = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
 
 
-async def life(*command: str) -> tuple[list[bytes], int]:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our packages, where a container may read them."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in ("hub_ext", "spawner", "kernels"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    folder.chmod(0o755)
+    return folder
+
+
+async def life(source: Path, *command: str) -> tuple[list[bytes], int]:
     """What a builder says and its exit code."""
     engine, name = Engine(timeout=30), f"lc-builder-{uuid.uuid4().hex[:8]}"
     spec = BuilderSpec(
-        "lab", "ab" * 16, "labcommons/base:latest", Account(65534, 65534), str(ROOT), 1, 2**28,
-        network="none", mounts=[Mount(str(ROOT), "/src")],
+        "lab", "ab" * 16, BUILDER_IMAGE, Account(65534, 65534), str(source), 1, 2**28,
+        network="none", mounts=[Mount(str(source), "/src")],
     )  # fmt: skip
     body = builder_body(spec) | {"Cmd": list(command), "Labels": {"lc.test": "hostile"}}
     try:
@@ -65,8 +77,8 @@ async def life(*command: str) -> tuple[list[bytes], int]:
 
 
 @pytest.mark.parametrize("end", ["exit 0", "kill -KILL $PPID"])
-async def test_number_1_is_ours_and_nobody_speaks_for_it(end: str) -> None:
-    lines, code = await asyncio.wait_for(life("python3", "-c", WORK, EVIL % end), 100)
+async def test_number_1_is_ours_and_nobody_speaks_for_it(source: Path, end: str) -> None:
+    lines, code = await asyncio.wait_for(life(source, PYTHON, "-c", WORK, EVIL % end), 100)
     events = [read_event(line) for line in lines]
     texts = [event["log"] for event in events if "log" in event]
     assert "number 1 lives" in texts, lines
@@ -79,6 +91,6 @@ async def test_number_1_is_ours_and_nobody_speaks_for_it(end: str) -> None:
     assert json.dumps({"result": {"lock": "# forged"}}) in texts, "it was heard, as text"
 
 
-async def test_a_line_without_an_end_is_left_after_its_limit() -> None:
+async def test_a_line_without_an_end_is_left_after_its_limit(source: Path) -> None:
     with pytest.raises(TooMuchSaid):
-        await asyncio.wait_for(life("python3", "-c", FLOOD), 100)
+        await asyncio.wait_for(life(source, PYTHON, "-c", FLOOD), 100)
