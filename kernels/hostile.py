@@ -36,11 +36,9 @@ def parse_json(
     if raw.count("{") + raw.count("[") + raw.count(",") > values:
         raise TooMuchError(f"more than {values} values")
     try:
-        found = json.loads(raw, parse_constant=_no_constant, parse_float=_float, parse_int=_int)
+        return checked(json.loads(raw, **NUMBERS), depth)
     except RecursionError as error:
         raise TooMuchError("nested too deeply") from error
-    _check(found, depth)
-    return found
 
 
 def _no_constant(name: str) -> object:
@@ -60,7 +58,12 @@ def _int(text: str) -> int:
     return number
 
 
-def _check(found: object, depth: int) -> None:
+# For json.loads: numbers that every other program can read, or TooMuchError.
+NUMBERS: dict[str, Any] = {"parse_constant": _no_constant, "parse_float": _float, "parse_int": _int}
+
+
+def checked(found: Any, depth: int = MAX_DEPTH) -> Any:
+    """What was read, unless it is nested too deeply or a text is none. Raises TooMuchError."""
     level: list[object] = [found]
     while level:
         if depth < 0:
@@ -80,6 +83,7 @@ def _check(found: object, depth: int) -> None:
             if isinstance(value, str) and "\0" in value:
                 raise TooMuchError("a text has a NUL in it")
         level, depth = below, depth - 1
+    return found
 
 
 class Lines:

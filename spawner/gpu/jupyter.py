@@ -8,13 +8,14 @@ owner who makes it lie keeps an idle GPU no longer than with a cell that never e
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from tornado.simple_httpclient import HTTPStreamClosedError
+
+from kernels.hostile import parse_json
 
 CONNECT_TIMEOUT, TIMEOUT = 5, 10  # seconds
 MOST = 1024 * 1024  # bytes of one answer
@@ -75,7 +76,7 @@ class Asker:
             request_timeout=TIMEOUT,
             follow_redirects=False,
         )
-        return json.loads(answer.body)
+        return parse_json(answer.body, MOST)
 
 
 def read_answers(kernels: object, terminals: object) -> Jupyter:

@@ -36,7 +36,15 @@ from spawner.tiers.tongue import MAX_LINE, MAX_RESULT, MAX_TEXT_LINE
 
 WATCH = 1.0  # seconds between two looks at whether a running job shall end
 TELL = 0.3  # seconds between two notes of a job's progress
+# Seconds for works that others should not have to wait for, whatever is in a person's folder.
+QUICK = {"look": 120, "decide": 120, "delete": 900}
+HANGS = 120  # seconds beyond a work's time until it counts as one that cannot be ended
 _CANCEL = "cancel"
+_TOO_LONG = N_(
+    "It took too long and was stopped. A folder with very many files, or a disk that hangs, can be "
+    "the reason; ask an administrator."
+)
+_HANGS = N_("It took too long and could not be stopped: a disk may hang. Tell an administrator.")
 _RESULT = b'{"result": '
 _MAX_VALUES = 250_000  # of a result: 5,000 packages and what is said of them
 _TOO_MUCH = N_(
@@ -105,10 +113,15 @@ class Builders:
         if state is None or state.status not in ("running", "exited"):
             await self._start(job, work, name)
         stopped: list[str] = []
-        watcher = asyncio.create_task(self._watch(job, name, stopped))
+        most = min(self.limits.timeout, QUICK.get(work.name, self.limits.timeout))
+        watcher = asyncio.create_task(self._watch(job, name, stopped, most))
         try:
-            result = await self._listen(job, work.name, name)
+            # One that cannot even be killed (a file server that hangs) is left alone then.
+            async with asyncio.timeout(most + HANGS):
+                result = await self._listen(job, work.name, name)
             ended = await engine.inspect(name)
+        except TimeoutError as error:
+            raise BuildFailed(_HANGS) from error
         except (BuildFailed, SpawnerError):
             with suppress(SpawnerError):  # else the next start of the hub removes it
                 await engine.remove(name)
@@ -164,9 +177,9 @@ class Builders:
             raise BuildFailed(error, kind)
         return result
 
-    async def _watch(self, job: EnvironmentBuild, name: str, stopped: list[str]) -> None:
+    async def _watch(self, job: EnvironmentBuild, name: str, stopped: list[str], most: int) -> None:
         """Stop the builder when the job shall end or takes too long; ``stopped`` says why."""
-        begun = job.started_at or utcnow()
+        begun, work_begun = job.started_at or utcnow(), time.monotonic()
         while not stopped:
             await asyncio.sleep(WATCH)
             with suppress(SpawnerError, StoreError):
@@ -177,6 +190,8 @@ class Builders:
                         f"The build was stopped after {self.limits.timeout} seconds, the site's "
                         "limit (builds.timeout). Ask for fewer packages, or ask an administrator."
                     )
+                elif time.monotonic() - work_begun > most:
+                    stopped.append(_TOO_LONG)
         while True:
             try:
                 return await self.shared.engine.stop(name, 0)
