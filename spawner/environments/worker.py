@@ -55,7 +55,7 @@ def call(
         auth.write_text(json.dumps(logins or {}))  # the folder is this user's alone
         with log.open("wb") as output:
             child = subprocess.Popen(
-                [sys.executable, "-m", __name__, work, str(result)],
+                [sys.executable, "-I", "-m", __name__, work, str(result)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
