@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kernels.hostile import NUMBERS, checked
 from kernels.words import say
 
 # The largest kernel.json that is read, in bytes; ipykernel's has 700.
@@ -72,7 +73,7 @@ def load_document(raw: bytes) -> object:
     if len(raw) > MAX_BYTES:
         raise SpecError(say("kernel.json is larger than {most} kB", most=MAX_BYTES // 1024))
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        return checked(json.loads(raw.decode("utf-8"), **NUMBERS))
     except UnicodeDecodeError as error:
         raise SpecError(say("kernel.json is not UTF-8 text")) from error
     except json.JSONDecodeError as error:
@@ -87,10 +88,6 @@ def load_document(raw: bytes) -> object:
         raise SpecError(say("kernel.json is nested too deeply")) from error
     except ValueError as error:  # NaN, or an integer with thousands of digits
         raise SpecError(say("kernel.json is not valid JSON: {error}", error=error)) from error
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def check_document(document: object, prefix: str, real_prefix: str | None = None) -> CheckedSpec:

@@ -27,6 +27,7 @@ from hub_ext.console import (
     reservation_api,
     reservation_pages,
 )
+from hub_ext.console.handlers import MAX_BODY
 from hub_ext.proxied import HTTPServer, proxies
 from hub_ext.site import Site, load_site
 from hub_ext.store import Store
@@ -34,7 +35,6 @@ from hub_ext.store import Store
 PORT = 8083
 PREFIX = "/services/labcommons/"
 SERVICE = "labcommons"
-MAX_BODY = 2 * 2**20  # bytes; the largest is an environment.yml in JSON
 _PACKAGE = Path(__file__).parent
 _STATIC = _PACKAGE.parent / "static"
 

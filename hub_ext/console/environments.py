@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,12 @@ from sqlalchemy.orm import Session
 from tornado.web import Finish, HTTPError
 
 from hub_ext.console import tiers
-from hub_ext.console.handlers import Api, Base, Page
+from hub_ext.console.handlers import MAX_BODY, Api, Base, Page
 from hub_ext.i18n import N_
 from hub_ext.pages import language_of
 from hub_ext.store import StoreError
 from hub_ext.store.environments import EnvironmentBuild
+from kernels.hostile import parse_json
 from spawner.environments import compare
 from spawner.environments.files import EXPORTS, FILE_NAMES
 from spawner.errors import BadRequest, SpawnerError
@@ -121,8 +121,8 @@ class _Asking(_Mine, Api):
     def document(self) -> dict[str, Any]:
         """The JSON object that was sent."""
         try:
-            found = json.loads(self.request.body or b"{}")
-        except (ValueError, RecursionError):
+            found = parse_json(self.request.body or b"{}", MAX_BODY)
+        except ValueError:
             found = None
         if not isinstance(found, dict):
             sentence = N_("The request's body must be a JSON object.")

@@ -23,9 +23,12 @@ from hub_ext.i18n import N_, Gettext, gettext_for
 from hub_ext.pages import language_of, timezone_of
 from hub_ext.site import Site
 from hub_ext.store import Store, StoreError
+from kernels.hostile import parse_json
 from spawner.errors import SpawnerError
 from spawner.gpu import board
 from spawner.gpu.problems import ProblemsError
+
+MAX_BODY = 2 * 2**20  # bytes; the largest is an environment.yml in JSON
 
 T = TypeVar("T")
 
@@ -273,8 +276,8 @@ class Api(Base):
         Raises Refused for anything else.
         """
         try:
-            document = json.loads(self.request.body or b"{}")
-        except (ValueError, RecursionError):
+            document = parse_json(self.request.body or b"{}", MAX_BODY)
+        except ValueError:
             document = None
         if not isinstance(document, dict):
             sentence = self._(N_("The body must be a JSON object."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,11 @@ from pydantic import Field, model_validator
 from hub_ext.site.parts import Memory, Section, parse_bytes
 
 Severity = Literal["low", "medium", "high", "critical"]
+
+
+# Where a login may go without TLS: nobody is on the way.
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+_LOGIN_PLACE = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?")
 
 
 class Credential(Section):
@@ -76,11 +82,12 @@ class Environments(Section):
     ``mirrors`` maps a channel name or URL, as environment.yml writes it, to the places
     tried for it, nearest first. ``offline_channel``: ``auto`` builds a small channel from
     PyPI wheels and Debian's Pythons when no place answers; ``always``, ``never``.
-    ``credentials`` are by host name. ``pip_files``: where the index that ``pip_index``
-    mirrors has its files itself, as locks shall keep it. ``cuda``: the version that the
-    servers' driver has, for environments that do not say it themselves. ``keep``: how many
-    versions of an environment ``labcommons env prune`` leaves; besides, those that somebody
-    started a kernel in within ``keep_used`` days (usage is kept for 396).
+    ``credentials`` are by ``host``, ``host:port`` or ``host/path``, and go over TLS alone.
+    ``pip_files``: where the index that ``pip_index`` mirrors has its files itself, as locks shall
+    keep it. ``cuda``: the version that the servers' driver has, for environments that do not say
+    it themselves. ``keep``: how many versions of an environment ``labcommons env prune`` leaves;
+    besides, those that somebody started a kernel in within ``keep_used`` days (usage is kept for
+    396).
     """
 
     mirrors: dict[str, list[str]] = {}
@@ -104,6 +111,24 @@ class Environments(Section):
             if urlsplit(place).username or urlsplit(place).password:
                 raise ValueError(
                     "a URL must not contain a name or password; put them under credentials"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _logins_over_tls(self) -> Environments:
+        for place in self.credentials:
+            if not _LOGIN_PLACE.fullmatch(place):
+                raise ValueError(
+                    f"credentials.{place}: write the host alone, with its port where that is not "
+                    "443, and a path where the login is for a part of it: conda.lab.example, "
+                    "conda.lab.example:8443, conda.lab.example/main. Logins go over https only"
+                )
+        hosts = {urlsplit(f"//{place}").hostname for place in self.credentials} - LOOPBACK
+        places = [place for places in self.mirrors.values() for place in places]
+        for place in (*places, *self.mirrors, self.pip_index, *self.pip_extra_indexes):
+            if urlsplit(place).scheme == "http" and urlsplit(place).hostname in hosts:
+                raise ValueError(
+                    f"{place}: its login would be read by anybody on the way; write https://"
                 )
         return self
 

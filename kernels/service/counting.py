@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -11,11 +10,13 @@ from typing import Any
 from hub_ext.store import Store
 from hub_ext.store.models import utcnow
 from hub_ext.store.usage import Started, add_starts, last_used
+from kernels.hostile import parse_json
 from kernels.service.entries import Entry, Key
 from kernels.service.viewer import Reader
 
 # Of one report: kernels, and starts of each.
 MAX_ITEMS, MAX_STARTS = 50, 100
+MAX_BYTES = 256 * 1024
 # Reports that one person may send in a row, and seconds until there is one more.
 BURST, SECONDS_EACH = 30, 2.0
 # Seconds for which the times of last use are remembered.
@@ -32,8 +33,8 @@ def read_report(body: bytes) -> list[dict[str, Any]]:
     Raises ReportError.
     """
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(body, MAX_BYTES)
+    except ValueError as error:
         raise ReportError("the body is not JSON") from error
     items = document.get("starts") if isinstance(document, dict) else None
     if not isinstance(items, list) or len(items) > MAX_ITEMS:

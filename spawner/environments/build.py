@@ -23,12 +23,13 @@ from hub_ext.site import Environments, words_in
 from hub_ext.store import Store
 from hub_ext.store.models import utcnow
 from spawner.environments import catalog
+from spawner.environments.bytecode import CompileWith, Hands
 from spawner.environments.catalog import CatalogEntry
 from spawner.environments.errors import BuildError
 from spawner.environments.export import write_exports
 from spawner.environments.files import EXPORTS, FOLDER
 from spawner.environments.image import Images
-from spawner.environments.install import remove
+from spawner.environments.install import must_import, remove
 from spawner.environments.lock import Lock, committed_lock, kept_lock, kept_path
 from spawner.environments.logs import BuildLog
 from spawner.environments.maker import IMAGE_WEIGHTS, Locked, Made, Maker, alone, suffix
@@ -73,6 +74,11 @@ class Places:
         """What can be deleted at any time and is only slower to get again."""
         return self.data / "cache"
 
+    def on_host(self, path: Path) -> Path:
+        """A path below the data folder as the Engine's machine sees it."""
+        host = os.environ.get("LABCOMMONS_HOST_DATA")
+        return Path(host) / path.relative_to(self.data.absolute()) if host else path.resolve()
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -103,6 +109,18 @@ class Builder:
 
     def _maker(self) -> Maker:
         return Maker(self.settings, self.places.channel, self.places.cache, self.report)
+
+    def _compile_with(self, name: str, base: str) -> CompileWith:
+        """Compiles in a container: nothing of an environment runs where the Engine's socket is."""
+
+        def compile_with(prefix: Path, lock: Lock, hands: Hands, work: Path) -> int:
+            host = self.places.on_host
+            packages = host(self.places.cache / "packages")
+            return self.images.compile(
+                name, base, packages, host(prefix), lock, hands, host(work), work
+            )
+
+        return compile_with
 
     def lock(self, name: str, update: bool = False, target: Path | None = None) -> Lock:
         """The lock of an environment; made where there is none that answers its spec.
@@ -137,7 +155,13 @@ class Builder:
                 return Outcome(entry, is_new=False)
             try:
                 with BuildLog(self.places.logs, spec.name, self.report) as log:
-                    maker = Maker(self.settings, self.places.channel, self.places.cache, log.tell)
+                    maker = Maker(
+                        self.settings,
+                        self.places.channel,
+                        self.places.cache,
+                        log.tell,
+                        compile_with=self._compile_with(spec.name, base),
+                    )
                     outcome = self._build(spec, base, update, maker)
             except BuildError as error:
                 self._record(spec, None, str(error))
@@ -231,7 +255,9 @@ class Builder:
         image = self.images.build(spec.name, base, staging, prefix, labels)
         meter.step(7, N_("trying it as a stranger in a container"))
         try:
-            self.images.check(spec.name, image, prefix, locked.lock.has_ipykernel)
+            has_python = locked.lock.version_of("python") is not None
+            modules = must_import(spec, locked.lock) if has_python else None
+            self.images.check(spec, image, prefix, modules)
         except BuildError:
             self.images.discard(image)
             raise

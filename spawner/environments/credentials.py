@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from hub_ext.site import Credential, Environments
+from hub_ext.site.environments import LOOPBACK
 from spawner.environments.errors import ChannelError
 
 _MAX_BYTES = 64 * 1024
+_HTTPS_PORT = 443
 # In builders: the data folder's `logins`, where an administrator puts files with secrets.
 LOGINS = Path("/run/labcommons/logins")
 
@@ -41,7 +40,11 @@ class _Login:
 
 @dataclass(frozen=True)
 class Credentials:
-    """The logins of a site, by host. Nothing of them is in its ``repr``."""
+    """The logins of a site, by host, port and path. Nothing of them is in its ``repr``.
+
+    They are sent over TLS, to this machine itself, and nowhere else: not to another port of the
+    host, where somebody else may listen.
+    """
 
     _logins: Mapping[str, _Login] = field(default_factory=dict, repr=False)
 
@@ -52,21 +55,9 @@ class Credentials:
             {host: _Login(item.username, _secret(host, item)) for host, item in settings.items()}
         )
 
-    def for_rattler(self) -> dict[str, Any]:
-        """The document of py-rattler's ``RATTLER_AUTH_FILE``, which knows hosts without ports."""
-        return {
-            host.partition(":")[0]: {
-                "BasicHTTP": {"username": login.username, "password": login.secret}
-            }
-            if login.username
-            else {"BearerToken": login.secret}
-            for host, login in self._logins.items()
-        }
-
     def headers(self, url: str) -> dict[str, str]:
-        """The HTTP headers of a request to a URL."""
-        parts = urlsplit(url)
-        login = self._logins.get(parts.netloc) or self._logins.get(parts.hostname or "")
+        """The HTTP headers of a request to a URL; none where no login is for exactly that place."""
+        login = self._for(url)
         if login is None:
             return {}
         if not login.username:
@@ -74,23 +65,42 @@ class Credentials:
         pair = base64.b64encode(f"{login.username}:{login.secret}".encode()).decode()
         return {"Authorization": f"Basic {pair}"}
 
-    @contextmanager
-    def for_pip(self) -> Iterator[dict[str, str]]:
-        """Variables for pip: a netrc file that is gone afterwards. Tokens go as a password."""
-        if not self._logins:
-            yield {}
-            return
-        with TemporaryDirectory(prefix="labcommons-netrc-") as folder:
-            netrc = Path(folder, "netrc")
-            netrc.touch(0o600)
-            netrc.write_text(
-                "".join(
-                    f"machine {host.partition(':')[0]} login {login.username or '__token__'} "
-                    f"password {login.secret}\n"
-                    for host, login in self._logins.items()
-                )
-            )
-            yield {"NETRC": str(netrc)}
+    def of(self, places: Iterable[str]) -> dict[str, dict[str, str]]:
+        """The headers of each place that has a login."""
+        return {place: found for place in places if (found := self.headers(place))}
+
+    def in_url(self, url: str) -> str:
+        """A package index's URL with its login in it, for pip alone. Tokens go as a password."""
+        login = self._for(url)
+        if login is None:
+            return url
+        parts = urlsplit(url)
+        pair = f"{quote(login.username or '__token__', '')}:{quote(login.secret, '')}"
+        return urlunsplit(parts._replace(netloc=f"{pair}@{parts.netloc.rpartition('@')[2]}"))
+
+    def _for(self, url: str) -> _Login | None:
+        """The login for a URL: its host, its port and, where one is named, a path above it."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or _HTTPS_PORT
+        except ValueError:
+            return None
+        if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK):
+            return None
+        for place, login in self._logins.items():
+            name, _, path = place.partition("/")
+            wanted = urlsplit(f"//{name}")
+            if (wanted.hostname, wanted.port or _HTTPS_PORT) != (host, port):
+                continue
+            above = f"/{path.strip('/')}/" if path.strip("/") else "/"
+            if f"{parts.path}/".startswith(above) and ".." not in unquote(parts.path).split("/"):
+                return login
+        return None
+
+
+def without_secrets(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a machine without those whose addresses have a login in them."""
+    return {key: value for key, value in variables.items() if "@" not in value}
 
 
 def _secret(host: str, item: Credential) -> str:

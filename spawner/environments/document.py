@@ -31,6 +31,7 @@ from spawner.environments.errors import SpecError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 16
+MAX_TOKENS = 20_000  # of the longest spec that is accepted some 2,000; each costs 40 µs
 _OPENING = (
     BlockMappingStartToken,
     BlockSequenceStartToken,
@@ -87,7 +88,9 @@ class Document:
     def _check_tokens(self, text: str) -> None:
         """Refuse what could make a small file large or slow, before anything is built of it."""
         depth = 0
-        for token in YAML(typ="safe", pure=True).scan(text):
+        for number, token in enumerate(YAML(typ="safe", pure=True).scan(text)):
+            if number > MAX_TOKENS:
+                raise self._at(token.start_mark.line + 1, "too many entries; make it shorter")
             if isinstance(token, AliasToken | AnchorToken | TagToken | DirectiveToken):
                 raise self._at(
                     token.start_mark.line + 1,

@@ -7,28 +7,33 @@ import stat
 import tarfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import Mount
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import RequestException, Timeout
 
+from spawner.environments import compiler
+from spawner.environments.bytecode import TIMEOUT, Hands, ask, python_needs
 from spawner.environments.errors import BuildError
+from spawner.environments.install import CHECK_TIMEOUT, TRY, judge
+from spawner.environments.lock import Lock
 from spawner.environments.package import EPOCH
+from spawner.environments.spec import EnvironmentSpec
 
-TIMEOUT = 600  # seconds for one call to the Engine, and between two words of a build
-CHECK_TIMEOUT = 120
+CALL_TIMEOUT = 600  # seconds for one call to the Engine, and between two words of a build
 _YOUNG = 3600  # seconds
+NO_MOUNTS: Mapping[str, tuple[str, str]] = {}
 _NOBODY = "65534:65534"
-# Run in the image as a stranger: the environment must work and be nobody's but root's.
+# Run in the image as a stranger, after its modules were imported: it must be nobody's but root's.
 # Modes are looked at, as on a read-only file system nothing is writable anyway.
-_CHECK = """
-import os, stat, sys
-import ipykernel
+_OWNERS = """
+import os, stat
 open_to_others = [
     os.path.join(folder, name)
     for folder, folders, files in os.walk(sys.prefix)
@@ -38,7 +43,6 @@ open_to_others = [
 ]
 if open_to_others:
     sys.exit(f"others could change {open_to_others[0]}")
-print(sys.prefix)
 """
 
 # The same for other kernels than Python's, with what every server image has.
@@ -46,8 +50,10 @@ _PLAIN_CHECK = """
 test -r "$1/conda-meta/history" || { echo "not readable for everyone"; exit 1; }
 open=$(find "$1" \\( ! -uid 0 -o ! -type l -perm /022 \\) -print -quit)
 test -z "$open" || { echo "others could change $open"; exit 1; }
-echo "$1"
 """
+# What a container of ours for an environment's own programs may use.
+_MEMORY, _PROCESSES = "4g", 512
+_PACKAGES = PurePosixPath("/packages")
 
 
 class Images:
@@ -60,7 +66,7 @@ class Images:
     def _api(self, doing: str) -> Iterator[Any]:
         try:
             if self._client is None:
-                self._client = docker.from_env(timeout=TIMEOUT)
+                self._client = docker.from_env(timeout=CALL_TIMEOUT)
             yield self._client.api
         except APIError as error:
             raise BuildError(f"{doing}: Docker refused: {error.explanation or error}") from error
@@ -96,45 +102,141 @@ class Images:
             # With the base's own configuration: a container's has more in it, as its host name.
             return str(api.commit(container, message="labcommons env build", conf=config)["Id"])
 
-    def check(self, name: str, image: str, prefix: str, is_python: bool = True) -> None:
-        """Try an image's environment in a container without rights, network or disk."""
-        program = [f"{prefix}/bin/python", "-I", "-c", _CHECK]
-        if not is_python:
+    def check(
+        self,
+        spec: EnvironmentSpec,
+        image: str,
+        prefix: str,
+        modules: Sequence[str] | None,
+    ) -> None:
+        """Try an image's environment in a container without rights, network or disk.
+
+        Python must import ``modules``; None where the environment has no Python.
+        """
+        program = [
+            f"{prefix}/bin/python",
+            "-I",
+            "-B",
+            "-c",
+            f"import sys\n{_OWNERS}\n{TRY}",
+            *(modules or ()),
+        ]
+        if modules is None:
             program = ["/bin/sh", "-c", _PLAIN_CHECK, "check", prefix]
-        with self._api("trying the image") as api, _container(api, "check", name) as container:
+        variables = {
+            **spec.variables,
+            "HOME": "/tmp",  # noqa: S108  (the container's)
+            "CONDA_PREFIX": prefix,
+            "LANG": "C.UTF-8",
+            "PATH": f"{prefix}/bin:/usr/bin:/bin",
+        }
+        status, said, errors = self._run("check", spec.name, image, program, _NOBODY, variables)
+        if status:
+            words = (errors or said)[-800:].strip()
+            raise BuildError(f"the image does not pass its check (status {status}): {words}")
+        if modules is not None:
+            judge(spec, modules, said, errors, prefix)
+
+    def compile(
+        self,
+        name: str,
+        image: str,
+        packages: Path,
+        prefix: Path,
+        lock: Lock,
+        hands: Hands,
+        on_host: Path,
+        work: Path,
+    ) -> int:
+        """``bytecode.CompileWith``: by the lock's Python alone, beside nothing.
+
+        It runs from the package cache with what it needs itself and no other package, in a
+        container of ``image`` that may write to ``out`` in ``work`` only. Paths are as the
+        Engine's machine sees them; ``on_host`` is ``work`` there.
+        """
+        needs = python_needs(lock)
+        minor = ".".join(needs[0].version.split(".")[:2])
+        ask(work, Path("/prefix"), Path("/out"), hands)
+        program = [
+            str(_PACKAGES / needs[0].stem / "bin" / f"python{minor}"),
+            *("-I", "-S", "-B", "-W", "ignore", "-c", Path(compiler.__file__).read_text("utf-8")),
+            "/request.json",
+        ]
+        libraries = ":".join(str(_PACKAGES / item.stem / "lib") for item in needs)
+        status, _, _ = self._run(
+            "compile",
+            name,
+            image,
+            program,
+            f"{os.getuid()}:{os.getgid()}",
+            {"LD_LIBRARY_PATH": libraries, "LANG": "C.UTF-8"},
+            {
+                str(packages): (str(_PACKAGES), "ro"),
+                str(prefix): ("/prefix", "ro"),
+                str(on_host / "request.json"): ("/request.json", "ro"),
+                str(on_host / "out"): ("/out", "rw"),
+            },
+            TIMEOUT,
+        )
+        return status
+
+    def _run(
+        self,
+        purpose: str,
+        name: str,
+        image: str,
+        program: Sequence[str],
+        user: str,
+        variables: Mapping[str, str],
+        mounts: Mapping[str, tuple[str, str]] = NO_MOUNTS,
+        timeout: float = CHECK_TIMEOUT,
+    ) -> tuple[int, str, str]:
+        """Run a program in a container without rights, network or disk: status, output, errors.
+
+        ``mounts``: a path of the Engine's machine, where it is in the container, and how.
+        """
+        with self._api("trying the image") as api, _container(api, purpose, name) as container:
             limits = api.create_host_config(
                 network_mode="none",
                 cap_drop=["ALL"],
                 read_only=True,
                 security_opt=["no-new-privileges:true"],
-                pids_limit=256,
-                mem_limit="1g",
+                pids_limit=_PROCESSES,
+                mem_limit=_MEMORY,
+                memswap_limit=_MEMORY,
                 tmpfs={"/tmp": "size=64m"},  # noqa: S108  (the container's)
+                log_config={"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
+                mounts=[
+                    Mount(target, source, type="bind", read_only=how == "ro")
+                    for source, (target, how) in mounts.items()
+                ],
             )
             api.create_container(
                 image,
                 name=container,
-                entrypoint=program,
+                entrypoint=list(program),
                 command=[],
-                user=_NOBODY,
-                environment={"HOME": "/tmp", "PATH": f"{prefix}/bin:/usr/bin:/bin"},  # noqa: S108
+                user=user,
+                environment=dict(variables),
                 working_dir="/",
                 host_config=limits,
             )
             api.start(container)
-            status = self._status(api, container)
-            said = api.logs(container, tail=20).decode("utf-8", "replace").strip()
-        if status or said.splitlines()[-1:] != [prefix]:
-            raise BuildError(f"the image does not pass its check (status {status}): {said[-800:]}")
+            status = self._status(api, container, timeout)
+            said, errors = (
+                api.logs(container, tail=40, stdout=not wrong, stderr=wrong).decode(
+                    "utf-8", "replace"
+                )
+                for wrong in (False, True)
+            )
+        return status, said, errors
 
     @staticmethod
-    def _status(api: Any, name: str) -> int:
+    def _status(api: Any, name: str, timeout: float) -> int:
         try:
-            return int(api.wait(name, timeout=CHECK_TIMEOUT)["StatusCode"])
+            return int(api.wait(name, timeout=timeout)["StatusCode"])
         except (RequestsConnectionError, Timeout) as error:
-            raise BuildError(
-                f"the image's check did not end within {CHECK_TIMEOUT} s; try again"
-            ) from error
+            raise BuildError(f"it did not end within {timeout:g} s; try again") from error
 
     def tag(self, image: str, repository: str, version: str) -> None:
         """Give an image its name."""
@@ -201,7 +303,7 @@ def _container(api: Any, purpose: str, name: str) -> Iterator[str]:
 def _archive(folder: Path, prefix: str) -> Iterator[IO[bytes]]:
     """A folder as a tar stream, written by a thread while Docker reads it."""
     reader, writer = os.pipe()
-    failures: list[OSError] = []
+    failures: list[Exception] = []
 
     def write() -> None:
         try:
@@ -212,7 +314,7 @@ def _archive(folder: Path, prefix: str) -> Iterator[IO[bytes]]:
                 _add_folder(tar, folder, PurePosixPath(prefix).relative_to("/"))
         except BrokenPipeError:
             pass  # Docker has given up reading; it says why
-        except OSError as error:
+        except Exception as error:  # or what was written until then would pass for all of it
             failures.append(error)
 
     thread = threading.Thread(target=write, daemon=True)

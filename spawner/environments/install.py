@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
 INSTALL_TIMEOUT = 1800  # seconds, downloads included
 CHECK_TIMEOUT = 120
 _MAX_KERNEL_JSON = 64 * 1024
+_MAX_KERNELS = 20
 _LITTLE_ROOM = 32 * 2**20  # bytes
 _FROZEN = (
     "This environment was built by LabCommons from an environment.yml. Versions are not changed: "
     "change that file and build a new one."
 )
 # Imports every module named, and says on its last line which ones do not.
-_TRY = """
+TRY = """
 import importlib, json, sys
 failed = {}
 for name in sys.argv[1:]:
@@ -100,18 +102,18 @@ def install(
     }
     try:
         worker.call(
-            "install", request, INSTALL_TIMEOUT, logins=credentials.for_rattler(), on_part=on_part
+            "install",
+            request,
+            INSTALL_TIMEOUT,
+            logins=credentials.of(source.place for source in sources),
+            on_part=on_part,
         )
     except BuildError as error:
         raise BuildError(
             f"{spec.name}: the packages cannot be installed: {error}{_room(staging)}"
         ) from error
-    # Written at the very end only: it is what makes a folder an environment.
-    (staging / "conda-meta" / "history").unlink(missing_ok=True)
-    for package in lock.packages:
-        record = f"{package.name}-{package.version}-{package.build}.json"
-        if not (staging / "conda-meta" / record).is_file():
-            raise BuildError(f"{spec.name}: {package.name} was not installed; try again")
+    # Written at the very end only (``history``): it is what makes a folder an environment.
+    _only_records(spec, lock, staging)
 
 
 def remove(folder: Path) -> None:
@@ -135,22 +137,28 @@ def _room(folder: Path) -> str:
 
 
 def finish(
-    spec: EnvironmentSpec, lock: Lock, prefix: str, staging: Path, stamp: Stamp | None = None
+    spec: EnvironmentSpec,
+    lock: Lock,
+    prefix: str,
+    staging: Path,
+    stamp: Stamp | None = None,
+    runs: bool = True,
 ) -> Staged:
     """Check and freeze an installed environment. Raises BuildError with the remedy.
 
     It is complete (``conda-meta/history``) only when this is over. ``stamp`` is what it says of
-    itself; without one it says nothing.
+    itself; without one it says nothing. ``runs``: its Python is tried here; else nothing of it is.
     """
     from spawner.environments import pip_section
     from spawner.environments.inventory import doubles, inventory
 
     version = lock.version_of("python")
+    _only_records(spec, lock, staging)
     _set_variables(spec, staging)
     with ThreadPoolExecutor(2) as pool:
         # Both are Pythons of their own, and take longer than all else here.
-        fits = pool.submit(pip_section.check, staging) if version else None
-        tried = pool.submit(_try_python, spec, lock, staging) if version else None
+        fits = pool.submit(pip_section.check, lock, staging) if version else None
+        tried = pool.submit(_try_python, spec, lock, staging) if version and runs else None
         packages = inventory(staging)
         sbom = _bill_of_materials(spec, lock, packages, stamp)
         if tried:
@@ -163,12 +171,34 @@ def finish(
             )
         _try_kernels(spec, kernels, prefix, staging)
         remarks = [*(fits.result() if fits else ()), *doubles(packages)]
+    if runs:
+        _only_records(spec, lock, staging)  # whatever it has done to them
     _clean_records(staging)
     if stamp is not None:
         keep_sources(staging, spec, lock.path, sbom)
         write_stamp(staging, stamp)
     _freeze(staging, lock)
     return Staged(staging, prefix, version, kernels, tuple(remarks), _size(staging))
+
+
+def _only_records(spec: EnvironmentSpec, lock: Lock, staging: Path) -> None:
+    """Leave in ``conda-meta`` the records of the lock's packages, each a file, and nothing else.
+
+    What is written there next is ours: a package could have put a link in its place.
+    """
+    meta = staging / "conda-meta"
+    if meta.is_symlink() or not meta.is_dir():
+        raise BuildError(f"{spec.name}: a package has taken away conda-meta; leave it out")
+    known = {item.record for item in lock.packages}
+    for entry in list(os.scandir(meta)):
+        if entry.name in known and entry.is_file(follow_symlinks=False):
+            known.discard(entry.name)
+        elif entry.is_dir(follow_symlinks=False):
+            remove(Path(entry.path))
+        else:
+            os.unlink(entry.path)
+    if known:
+        raise BuildError(f"{spec.name}: {sorted(known)[0]} was not installed; try again")
 
 
 def _bill_of_materials(
@@ -199,19 +229,31 @@ def _set_variables(spec: EnvironmentSpec, staging: Path) -> None:
 
 def _try_python(spec: EnvironmentSpec, lock: Lock, staging: Path) -> None:
     """Start its Python and import what must import."""
-    modules = [*(["ipykernel"] if lock.has_ipykernel else []), *spec.about.imports]
-    tried = run_python(staging, ["-c", _TRY, *modules], CHECK_TIMEOUT, spec.variables)
+    modules = must_import(spec, lock)
+    tried = run_python(staging, ["-c", TRY, *modules], CHECK_TIMEOUT, spec.variables)
+    judge(spec, modules, tried.stdout, tried.stderr, os.path.realpath(staging))
+
+
+def must_import(spec: EnvironmentSpec, lock: Lock) -> list[str]:
+    """The modules that an environment must import before it is offered."""
+    return [*(["ipykernel"] if lock.has_ipykernel else []), *spec.about.imports]
+
+
+def judge(
+    spec: EnvironmentSpec, modules: Sequence[str], said: str, errors: str, prefix: str
+) -> None:
+    """Raises BuildError where TRY, run by the Python in ``prefix``, says what is wrong."""
     try:
-        answer = json.loads(tried.stdout.splitlines()[-1])
-        prefix, failed = answer["prefix"], answer["failed"]
-    except (IndexError, ValueError, KeyError, TypeError) as error:
-        said = tried.stderr[-800:].strip() or tried.stdout[:200]
+        answer = json.loads(said.splitlines()[-1])
+        found, failed = str(answer["prefix"]), dict(answer["failed"])
+    except (IndexError, ValueError, KeyError, TypeError, RecursionError) as error:
+        words = errors[-800:].strip() or said[-800:].strip()
         raise BuildError(
             f"{spec.name}: its Python does not start, or ends while importing "
-            f"{', '.join(modules) or 'nothing'}: {said}"
+            f"{', '.join(modules) or 'nothing'}: {words}"
         ) from error
-    if not os.path.samefile(prefix, staging):
-        raise BuildError(f"{spec.name}: its Python takes {prefix} for its prefix, not {staging}")
+    if os.path.realpath(found) != prefix:
+        raise BuildError(f"{spec.name}: its Python takes {found} for its prefix, not {prefix}")
     if failed:
         lines = "\n".join(f"  {module}: {reason}" for module, reason in failed.items())
         raise BuildError(
@@ -246,7 +288,10 @@ def _clean_records(staging: Path) -> None:
             record[key] = ""
         if isinstance(record.get("link"), dict):
             record["link"]["source"] = ""
-        path.write_text(json.dumps(record, sort_keys=True))
+        # Another file in its place: this one may be the package cache's, too.
+        partial = path.with_name(f".{path.name}.part")
+        partial.write_text(json.dumps(record, sort_keys=True))
+        partial.rename(path)
 
 
 def _freeze(staging: Path, lock: Lock) -> None:
@@ -262,10 +307,15 @@ def _freeze(staging: Path, lock: Lock) -> None:
 
 def kernelspecs(prefix: Path) -> dict[str, Any]:
     """The kernel.json contents of a prefix by the kernel's own name; broken ones are left out."""
-    found = {}
+    found: dict[str, Any] = {}
+    inside = os.path.realpath(prefix)
     for path in sorted((prefix / "share" / "jupyter" / "kernels").glob("*/kernel.json")):
+        place = os.path.realpath(path)
         try:
-            if path.stat().st_size <= _MAX_KERNEL_JSON:
+            # Shown to others: it must not be a link to what only a builder may read.
+            if not place.startswith(f"{inside}/") or not stat.S_ISREG(os.lstat(place).st_mode):
+                continue
+            if os.path.getsize(place) <= _MAX_KERNEL_JSON and len(found) < _MAX_KERNELS:
                 found[path.parent.name] = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError):
             continue  # a broken one is none; without any the build fails

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
@@ -101,7 +102,8 @@ def doubles(packages: list[Installed]) -> list[str]:
 
 def _record(path: Path) -> dict[str, Any] | None:
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
             return None
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

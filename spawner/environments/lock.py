@@ -49,6 +49,16 @@ class LockedPackage:
     license: str = ""
     depends: tuple[str, ...] = ()
 
+    @property
+    def stem(self) -> str:
+        """Its name in a package cache."""
+        return f"{self.name}-{self.version}-{self.build}"
+
+    @property
+    def record(self) -> str:
+        """The name of its record in ``conda-meta``."""
+        return f"{self.stem}.json"
+
 
 @dataclass(frozen=True)
 class PipPackage:

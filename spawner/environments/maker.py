@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hub_ext.i18n import N_
 from hub_ext.site import Environments
@@ -31,6 +32,9 @@ from spawner.environments.policy import Finding
 from spawner.environments.progress import Meter, Report
 from spawner.environments.spec import EnvironmentSpec
 from spawner.environments.stamp import Stamp, iso, read_stamp
+
+if TYPE_CHECKING:
+    from spawner.environments.bytecode import CompileWith
 
 # Raise it when prefixes are made differently: every environment gets a new version then.
 RECIPE = 3
@@ -62,8 +66,9 @@ class Maker:
     """Locks environments and installs them into prefixes.
 
     ``channel`` is the folder of the offline channel, ``cache`` that of packages; ``lent`` is
-    another user's cache, which is only read; ``report`` is told what happens. Every method
-    raises BuildError, with cause and remedy.
+    another user's cache, which is only read; ``report`` is told what happens. With
+    ``compile_with`` no program of an environment runs here: that compiles, and who calls tries it.
+    Every method raises BuildError, with cause and remedy.
     """
 
     def __init__(
@@ -73,11 +78,13 @@ class Maker:
         cache: Path,
         report: Report,
         lent: Path | None = None,
+        compile_with: CompileWith | None = None,
     ) -> None:
         self.settings, self.report = settings, report
         # The child processes know nothing of where this one stands.
         self.channel, self.cache = channel.absolute(), cache.absolute()
-        self.lent = lent
+        self.lent, self.compile_with = lent, compile_with
+        self.given: Path | None = None  # a folder with pip's wheels, as a cache has them
         self.credentials = Credentials.load(settings.credentials)
 
     def meter(self, spec: EnvironmentSpec, weights: Sequence[int] = WEIGHTS) -> Meter:
@@ -202,13 +209,11 @@ class Maker:
             )
             meter.step(4, N_("installing {count} pip packages"), count=len(lock.pip))
             if lock.pip:
-                wheels = pip_section.fetch(
-                    spec.name, lock.pip, staging, self.cache, self.settings, self.credentials
-                )
-                pip_section.install(spec.name, wheels, lock.pip, staging, prefix)
+                pip_section.install(spec.name, self.wheels(spec, locked), lock.pip, staging, prefix)
             meter.step(5, N_("compiling and checking"))
-            bytecode.compile_all(staging, lock, self.cache, self.lent)
-        staged = finish(spec, lock, prefix, staging, stamp)
+            compile_with = self.compile_with or bytecode.own_python
+            bytecode.compile_all(staging, lock, self.cache, self.lent, compile_with)
+        staged = finish(spec, lock, prefix, staging, stamp, runs=self.compile_with is None)
         found = [
             Finding(
                 "warn",
@@ -222,6 +227,16 @@ class Maker:
         found += scan.scan(staging, self.settings.scan)
         self._enforce(found, meter)
         return Made(staged, stamp, (*findings, *found))
+
+    def wheels(self, spec: EnvironmentSpec, locked: Locked) -> list[Path]:
+        """Pip's wheels of a lock: what was given, else from the cache, else fetched into it."""
+        from spawner.environments import pip_section
+
+        if self.given and (there := pip_section.given(locked.lock, self.given)):
+            return there
+        return pip_section.fetch(
+            spec.name, locked.lock, self.cache, self.settings, self.credentials
+        )
 
     @staticmethod
     def _enforce(findings: Sequence[Finding], meter: Meter) -> None:

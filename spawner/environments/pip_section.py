@@ -1,9 +1,10 @@
 """The ``pip:`` section of an environment: resolved to wheels with hashes, fetched, installed.
 
-pip resolves against the environment's own Python with conda's packages in place, so that
-what conda brought counts as there. Only wheels are taken: a source package would run its own
-program at build time and give another result each time. Wheels are installed by pypa's
-``installer``, which writes programs for the prefix that they will have.
+pip resolves as the environment's own Python would, with what conda's packages say of themselves,
+so that what conda brought counts as there. That Python is described to pip (``pip_as``), not run:
+pip has the site's logins. Only wheels are taken: a source package would run its own program at
+build time and give another result each time. Wheels are installed by pypa's ``installer``, which
+writes programs for the prefix that they will have.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
-from importlib.metadata import distributions
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -27,7 +30,7 @@ from packaging.utils import canonicalize_name
 from hub_ext.site import Environments
 from spawner.environments.credentials import Credentials
 from spawner.environments.errors import BuildError, LockError
-from spawner.environments.lock import PipPackage
+from spawner.environments.lock import Lock, PipPackage
 from spawner.environments.package import EPOCH
 from spawner.environments.spec import EnvironmentSpec
 
@@ -35,19 +38,26 @@ TIMEOUT = 1800  # seconds for one run of pip
 # How PyPI and its mirrors lay out their files.
 _PYPI_PATH = re.compile(r"/packages/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{60}/[^/]+$")
 _LOCAL = "https://local.labcommons.invalid"
+_PIP_AS = Path(__file__).with_name("pip_as.py")
 
 
 def resolve(
-    spec: EnvironmentSpec, prefix: Path, settings: Environments, credentials: Credentials
+    spec: EnvironmentSpec,
+    lock: Lock,
+    prefix: Path,
+    settings: Environments,
+    credentials: Credentials,
 ) -> list[PipPackage]:
-    """Wheels for the spec's ``pip:`` section, on top of the conda packages in ``prefix``.
+    """Wheels for the spec's ``pip:`` section, on top of the lock's conda packages in ``prefix``.
 
     Raises LockError where they cannot be had together or would replace a conda package.
     """
     with tempfile.TemporaryDirectory(prefix="labcommons-pip-") as folder:
         report = Path(folder, "report.json")
-        arguments = ("install", "--dry-run", "--report", str(report), "--only-binary", ":all:")
-        done = _pip(prefix, (*arguments, *_indexes(settings), "--", *spec.pip), credentials)
+        arguments = ("install", "--dry-run", "--report", str(report), *_wheels_for(lock))
+        with _described(lock, prefix) as described:
+            indexes = _indexes(settings, credentials)
+            done = _pip((*arguments, "--", *spec.pip), indexes, described)
         if done.returncode:
             raise LockError(
                 f"{spec.name}: pip cannot have these together with conda's packages:\n"
@@ -99,21 +109,23 @@ def canonical_url(url: str, files: str = "") -> str:
 
 
 def fetch(
-    name: str,
-    packages: Sequence[PipPackage],
-    prefix: Path,
-    cache: Path,
-    settings: Environments,
-    credentials: Credentials,
+    name: str, lock: Lock, cache: Path, settings: Environments, credentials: Credentials
 ) -> list[Path]:
     """The wheels of a lock, from the cache where they are there; each checked. BuildError."""
-    places = [cache / "wheels" / item.sha256 / item.filename for item in packages]
+    places = [cache / "wheels" / item.sha256 / item.filename for item in lock.pip]
     missing = [
-        item for item, path in zip(packages, places, strict=True) if not _is_good(path, item)
+        item for item, path in zip(lock.pip, places, strict=True) if not _is_good(path, item)
     ]
     if missing:
-        _download(name, missing, prefix, cache, settings, credentials)
+        _download(name, missing, lock, cache, settings, credentials)
     return places
+
+
+def given(lock: Lock, folder: Path) -> list[Path]:
+    """The wheels of a lock in another cache, which is only read; none where one is missing."""
+    places = [folder / "wheels" / item.sha256 / item.filename for item in lock.pip]
+    whole = all(_is_good(path, item) for path, item in zip(places, lock.pip, strict=True))
+    return places if whole else []
 
 
 def _is_good(path: Path, item: PipPackage) -> bool:
@@ -127,7 +139,7 @@ def _is_good(path: Path, item: PipPackage) -> bool:
 def _download(
     name: str,
     packages: Sequence[PipPackage],
-    prefix: Path,
+    lock: Lock,
     cache: Path,
     settings: Environments,
     credentials: Credentials,
@@ -137,9 +149,9 @@ def _download(
         wanted = Path(folder, "requirements.txt")
         wanted.write_text(requirements(packages))
         wheels = Path(folder, "wheels")
-        arguments = ("download", "--no-deps", "--require-hashes", "--only-binary", ":all:")
+        arguments = ("download", "--no-deps", "--require-hashes", *_wheels_for(lock))
         places = ("--dest", str(wheels), "--cache-dir", str(cache / "pip"), "-r", str(wanted))
-        done = _pip(prefix, (*arguments, *_indexes(settings), *places), credentials)
+        done = _pip((*arguments, *places), _indexes(settings, credentials))
         if done.returncode:
             raise BuildError(f"{name}: the pip packages cannot be fetched:\n{_reason(done.stderr)}")
         for item in packages:
@@ -205,10 +217,70 @@ def python_minor(prefix: Path) -> str:
     return found[-1]
 
 
-def check(prefix: Path) -> list[str]:
+def check(lock: Lock, prefix: Path) -> list[str]:
     """What ``pip check`` complains of, one line each; empty where all fits together."""
-    done = _pip(prefix, ("check",), Credentials())
+    with _described(lock, prefix) as described:
+        done = _pip(("check",), {}, described)
     return [line for line in done.stdout.splitlines() if line.strip()] if done.returncode else []
+
+
+def _wheels_for(lock: Lock) -> list[str]:
+    """Wheels alone, for the Python of a lock."""
+    minor = "".join(_python(lock).split(".")[:2])
+    free = any(item.name == "python_abi" and item.build.endswith("t") for item in lock.packages)
+    abi = ["--abi", f"cp{minor}t"] if free else []
+    return ["--only-binary", ":all:", "--python-version", _python(lock), *abi]
+
+
+def _python(lock: Lock) -> str:
+    found = re.match(r"\d+(\.\d+){1,2}", lock.version_of("python") or "")
+    return found[0] if found else ""
+
+
+def markers(version: str) -> dict[str, str]:
+    """What PEP 508 asks of a CPython of that version on this machine."""
+    return {
+        "implementation_name": "cpython",
+        "implementation_version": version,
+        "os_name": "posix",
+        "platform_machine": platform.machine(),
+        "platform_python_implementation": "CPython",
+        "platform_release": platform.release(),
+        "platform_system": "Linux",
+        "platform_version": platform.version(),
+        "python_full_version": version,
+        "python_version": ".".join(version.split(".")[:2]),
+        "sys_platform": "linux",
+    }
+
+
+def _metadata(item: Distribution) -> str:
+    """What pip wants to know of a distribution that is there."""
+    lines = [
+        ("Metadata-Version", "2.1"),
+        ("Name", item.metadata["Name"]),
+        ("Version", item.version),
+    ]
+    lines += [("Requires-Dist", need) for need in item.requires or ()]
+    for key in ("Requires-Python", "Provides-Extra"):
+        lines += [(key, value) for value in item.metadata.get_all(key) or ()]
+    return "".join(f"{key}: {' '.join(value.split())}\n" for key, value in lines)
+
+
+@contextmanager
+def _described(lock: Lock, prefix: Path) -> Iterator[Path]:
+    """A file for ``pip_as``: the Python of a lock, and what is in its prefix, as data alone."""
+    with tempfile.TemporaryDirectory(prefix="labcommons-pip-") as folder:
+        site = prefix / "lib" / f"python{python_minor(prefix)}" / "site-packages"
+        installed, file = Path(folder, "installed"), Path(folder, "python.json")
+        for item in distributions(path=[str(site)]):
+            if name := item.metadata["Name"]:
+                place = installed / f"{quote(name, '')}-{quote(item.version, '')}.dist-info"
+                place.mkdir(parents=True, exist_ok=True)
+                (place / "METADATA").write_text(_metadata(item), "utf-8", "replace")
+        document = {"markers": markers(_python(lock)), "installed": str(installed)}
+        file.write_text(json.dumps(document))
+        yield file
 
 
 def _installed(prefix: Path) -> dict[str, str]:
@@ -220,41 +292,47 @@ def _installed(prefix: Path) -> dict[str, str]:
     return found
 
 
-def _indexes(settings: Environments) -> list[str]:
-    own = ["--index-url", settings.pip_index] if settings.pip_index else []
-    return own + [part for url in settings.pip_extra_indexes for part in ("--extra-index-url", url)]
+def _indexes(settings: Environments, credentials: Credentials) -> dict[str, str]:
+    """Variables that say where pip looks: with logins, so not on its command line."""
+    own = settings.pip_index or os.environ.get("PIP_INDEX_URL", "")
+    extra = settings.pip_extra_indexes or os.environ.get("PIP_EXTRA_INDEX_URL", "").split()
+    found = {
+        "PIP_INDEX_URL": credentials.in_url(own),
+        "PIP_EXTRA_INDEX_URL": " ".join(map(credentials.in_url, extra)),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _pip(
-    prefix: Path, arguments: Sequence[str], credentials: Credentials
+    arguments: Sequence[str], indexes: Mapping[str, str], described: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Our pip, for the Python of a prefix. Raises BuildError when it hangs."""
+    """Our pip; as if run by the Python that ``described`` tells of. BuildError when it hangs."""
+    program = [str(_PIP_AS), str(described)] if described else ["-m", "pip"]
     command = [
-        *(sys.executable, "-m", "pip", "--python", str(prefix / "bin" / "python")),
+        *(sys.executable, "-I", *program),
         # Not --quiet: with it, `check` would not say what it found.
         *("--no-input", "--disable-pip-version-check", "--no-color"),
         *arguments,
     ]
-    with credentials.for_pip() as secrets:
-        try:
-            return subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=TIMEOUT,
-                stdin=subprocess.DEVNULL,
-                env={
-                    **os.environ,
-                    **secrets,
-                    "PYTHONWARNINGS": "ignore",
-                    "PYTHONDONTWRITEBYTECODE": "1",
-                    "PIP_REQUIRE_VIRTUALENV": "0",
-                    "SOURCE_DATE_EPOCH": str(EPOCH),
-                },
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BuildError(f"pip gave up after {TIMEOUT} s") from error
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            env={
+                **os.environ,
+                **indexes,
+                "PYTHONWARNINGS": "ignore",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PIP_REQUIRE_VIRTUALENV": "0",
+                "SOURCE_DATE_EPOCH": str(EPOCH),
+            },
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"pip gave up after {TIMEOUT} s") from error
 
 
 def _reason(said: str) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,15 +19,22 @@ TIMEOUT = 60  # seconds between two words of a server
 
 
 def fetch(
-    sources: Sequence[Source], lock: Lock, credentials: Credentials, folder: Path
+    sources: Sequence[Source],
+    lock: Lock,
+    credentials: Credentials,
+    folder: Path,
+    everything: bool = False,
 ) -> list[Source]:
     """The sources, those behind a login replaced by folders with what the lock needs of them.
+
+    ``everything``: all that have to be fetched, as the way to them wants a login.
 
     Each package is checked against the lock. Raises ChannelError.
     """
     found = []
     for number, source in enumerate(sources):
-        if local_folder(source.place) is not None or not credentials.headers(source.place):
+        wanted = everything or credentials.headers(source.place)
+        if local_folder(source.place) is not None or not wanted:
             found.append(source)
             continue
         place = folder / str(number)
@@ -37,6 +44,14 @@ def fetch(
                 _fetch(source, package, place, credentials)
         found.append(replace(source, place=str(place)))
     return found
+
+
+def wheels(paths: Iterable[Path], folder: Path) -> None:
+    """Put pip's wheels where ``pip_section.fetch`` takes them from, in a cache of this job."""
+    for path in paths:
+        target = folder / "wheels" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 def _fetch(source: Source, package: LockedPackage, place: Path, credentials: Credentials) -> None:

@@ -158,7 +158,7 @@ def prune_cache(places: Places, dry_run: bool = False) -> int:
     """Remove cached packages that no lock names. Gives the bytes; waits for installs to end."""
     if not places.cache.is_dir():
         return 0
-    stems, hashes = _wanted(places)
+    stems, hashes, homes = _wanted(places)
     freed = 0
     with alone(places.cache / ".lock"):
         for path in _children(places.cache / "packages"):
@@ -169,7 +169,7 @@ def prune_cache(places: Places, dry_run: bool = False) -> int:
             if path.name not in hashes:
                 freed += _drop(path, dry_run)
         for path in _children(places.cache / BYTECODE):
-            if bytecode.python_of(path) not in hashes:
+            if path.name not in homes:
                 freed += _drop(path, dry_run)
                 continue
             for part in _children(path):
@@ -181,9 +181,10 @@ def prune_cache(places: Places, dry_run: bool = False) -> int:
     return freed
 
 
-def _wanted(places: Places) -> tuple[set[str], set[str]]:
-    """Stems of conda packages, and hashes of all packages, that a lock names."""
+def _wanted(places: Places) -> tuple[set[str], set[str], set[str]]:
+    """Stems of conda packages, hashes of all packages, and folders of bytecode, of all locks."""
     stems: set[str] = set()
+    homes: set[str] = set()
     hashes: set[str] = set()
     locks = [
         *places.locks.glob("*/pixi.lock"),
@@ -193,10 +194,11 @@ def _wanted(places: Places) -> tuple[set[str], set[str]]:
     for path in locks:
         with suppress(LockError):
             lock = read_lock(path)
-            stems |= {f"{item.name}-{item.version}-{item.build}" for item in lock.packages}
+            stems |= {item.stem for item in lock.packages}
+            homes.add(bytecode.home(lock))
             hashes |= {item.sha256 for item in lock.packages}
             hashes |= {item.sha256 for item in lock.pip}
-    return stems, hashes
+    return stems, hashes, homes
 
 
 def _children(folder: Path) -> Collection[Path]:

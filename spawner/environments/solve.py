@@ -47,25 +47,6 @@ def solve(
         partial.unlink(missing_ok=True)
 
 
-def add_pip(
-    spec: EnvironmentSpec,
-    conda: Path,
-    target: Path,
-    sources: Sequence[Source],
-    cache: Path,
-    settings: Environments = _NO_SETTINGS,
-) -> Lock:
-    """Add the wheels of the ``pip:`` section to a lock of conda's packages alone.
-
-    For who may not run what conda's packages bring: pip asks their Python. Raises as ``solve``.
-    """
-    lock = read_lock(conda, spec.platforms[0])
-    pip = _solve_pip(spec, lock, sources, cache, settings, NO_CREDENTIALS)
-    lines = conda.read_text("utf-8").splitlines(keepends=True)
-    conda.write_text("".join(line for line in lines if not line.startswith("# labcommons ")))
-    return complete(spec, conda, target, pip, lock.index_digest)
-
-
 def wanted_cuda(spec: EnvironmentSpec, settings: Environments) -> str | None:
     """The CUDA version to solve for: the environment's own, else the site's, else none.
 
@@ -99,7 +80,7 @@ def _solve_pip(
     with _scratch(cache) as folder:
         prefix = folder / "prefix"
         install(spec, lock, sources, str(prefix), prefix, cache, credentials)
-        return pip_section.resolve(spec, prefix, settings, credentials)
+        return pip_section.resolve(spec, lock, prefix, settings, credentials)
 
 
 @contextmanager
@@ -144,7 +125,12 @@ def _solve_conda(
         "cuda": cuda,
     }
     try:
-        worker.call("solve", request, SOLVE_TIMEOUT, logins=credentials.for_rattler())
+        worker.call(
+            "solve",
+            request,
+            SOLVE_TIMEOUT,
+            logins=credentials.of(source.place for source in sources),
+        )
     except LockError as error:
         raise LockError(
             f"{spec.name}: these packages cannot be had together:\n{error}\n"

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_ext.site import Words
+from kernels import files
+from kernels.hostile import parse_json
 from spawner.environments.files import (
     FOLDER,
     LOCK_FILE,
@@ -64,13 +66,12 @@ def iso(moment: datetime) -> str:
 def read_stamp(prefix: Path) -> Stamp | None:
     """What a prefix says of itself; None where it says nothing that can be understood."""
     try:
-        with (prefix / FOLDER / STAMP_FILE).open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-        document: Any = json.loads(raw) if len(raw) <= _MAX_BYTES else None
+        raw, _ = files.read(prefix / FOLDER / STAMP_FILE, _MAX_BYTES + 1)
+        document: Any = parse_json(raw, _MAX_BYTES)
         if not isinstance(document, dict):
             return None
         known: dict[str, Any] = {field.name: document.get(field.name) for field in fields(Stamp)}
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return None
     required = ("name", "version", "source", "lock_digest", "created")
     texts = [value for key, value in known.items() if key != "title"]

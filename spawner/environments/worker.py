@@ -28,6 +28,7 @@ from spawner.environments.loopback import serve
 
 _LOG_TAIL = 2000  # characters
 _POLL = 0.05  # seconds
+_LOGINS = "LABCOMMONS_WORKER_LOGINS"
 
 OnPart = Callable[[int, int, str], None]
 
@@ -37,12 +38,13 @@ def call(
     request: Mapping[str, Any],
     timeout: float,
     *,
-    logins: Mapping[str, Any] | None = None,
+    logins: Mapping[str, Mapping[str, str]] | None = None,
     on_part: OnPart | None = None,
 ) -> dict[str, Any]:
     """Do ``work`` (solve, install, index, extract) in a child process.
 
-    ``logins`` are py-rattler's authentication document; it is seen by the child alone.
+    ``logins`` are the headers that some places (by their URL) want; seen by the child alone, and
+    not by py-rattler, which knows a host without scheme and port.
     ``on_part`` is told how far the child has come: done, of how many, and what.
     Raises LockError when packages cannot be had together, BuildError for anything else,
     also when ``timeout`` seconds are over; the child and what it started are gone then.
@@ -53,11 +55,11 @@ def call(
         auth.write_text(json.dumps(logins or {}))  # the folder is this user's alone
         with log.open("wb") as output:
             child = subprocess.Popen(
-                [sys.executable, "-m", __name__, work, str(result)],
+                [sys.executable, "-I", "-m", __name__, work, str(result)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**_environment(), "RATTLER_AUTH_FILE": str(auth)},
+                env={**_environment(), _LOGINS: str(auth)},
                 start_new_session=True,
             )
             try:
@@ -265,14 +267,11 @@ def extract(request: Mapping[str, Any]) -> dict[str, Any]:
 def _client(sources: Mapping[str, str]) -> Iterator[Any]:
     """A client that fetches canonical URLs (the keys) from their places (the values)."""
     from rattler.networking import Client
-    from rattler.networking.middleware import (
-        AuthenticationMiddleware,
-        MirrorMiddleware,
-        RetryMiddleware,
-    )
+    from rattler.networking.middleware import MirrorMiddleware, RetryMiddleware
 
-    local = [place for place in sources.values() if place.startswith("/")]
-    with serve(map(Path, local)) as urls:
+    logins = json.loads(Path(os.environ[_LOGINS]).read_bytes())
+    local = [place for place in sources.values() if place.startswith("/") or place in logins]
+    with serve(local, logins) as urls:
         served = dict(zip(local, urls, strict=True))
         mirrors = {
             url: [served.get(place, place)]
@@ -280,7 +279,7 @@ def _client(sources: Mapping[str, str]) -> Iterator[Any]:
             if served.get(place, place).rstrip("/") != url.rstrip("/")
         }
         yield Client(
-            [RetryMiddleware(2), MirrorMiddleware(mirrors), AuthenticationMiddleware()],
+            [RetryMiddleware(2), MirrorMiddleware(mirrors)],
             timeout=60,
         )
 

@@ -10,13 +10,14 @@ It is asked with the token that it has already, its own: no credential of the hu
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from tornado.simple_httpclient import HTTPStreamClosedError
+
+from kernels.hostile import parse_json
 
 CONNECT_TIMEOUT, TIMEOUT = 5, 10  # seconds
 MOST = 256 * 1024  # bytes of one answer; a kernel takes some 200
@@ -76,7 +77,7 @@ class Asker:
             request_timeout=TIMEOUT,
             follow_redirects=False,
         )
-        return json.loads(answer.body)
+        return parse_json(answer.body, MOST)
 
 
 def read_answers(kernels: object, terminals: object) -> Jupyter:

@@ -23,11 +23,11 @@ from spawner.environments.errors import SpecError
 from spawner.errors import BadRequest, NotAllowed, NotAvailable, SpawnerError
 from spawner.tiers import jobs, shelf
 from spawner.tiers.rights import Person, check_change, check_see
+from spawner.tiers.shelf import MAX_SPEC
 from spawner.tiers.tier import Kind, Tier, check_name
 
 # Between two looks at somebody's folder.
 LOOK_AGAIN = timedelta(seconds=10)
-MAX_SPEC = 256 * 1024  # characters
 _NAME_LINE = re.compile(r"^name[ \t]*:.*$", re.MULTILINE)
 NO_ENVIRONMENT = N_("There is no environment “{name}” in “{tier}”. It may have been deleted.")
 _OFFLINE = "labcommons.invalid"
@@ -97,8 +97,8 @@ def copy(
         target,
         wanted,
         person.name,
-        spec=named(spec, wanted),
-        words=words,
+        spec=named(_text(spec, "environment.yml"), wanted),
+        words=_words(words),
         lock=lock,
         origin={"source": origin.source, "owner": origin.owner, "name": name, "version": version},
         address=address,

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from kernels.hostile import Lines
 from spawner.container import CPU_PERIOD, LABEL_SITE, bind
 from spawner.tiers.groups import SHARED_OWNER
+from spawner.tiers.tongue import MAX_RESULT
 
 LABEL_PURPOSE = "labcommons.purpose"
 LABEL_BUILD = "labcommons.build"
@@ -20,8 +22,8 @@ PURPOSE = "build"
 JOB = "/job"
 DATA = PurePosixPath("/srv/labcommons/data")
 PYTHON = "/opt/labcommons/hub/bin/python"
-# The log has progress and, at its end, the result with all packages.
-MAX_LOG = 64 * 2**20  # bytes
+# The log has progress, what programs printed and, at its end, the result with all packages.
+MAX_LOG, MAX_LOG_LINES = 32 * 2**20, 200_000  # bytes, lines
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def builder_body(spec: BuilderSpec) -> dict[str, Any]:
             "MemorySwap": spec.memory,
             "CpuPeriod": CPU_PERIOD,
             "CpuQuota": max(1000, int(spec.cpu * CPU_PERIOD)),
-            "Init": True,
+            # The first process must be ours: see spawner.tiers.tongue.
+            "Init": False,
             "RestartPolicy": {"Name": "no"},
             "LogConfig": {
                 "Type": "json-file",
@@ -109,3 +112,8 @@ def builder_body(spec: BuilderSpec) -> dict[str, Any]:
             "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
         },
     }
+
+
+def limits() -> Lines:
+    """Of what is read of one builder's log."""
+    return Lines(MAX_RESULT, MAX_LOG, MAX_LOG_LINES)

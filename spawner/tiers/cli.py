@@ -60,7 +60,7 @@ def create(file: Any, source: str, name: str, user: str, as_json: bool, wait: bo
       labcommons env create environment.yml --user bob --to team-vision
       labcommons env create environment.yml --to shared --json
     """
-    text = file.read(asking.MAX_SPEC + 1)
+    text = file.read(shelf.MAX_SPEC + 1)
     found = _NAME.search(text)
     wanted = name or (found[1] if found else "") or Path(file.name).resolve().parent.name
     tier = _tier(source or ("personal" if user else "shared"), user)

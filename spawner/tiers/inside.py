@@ -4,10 +4,9 @@
 JSON object: ``{"progress": {…}}``, then one ``{"result": {…}}`` or ``{"error": "…"}``. The hub
 reads them from the container's log, and believes nothing in them that matters to others.
 
-It has seven works. ``lock`` chooses conda's packages, as the user of our services, so that the
-index of the channels is fetched once for all, the offline channel can grow, and private channels
-are asked with the site's logins: no program of a package runs there. ``pip`` adds pip's packages,
-as the person who asked. ``install`` builds a
+It has six works. ``lock`` chooses the packages, as the user of our services, so that the index of
+the channels is fetched once for all, the offline channel can grow, and private channels and package
+indexes are asked with the site's logins: no program of a package runs there. ``install`` builds a
 version from a lock and makes it the current one, as the person or lead who asked, so that the
 kernel decides whether they may. ``decide`` notes in a version that it is deprecated or withdrawn,
 ``look`` says what is in a folder, and ``delete`` removes an environment, likewise. ``image``
@@ -31,18 +30,22 @@ from typing import Any
 
 from hub_ext.i18n import N_
 from hub_ext.site import Environments
-from spawner.environments import policy, private, solve
+from kernels.files import read
+from kernels.hostile import parse_json
+from spawner.environments import policy, private
 from spawner.environments.channel import OFFLINE_URL, Source, canonical_url, choose
 from spawner.environments.errors import BuildError, ExportError
 from spawner.environments.export import FORMATS, export
-from spawner.environments.lock import Lock, read_lock
+from spawner.environments.lock import Lock, answering, read_lock
 from spawner.environments.maker import Locked, Maker
 from spawner.environments.progress import Progress
 from spawner.environments.spec import EnvironmentSpec, parse_spec
 from spawner.environments.stamp import read_stamp, write_stamp
 from spawner.tiers.looking import look
 from spawner.tiers.said import kind_of
+from spawner.tiers.shelf import MAX_PACKAGES
 from spawner.tiers.tier import VERSIONS
+from spawner.tiers.tongue import say, serve
 
 SCRATCH = Path("/tmp")  # noqa: S108  (the container's own)
 _MAX_KERNEL_JSON = 64 * 1024
@@ -56,26 +59,20 @@ def main() -> int:
     try:
         works = {
             "lock": _lock,
-            "pip": _pip,
             "install": _install,
             "delete": _delete,
             "decide": _decide,
             "look": _look,
             "image": _image,
         }
-        result = works[job["work"]](job)
+        say(result=works[job["work"]](job))
     except BuildError as error:
-        _say(error=str(error), kind=kind_of(error))
+        say(error=str(error), kind=kind_of(error))
         return 1
     except OSError as error:
-        _say(error=_plain(error), kind=kind_of(error))
+        say(error=_plain(error), kind=kind_of(error))
         return 1
-    _say(result=result)
     return 0
-
-
-def _say(**event: Any) -> None:
-    print(json.dumps(event), flush=True)
 
 
 def _tell(
@@ -86,7 +83,7 @@ def _tell(
     values: Mapping[str, str] | None = None,
 ) -> None:
     """Say how far it is; ``text`` and ``values`` are for those who read another language."""
-    _say(
+    say(
         progress={
             "percent": percent,
             "step": step,
@@ -134,39 +131,56 @@ def _maker(job: dict[str, Any], cache: str, report: Any) -> Maker:
 
 
 def _lock(job: dict[str, Any]) -> dict[str, Any]:
-    """Nothing of the ``pip:`` section is done here: pip would run a Python that a person chose."""
+    """No program of a package runs here, also not for pip (``spawner.environments.pip_as``)."""
     spec = _spec(job)
     target = SCRATCH / "pixi.lock"
     maker = _maker(job, job["cache"], _report(2, 28))
     if job["lock"]:
         target.write_text(job["lock"], "utf-8")
-        lock = read_lock(target)
-        sources = _sources(maker, spec, lock)
+    # A lock for another spec is none: what is installed is what somebody can read.
+    given = answering(spec, target) if job["lock"] else None
+    if given is not None:
+        lock, sources = given, _sources(maker, spec, given)
     else:
+        target.unlink(missing_ok=True)
         policy.enforce(policy.check(spec, None, maker.settings, datetime.now(UTC).date()))
-        locked = maker.lock(replace(spec, pip=()), target)
+        locked = maker.lock(spec, target)
         lock, sources = locked.lock, list(locked.sources)
-    if maker.settings.credentials:
-        _tell(28, 0, "fetching packages of private channels")
-        sources = private.fetch(sources, lock, maker.credentials, Path(job["private"]))
+    place = Path(job.get("private") or SCRATCH)
+    if maker.settings.credentials or job.get("fetch_all"):
+        _tell(28, 0, "fetching packages that want a login")
+        sources = private.fetch(sources, lock, maker.credentials, place, bool(job.get("fetch_all")))
+    if lock.pip:
+        _tell(29, 0, "fetching pip's packages")
+        private.wheels(maker.wheels(spec, Locked(lock, tuple(sources))), place)
     return {
         "lock": lock.path.read_text("utf-8"),
         "sources": [asdict(source) for source in sources],
-        "pip": bool(spec.pip) and not job["lock"],
+        "chosen": _chosen(spec, lock, maker),
     }
 
 
-def _pip(job: dict[str, Any]) -> dict[str, Any]:
-    """Add pip's wheels to a lock, as the person whose Python it is."""
-    spec, conda = _spec(job), SCRATCH / "conda.lock"
-    conda.write_text(job["lock"], "utf-8")
-    text = N_("choosing pip's packages")
-    _tell(29, 1, text, text)
-    sources = [Source(**source) for source in job["sources"]]
-    maker = _maker(job, job["cache"], _report(29, 30))
-    target = SCRATCH / "pixi.lock"
-    lock = solve.add_pip(spec, conda, target, sources, maker.cache, maker.settings)
-    return {"lock": lock.path.read_text("utf-8"), "sources": job["sources"]}
+def _chosen(spec: EnvironmentSpec, lock: Lock, maker: Maker) -> dict[str, Any]:
+    """All that is said of a version by its lock; said here, where no program of a package runs."""
+    names = [(item.name, item.version, item.channel) for item in lock.packages]
+    names += [(item.name, item.version, "pypi") for item in lock.pip]
+    if len(names) > MAX_PACKAGES:
+        raise BuildError(
+            f"{len(names)} packages are more than an environment may have here ({MAX_PACKAGES}); "
+            "make two of it"
+        )
+    findings = policy.check(spec, lock, maker.settings, datetime.now(UTC).date())
+    return {
+        "version": maker.version(spec, lock),
+        "python": lock.version_of("python"),
+        "lock_digest": lock.digest,
+        "tag": spec.about.tag or None,
+        "packages": [
+            dict(zip(("name", "version", "channel"), each, strict=True)) for each in names
+        ],
+        "findings": [finding.as_json() for finding in findings],
+        "exports": _exports(spec, lock),
+    }
 
 
 def _sources(maker: Maker, spec: EnvironmentSpec, lock: Lock) -> list[Source]:
@@ -201,6 +215,7 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
     target.write_text(job["lock"], "utf-8")
     lock = read_lock(target)
     maker = _maker(job, job["cache"], _report(30, 95))
+    maker.given = Path(job["private"]) if job.get("private") else None
     envs = Path(job["environments"])
     version = maker.version(spec, lock)
     if job["tags"].get(tag := spec.about.tag or "", lock.digest) != lock.digest:
@@ -225,18 +240,9 @@ def _install(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "version": version,
         "kept": kept,
-        "python": lock.version_of("python"),
-        "lock_digest": lock.digest,
-        "tag": tag or None,
         "size": size,
-        "packages": [
-            {"name": item.name, "version": item.version, "channel": item.channel}
-            for item in lock.packages
-        ]
-        + [{"name": item.name, "version": item.version, "channel": "pypi"} for item in lock.pip],
         "kernels": _kernels(prefix),
         "findings": [finding.as_json() for finding in findings],
-        "exports": _exports(spec, lock),
     }
 
 
@@ -327,9 +333,9 @@ def _discard(path: Path) -> bool:
 
 
 def _exports(spec: EnvironmentSpec, lock: Lock) -> dict[str, str]:
-    """The environment in the formats of others, as far as they can say it."""
+    """The environment in the formats of others, as far as they can say it; the lock is beside."""
     found = {}
-    for name in FORMATS:
+    for name in set(FORMATS) - {"pixi.lock"}:
         with suppress(ExportError):
             found[name] = export(spec, lock, name)
     return found
@@ -338,11 +344,9 @@ def _exports(spec: EnvironmentSpec, lock: Lock) -> dict[str, str]:
 def _kernels(prefix: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted((prefix / "share/jupyter/kernels").glob("*/kernel.json"))[:20]:
-        try:
-            if path.stat().st_size <= _MAX_KERNEL_JSON:
-                found[path.parent.name] = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
+        with suppress(OSError, ValueError):
+            raw, _ = read(path, _MAX_KERNEL_JSON + 1)
+            found[path.parent.name] = parse_json(raw, _MAX_KERNEL_JSON, values=2000)
     return found
 
 
@@ -401,6 +405,4 @@ def _remove(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    code = main()
-    # All is said and written. To take apart what was imported takes longer than a small work.
-    os._exit(code)
+    serve(main)

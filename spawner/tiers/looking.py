@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from spawner.tiers.shelf import LIVE
 from spawner.tiers.tier import VERSIONS, check_name
 
 MAX_ENVIRONMENTS = 200
+# Entries of a folder that are looked at, and bytes of one look's answer: what has no room in it
+# is told by the next one.
+MAX_ENTRIES, MAX_ANSWER = 5000, 6 * 2**20
 
 
 def look(environments: Path, known: dict[str, str]) -> list[dict[str, Any]]:
@@ -26,11 +31,20 @@ def look(environments: Path, known: dict[str, str]) -> list[dict[str, Any]]:
     where the folder cannot be read: what is out of sight is not gone.
     """
     try:
-        entries = sorted(os.scandir(environments), key=lambda entry: entry.name)
+        with os.scandir(environments) as found:
+            entries = sorted(islice(found, MAX_ENTRIES), key=lambda entry: entry.name)
     except FileNotFoundError:
         return []
     there = [entry for entry in entries if _is_one(entry)][:MAX_ENVIRONMENTS]
-    return [_one(Path(entry.path), known.get(entry.name)) for entry in there]
+    answer, room = [], MAX_ANSWER
+    for entry in there:
+        one = _one(Path(entry.path), known.get(entry.name))
+        for left_out in ("exports", "packages"):
+            if len(json.dumps(one)) > room:
+                one.pop(left_out, None)
+        room -= len(json.dumps(one))
+        answer.append(one)
+    return answer
 
 
 def _is_one(entry: os.DirEntry[str]) -> bool:

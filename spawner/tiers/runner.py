@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -48,7 +47,7 @@ TIDY = 3600  # seconds
 # A command at the administrator's shell, where there is no account.
 ADMINISTRATOR = ""
 UNCLEAR = N_("The builder's answer cannot be understood. Tell an administrator.")
-_VERSION = re.compile(r"\d{8}-[0-9a-f]{8}")  # spawner.environments.maker.Maker.version
+MAX_FINDINGS = 500  # of what a builder found beside what follows from the lock
 
 Identify = Callable[[str], Awaitable[Requester | None]]
 
@@ -72,7 +71,7 @@ class Runner:
         self.shared, self.identify, self.audit, self.log = resources, identify, audit, log
         self.limits = resources.site.builds
         self.builders = Builders(resources, settings or {}, log)
-        self.works = Works(resources)
+        self.works = Works(resources, settings or {})
         self.folders = Folders(
             resources.engine,
             resources.site,
@@ -189,7 +188,7 @@ class Runner:
         used = await usage.users_of(self.shared.engine, self.shared.site_id, tier, job.name)
         if job.action == "delete":
             return await self._delete(job, tier, who, used)
-        locked = await self._lock(job, who)
+        locked = await self._lock(job)
         kept = await self.shared.store.read(lambda s: shelf.kept(s, tier, job.name))
         more = {
             "lock": locked["lock"],
@@ -199,8 +198,8 @@ class Runner:
             "keep": self.shared.site.environments.keep,
         }
         built = await self.builders.run(job, self.works.of_person("install", job, who, more))
-        version = str(built["version"])
-        if not _VERSION.fullmatch(version):
+        version, digest = str(locked["chosen"]["version"]), str(locked["chosen"]["lock_digest"])
+        if built.get("version") != version:
             raise BuildFailed(UNCLEAR)
         await self.shared.store.run(
             lambda s: shelf.record(
@@ -210,11 +209,11 @@ class Runner:
                 version,
                 built_by=job.requested_by,
                 created_at=utcnow(),
-                facts=_facts(job, built, locked["lock"]),
-                kept=set(built.get("kept") or ()),
+                facts=_facts(job, locked, built),
+                kept={item for item in _list(built.get("kept")) if isinstance(item, str)},
             )
         )
-        return version, str(built.get("lock_digest") or "")
+        return version, digest
 
     async def _delete(
         self, job: EnvironmentBuild, tier: Tier, who: Requester, used: dict[str, set[str]]
@@ -263,18 +262,16 @@ class Runner:
         await self.builders.run(job, self.works.of_person("decide", job, who, notes))
         return row.version, row.lock_digest
 
-    async def _lock(self, job: EnvironmentBuild, who: Requester) -> dict[str, Any]:
+    async def _lock(self, job: EnvironmentBuild) -> dict[str, Any]:
         """The packages, chosen once for a job however often it is taken up."""
         kept = self.builders.folder(job.id) / "locked.json"
         with suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads(await asyncio.to_thread(kept.read_bytes))
-            return found
+            if "chosen" in found:
+                return found
         private = self._private(job)
         await asyncio.to_thread(private.mkdir, 0o755, parents=True, exist_ok=True)
         locked = await self.builders.run(job, self.works.lock(job))
-        if locked.get("pip"):
-            chosen = {"lock": locked["lock"], "sources": locked["sources"]}
-            locked = await self.builders.run(job, self.works.of_person("pip", job, who, chosen))
         await asyncio.to_thread(write, kept, json.dumps(locked))
         return locked
 
@@ -357,31 +354,30 @@ class Runner:
         )
 
 
-def _facts(job: EnvironmentBuild, built: Mapping[str, Any], lock: str) -> dict[str, Any]:
-    """What a builder reported, each of the type that the table wants: it is a person's word."""
-    packages = built.get("packages")
-    kernels, findings, exports = (built.get(key) for key in ("kernels", "findings", "exports"))
+def _facts(job: EnvironmentBuild, locked: Mapping[str, Any], built: Any) -> dict[str, Any]:
+    """What is kept of a version: what was chosen, by us, and what its builder found.
+
+    The builder ran programs of packages. It is asked for nothing that others go by: size, kernels,
+    and findings beside those that follow from the lock.
+    """
+    chosen, size, kernels = locked["chosen"], built.get("size"), built.get("kernels")
+    findings = [*chosen["findings"], *_list(built.get("findings"))[:MAX_FINDINGS]]
     return {
-        "python": str(built["python"])[:32] if built.get("python") else None,
-        "tag": str(built["tag"])[:64] if built.get("tag") else None,
-        "lock_digest": str(built.get("lock_digest") or "")[:80],
-        "size": size if isinstance(size := built.get("size"), int) else 0,
+        **{key: chosen[key] for key in ("python", "tag", "lock_digest", "packages")},
+        "size": max(0, size) if isinstance(size, int) else 0,
         "spec": job.spec,
         "words": job.words,
-        "lock": lock,
-        "packages": [
-            {key: str(item.get(key) or "")[:200] for key in ("name", "version", "channel")}
-            for item in (packages if isinstance(packages, list) else [])
-            if isinstance(item, dict)
-        ],
+        "lock": locked["lock"],
         "kernels": kernels if isinstance(kernels, dict) else {},
-        "findings": [item for item in findings if isinstance(item, dict)]
-        if isinstance(findings, list)
-        else [],
+        "findings": [
+            item
+            for number, item in enumerate(findings)
+            if isinstance(item, dict) and item not in findings[:number]
+        ],
         "origin": job.origin,
-        "exports": {
-            str(key)[:32]: value
-            for key, value in (exports if isinstance(exports, dict) else {}).items()
-            if isinstance(value, str)
-        },
+        "exports": {**chosen["exports"], "pixi.lock": locked["lock"]},
     }
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

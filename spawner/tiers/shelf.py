@@ -17,11 +17,14 @@ from sqlalchemy.orm import Session
 
 from hub_ext.store.environments import TierEnvironment
 from hub_ext.store.models import utcnow
+from spawner.environments.files import FILE_NAMES
 from spawner.errors import BadRequest
 from spawner.tiers.tier import Kind, Tier, check_name
 
 # The version of what conda made and may change at any time; has no lock.
 LIVE = "live"
+# Of what a look found, and of a spec: packages, and characters.
+MAX_PACKAGES, MAX_EXPORT, MAX_SPEC = 5000, 2 * 2**20, 256 * 1024
 
 
 def tier_of(row: TierEnvironment) -> Tier:
@@ -153,7 +156,8 @@ def seen(session: Session, tier: Tier, found: Sequence[Mapping[str, Any]]) -> No
         if before is not None:
             for other in versions(session, tier, name):
                 other.current = other is before
-        if "packages" in item:
+        # What we built is what we know it to be, whatever its folder says by now.
+        if "packages" in item and (before is None or version == LIVE):
             facts = _facts_of(item, before)
             when = before.created_at if before is not None else utcnow()
             record(
@@ -174,20 +178,21 @@ def _facts_of(item: Mapping[str, Any], row: TierEnvironment | None) -> dict[str,
     """What a look said, each of the type that the table wants: it is a person's word."""
     packages, exports = item.get("packages"), item.get("exports")
     texts = {
-        str(key)[:32]: value
+        key: value
         for key, value in (exports if isinstance(exports, dict) else {}).items()
-        if isinstance(value, str)
+        if key in FILE_NAMES and isinstance(value, str) and len(value) <= MAX_EXPORT
     }
+    spec = texts.get("environment.yml", "")
     return {
         "python": str(item["python"])[:32] if item.get("python") else None,
         "lock_digest": str(item.get("digest") or "")[:80].removeprefix("sha256:"),
         "size": row.size if row is not None else 0,
-        "spec": (row.spec if row is not None else "") or texts.get("environment.yml", ""),
+        "spec": (row.spec if row is not None else "") or (spec if len(spec) <= MAX_SPEC else ""),
         "words": row.words if row is not None else "",
-        "lock": texts.get("pixi.lock", ""),
+        "lock": "",  # one that no lock of ours is: a copy is solved anew
         "packages": [
             {key: str(one.get(key) or "")[:200] for key in ("name", "version", "channel")}
-            for one in (packages if isinstance(packages, list) else [])
+            for one in (packages if isinstance(packages, list) else [])[:MAX_PACKAGES]
             if isinstance(one, dict)
         ],
         "kernels": {},

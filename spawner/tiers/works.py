@@ -5,6 +5,7 @@ Logins of channels are given to the works in which no program of a package runs,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +21,41 @@ from spawner.tiers.machine import Machine
 from spawner.tiers.people import Requester
 from spawner.tiers.tier import Kind, Tier
 
-# Packages of channels that want a login: in a job's folder, and at the root of its builders.
+# Packages that wanted a login, and pip's: in a job's folder, and at the root of its builders.
 PRIVATE = "private"
+NO_VARIABLES: Mapping[str, str] = {}
 # Where an installation keeps the packages that it fetched, in the person's own home.
 HOME_CACHE = ".cache/labcommons"
 
 
-class Works:
-    """The works of one site's jobs."""
+def _proxies(variables: Mapping[str, str]) -> list[str]:
+    return [value for name, value in variables.items() if name.lower().endswith("_proxy")]
 
-    def __init__(self, resources: Resources) -> None:
-        self.shared = resources
+
+class Works:
+    """The works of one site's jobs.
+
+    Args:
+        variables: of this machine, for builders: proxies, package indexes.
+    """
+
+    def __init__(self, resources: Resources, variables: Mapping[str, str] = NO_VARIABLES) -> None:
+        self.shared, self.variables = resources, variables
 
     def lock(self, job: EnvironmentBuild) -> Work:
-        """Choose conda's packages, as the user of our services."""
+        """Choose packages, as the user of our services; fetch what wants a login of the site."""
         settings = with_files(self.shared.site.environments)
         payload = self._payload(job, None) | {
             "lock": job.lock,
             "private": f"/{PRIVATE}",
             "settings": settings.model_dump(mode="json"),
+            # Who comes next may not have the login of the proxy.
+            "fetch_all": "@" in "".join(_proxies(self.variables)),
         }
-        mounts = self._data("channel", "cache")
+        mounts = [*self._data("channel", "cache"), self._private(job, read_only=False)]
         if settings.credentials:
             mounts.append(Mount(str(self.shared.host_data / "logins"), str(LOGINS)))
-            mounts.append(self._private(job, read_only=False))
-        return Work("lock", payload, SERVICE, mounts)
+        return Work("lock", payload, SERVICE, mounts, trusted=True)
 
     def image(self, job: EnvironmentBuild, machine: Machine) -> Work:
         """Build an image, with Docker's socket."""
@@ -66,6 +77,7 @@ class Works:
             network=machine.network,
             env=machine.variables,
             files=files,
+            trusted=True,
         )
 
     def of_person(
@@ -75,7 +87,7 @@ class Works:
         who: Requester,
         more: dict[str, Any] | None = None,
     ) -> Work:
-        """Pip's packages, an installation, a change: with the numbers of whoever asked."""
+        """An installation, a change: with the numbers of whoever asked."""
         tier, host = jobs.tier_of(job), self.shared.host_data
         account = self._account(tier, who)
         mounts = [
@@ -83,19 +95,21 @@ class Works:
             self._read("advisories"),
             Mount(str(host / tier.folder), str(tier.mount), read_only=False),
         ]
-        if name in ("pip", "install") and with_files(self.shared.site.environments).credentials:
-            mounts.append(self._private(job))
-        payload = self._payload(job, who) | (more or {})
+        bytecode = Path("cache", BYTECODE)  # that the site's own builds have compiled
+        if (self.shared.data / bytecode).is_dir():
+            mounts.append(self._read(bytecode))
+        payload = self._payload(job, who) | {"lent": str(DATA / "cache")} | (more or {})
+        if name == "install":
+            mounts.append(self._private(job, read_only=account != SERVICE))
+            payload["private"] = f"/{PRIVATE}"
         if account == SERVICE:
-            return Work(name, payload, account, [*mounts, *self._data("cache")])
+            # Not the site's own cache: images are made from that.
+            return Work(name, payload | {"cache": f"/{PRIVATE}/cache"}, account, mounts)
         assert who.identity is not None
         home = Tier(Kind.PERSONAL, who.identity.name)
         if tier != home:  # for the packages that are kept there
             mounts.append(Mount(str(host / home.folder), str(home.mount), read_only=False))
-        bytecode = Path("cache", BYTECODE)  # that the site's own builds have compiled
-        if (self.shared.data / bytecode).is_dir():
-            mounts.append(self._read(bytecode))
-        cache = {"cache": str(home.mount / HOME_CACHE), "lent": str(DATA / "cache")}
+        cache = {"cache": str(home.mount / HOME_CACHE)}
         return Work(name, payload | cache, account, mounts, home=str(home.mount))
 
     def _read(self, name: str | Path) -> Mount:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from hub_ext.site import Environments
 from rig.channel import TinyChannel
 from spawner.environments import bytecode
+from spawner.environments.bytecode import CompileWith, Hands
 from spawner.environments.channel import Source
 from spawner.environments.install import install
 from spawner.environments.lock import Lock
@@ -53,11 +53,17 @@ class Bench:
     sources: tuple[Source, ...]
     lock: Lock
 
-    def make(self, name: str, cache: str = "cache", lent: str | None = None) -> Path:
+    def make(
+        self,
+        name: str,
+        cache: str = "cache",
+        lent: str | None = None,
+        compile_with: CompileWith = bytecode.own_python,
+    ) -> Path:
         prefix = self.folder / name
         install(self.spec, self.lock, self.sources, str(prefix), prefix, CACHE / "cache")
         other = self.folder / lent if lent else None
-        bytecode.compile_all(prefix, self.lock, self.folder / cache, other)
+        bytecode.compile_all(prefix, self.lock, self.folder / cache, other, compile_with)
         return prefix
 
 
@@ -98,20 +104,16 @@ def value(prefix: Path, module: str, name: str) -> object:
     return done.stdout.strip()
 
 
-def test_the_second_prefix_gets_what_the_first_one_compiled(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_prefix_gets_what_the_first_one_compiled(bench: Bench) -> None:
     one = bench.make("one")
-    asked: list[list[str]] = []
-    real = bytecode._compile_some
+    asked: list[Hands] = []
 
-    def compile_some(staging: Path, sources: Sequence[str]) -> dict[str, str]:
-        asked.append(list(sources))
-        return real(staging, sources)
+    def compile_with(prefix: Path, lock: Lock, hands: Hands, work: Path) -> int:
+        asked.append(hands)
+        return bytecode.own_python(prefix, lock, hands, work)
 
-    monkeypatch.setattr(bytecode, "_compile_some", compile_some)
-    two = bench.make("two")
-    assert asked == [[f"{SITE}/here.py"]], "what depends on the prefix"
+    two = bench.make("two", compile_with=compile_with)
+    assert asked == [[[f"{SITE}/here.py"]]], "what depends on the prefix"
     assert compiled(two).keys() == compiled(one).keys()
     assert len(compiled(two)) > 400, "Python's own library"
 
@@ -165,7 +167,7 @@ def test_what_a_killed_build_left_in_the_cache_is_not_taken(bench: Bench) -> Non
     whole = compiled(bench.make("one"))
     [python] = [item for item in bench.lock.packages if item.name == "python"]
     [place] = (bench.folder / "cache" / "bytecode").iterdir()
-    assert bytecode.python_of(place) == python.sha256
+    assert place.name == bytecode.home(bench.lock)
     (place / python.sha256).rename(place / f".part-{python.sha256}")
     shutil.rmtree(place / f".part-{python.sha256}" / "lib" / "python3.11" / "json")
     again = compiled(bench.make("two"))

@@ -6,10 +6,8 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +23,9 @@ from spawner.environments.inventory import doubles, inventory
 from spawner.environments.lock import read_lock
 from spawner.environments.maker import Locked, Maker
 from spawner.environments.pip_section import canonical_url as wheel_url
-from spawner.environments.pip_section import check, fetch
+from spawner.environments.pip_section import check, fetch, markers, resolve
 from spawner.environments.progress import Progress
-from spawner.environments.solve import add_pip, solve
+from spawner.environments.solve import solve
 from spawner.environments.spec import EnvironmentSpec, parse_spec
 from spawner.environments.stamp import read_stamp
 
@@ -318,18 +316,40 @@ def test_a_wheel_with_other_contents_than_locked_is_refused(
     page.write_text(page.read_text().partition("#sha256")[0] + f'">{wheel.name}</a>')
     maker = shop.maker
     with pytest.raises(BuildError, match="tomli"):
-        fetch("mixed", locked.lock.pip, Path(sys.prefix), cache, maker.settings, maker.credentials)
+        fetch("mixed", locked.lock, cache, maker.settings, maker.credentials)
     assert not list(cache.glob("wheels/*/*.whl"))
 
 
-def test_pips_part_can_be_chosen_afterwards_by_somebody_else(made: Any, tmp_path: Path) -> None:
+def test_pip_chooses_for_a_python_of_which_it_runs_nothing(made: Any, tmp_path: Path) -> None:
     shop, spec, locked, _ = made
-    conda = shop.maker.lock(replace(spec, pip=()), tmp_path / "conda.lock")
-    assert not conda.lock.pip
-    whole = add_pip(spec, conda.lock.path, tmp_path / "pixi.lock", conda.sources, shop.maker.cache)
-    assert (whole.digest, whole.pip) == (locked.lock.digest, locked.lock.pip)
-    assert whole.spec_digest == spec.digest
-    assert (tmp_path / "pixi.lock").read_text().count("# labcommons spec:") == 1
+    copy, witness = tmp_path / "copy", tmp_path / "witness"
+    shutil.copytree(shop.prefix(), copy, symlinks=True)
+    for item in ("tomli", "docutils"):
+        for folder in copy.glob(f"lib/python3.11/site-packages/{item}*"):
+            shutil.rmtree(folder)
+    code = f"import os; open({str(witness)!r}, 'a').write('ran')\n"
+    for name in ("evil.pth", "sitecustomize.py", "keyring.py"):
+        (copy / "lib/python3.11/site-packages" / name).write_text(code)
+    assert run(copy, "python", "-c", "print(1)") == "1"
+    assert witness.read_text().startswith("ran"), "it does, where it is run"
+    witness.unlink()
+    maker = shop.maker
+    found = resolve(spec, locked.lock, copy, maker.settings, maker.credentials)
+    assert found == list(locked.lock.pip)
+    assert check(locked.lock, copy) == []
+    fetch("mixed", locked.lock, tmp_path / "cache", maker.settings, maker.credentials)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("version", ["3.11.2", "3.13.0"])
+def test_a_described_python_is_as_pip_sees_it(version: str) -> None:
+    from packaging.markers import default_environment
+
+    told, real = markers(version), dict(default_environment())
+    assert told.keys() == real.keys()
+    versions = {"implementation_version", "python_full_version", "python_version"}
+    assert {key for key in real if told[key] != real[key]} <= versions
+    assert (told["python_version"], told["python_full_version"]) == (version[:4], version)
 
 
 def test_what_does_not_import_is_not_made(workshop: Workshop) -> None:
@@ -408,13 +428,15 @@ def test_an_environment_that_conda_made_is_exported_too(made: Any, tmp_path: Pat
     )
     assert "tomli==2.0.1" in export.export_prefix(copy, "requirements")
     assert doubles(inventory(copy)) == []
-    assert check(copy) == []
+    assert check(locked.lock, copy) == []
     [metadata] = copy.glob("lib/python3.11/site-packages/tornado-*.dist-info")
     shutil.copytree(metadata, metadata.with_name("tornado-1.0.dist-info"))
     assert "tornado was installed twice" in doubles(inventory(copy))[0]
     for folder in metadata.parent.glob("tornado-*.dist-info"):
         shutil.rmtree(folder)
-    assert any("requires tornado, which is not installed" in line for line in check(copy))
+    assert any(
+        "requires tornado, which is not installed" in line for line in check(locked.lock, copy)
+    )
     assert "name: plain-env" in export.export_prefix(copy, "environment.yml")
     with pytest.raises(BuildError, match="not made from a lock"):
         export.export_prefix(copy, "pixi.lock")

@@ -68,7 +68,8 @@ class Bench:
         code, said = self.run("install", spec=spec, **locked, **job)
         assert code == 0, said
         result: dict[str, Any] = said[-1]["result"]
-        return result | {"locked": locked, "said": said}
+        assert result["version"] == locked["chosen"]["version"]
+        return locked["chosen"] | result | {"locked": locked, "said": said}
 
 
 @pytest.fixture

@@ -67,18 +67,17 @@ async def test_the_sites_logins_are_where_no_program_of_a_person_runs(
         id="ab" * 16, action="create", tier="personal", owner="alice", name="mine",
         requested_by="alice", spec="", words="", lock="", state=BuildState.RUNNING,
     )  # fmt: skip
-    await made._lock(job, who)
+    await made._lock(job)
     works.append(made.works.of_person("install", job, who))
-    lock, pip, install = works
-    assert (lock.name, lock.account, pip.name) == ("lock", SERVICE, "pip")
+    lock, install = works
+    assert (lock.name, lock.account, lock.trusted) == ("lock", SERVICE, True)
     assert "/run/labcommons/logins" in [mount.target for mount in lock.mounts]
     assert list(lock.payload["settings"]["credentials"]) == ["conda.example.org"]
-    for work in (pip, install):
-        assert work.account.uid == 20001
-        assert not any("logins" in mount.host for mount in work.mounts)
-        assert work.payload["settings"]["credentials"] == {}
-        assert "logins" not in json.dumps(work.payload)
-        assert [m.read_only for m in work.mounts if m.target == "/private"] == [True]
-        written = [mount.target for mount in work.mounts if not mount.read_only]
-        assert written == ["/home/alice"]
+    assert (install.account.uid, install.trusted) == (20001, False)
+    assert not any("logins" in mount.host for mount in install.mounts)
+    assert install.payload["settings"]["credentials"] == {}
+    assert "logins" not in json.dumps(install.payload)
+    assert [m.read_only for m in install.mounts if m.target == "/private"] == [True]
+    written = [mount.target for mount in install.mounts if not mount.read_only]
+    assert written == ["/home/alice"]
     assert [m.read_only for m in lock.mounts if m.target == "/private"] == [False]
