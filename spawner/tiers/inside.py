@@ -136,6 +136,7 @@ def _lock(job: dict[str, Any]) -> dict[str, Any]:
     spec = _spec(job)
     target = SCRATCH / "pixi.lock"
     maker = _maker(job, job["cache"], _report(2, 28))
+    maker.apart = True  # what people ask for is not everybody's to see
     if job["lock"]:
         target.write_text(job["lock"], "utf-8")
         lock = read_lock(target)
