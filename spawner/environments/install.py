@@ -181,7 +181,6 @@ def finish(
 
     version = lock.version_of("python")
     _only_records(spec, lock, staging)
-    _set_variables(spec, staging)
     with ThreadPoolExecutor(2) as pool:
         # Both are Pythons of their own, and take longer than all else here.
         fits = pool.submit(pip_section.check, lock, staging) if version else None
@@ -200,6 +199,7 @@ def finish(
         remarks = [*(fits.result() if fits else ()), *doubles(packages)]
     if runs:
         _only_records(spec, lock, staging)  # whatever it has done to them
+    _set_variables(spec, staging)
     _clean_records(staging)
     if stamp is not None:
         keep_sources(staging, spec, lock.path, sbom)

@@ -10,8 +10,8 @@ indexes are asked with the site's logins: no program of a package runs there. ``
 version from a lock and makes it the current one, as the person or lead who asked, so that the
 kernel decides whether they may. ``decide`` notes in a version that it is deprecated or withdrawn,
 ``look`` says what is in a folder, and ``delete`` removes an environment, likewise. ``image``
-builds an image of it, for an administrator, and alone has Docker's socket: nothing of a package runs
-in it.
+builds an image of it, for an administrator, and alone has Docker's socket: nothing of a package
+runs in it.
 """
 
 from __future__ import annotations
