@@ -22,7 +22,10 @@ _READ = ("advisories",)
 def builder(
     docker: Engine, site: Settings, words: Sequence[str], options: Sequence[str] = ()
 ) -> list[str]:
-    """``labcommons WORDS`` where py-rattler, Docker's socket and the site's folders are."""
+    """``labcommons WORDS`` where py-rattler, Docker's socket and the site's folders are.
+
+    Nothing of a package runs there (docs/environments.md): it starts containers for that.
+    """
     postgres = "postgres" in site.profiles
     recorded = settings.parse_env(settings.read(ROOT / ".env"))
     url = os.environ.get("LABCOMMONS_DATABASE_URL") or recorded.get("LABCOMMONS_DATABASE_URL")

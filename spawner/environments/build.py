@@ -113,9 +113,9 @@ class Builder:
     def _compile_with(self, name: str, base: str) -> CompileWith:
         """Compiles in a container: nothing of an environment runs where the Engine's socket is."""
 
-        def compile_with(prefix: Path, lock: Lock, hands: Hands, work: Path) -> int:
+        def compile_with(prefix: Path, lock: Lock, hands: Hands, work: Path, cache: Path) -> int:
             host = self.places.on_host
-            packages = host(self.places.cache / "packages")
+            packages = host(cache / "packages")
             return self.images.compile(
                 name, base, packages, host(prefix), lock, hands, host(work), work
             )

@@ -51,8 +51,8 @@ _PART = ".part-"
 Put = Callable[[str, str], None]
 Hands = Sequence[Sequence[str]]
 # Compiles modules of a prefix, dealt out to processes, with the Python of a lock, into the folder
-# ``out`` of another one. Gives the exit status of ``compiler``.
-CompileWith = Callable[[Path, Lock, Hands, Path], int]
+# ``out`` of another one; last, the package cache. Gives the exit status of ``compiler``.
+CompileWith = Callable[[Path, Lock, Hands, Path, Path], int]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Part:
     sources: tuple[str, ...]
 
 
-def own_python(prefix: Path, lock: Lock, hands: Hands, work: Path) -> int:
+def own_python(prefix: Path, lock: Lock, hands: Hands, work: Path, cache: Path) -> int:
     """Compile with the prefix's own Python, in this process's own surroundings."""
     words = ["-S", "-W", "ignore", str(compiler.__file__)]
     request = ask(work, prefix, work / "out", hands)
@@ -102,7 +102,7 @@ def compile_all(
     work = staging.with_name(f"{staging.name}.bytecode")
     shutil.rmtree(work, ignore_errors=True)
     try:
-        made = _compile(staging, lock, sources, work, compile_with)
+        made = _compile(staging, lock, sources, work, cache, compile_with)
         for part in missing:
             files = [made[path] for path in part.sources if path in made]
             _keep(own / part.digest, work / "out", files, _link)
@@ -195,7 +195,12 @@ def _wheels(staging: Path, lock: Lock, library: str) -> Iterator[tuple[str, list
 
 
 def _compile(
-    staging: Path, lock: Lock, sources: Iterable[str], work: Path, compile_with: CompileWith
+    staging: Path,
+    lock: Lock,
+    sources: Iterable[str],
+    work: Path,
+    cache: Path,
+    compile_with: CompileWith,
 ) -> dict[str, str]:
     """Compile modules into ``work/out``, on all cores that we may use; gives what was made."""
     # Dealt out by size, and always alike: which files one process compiles must not be chance.
@@ -204,7 +209,7 @@ def _compile(
     out = work / "out"
     out.mkdir(parents=True)
     hands = [sized[number::processes] for number in range(processes)]
-    status = compile_with(staging, lock, hands, work)
+    status = compile_with(staging, lock, hands, work, cache)
     if status == errno.ENOSPC:
         raise BuildError(f"the disk below {staging.parent} is full; make room")
     # A Python that does not start is found out, and said, when it is tried.

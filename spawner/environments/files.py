@@ -13,6 +13,8 @@ FOLDER = "conda-meta/labcommons"
 DEFAULT_ENVIRONMENT = "default"
 # In a package cache.
 BYTECODE = "bytecode"
+# In one, another one, which nobody else may read.
+PRIVATE = "private"
 # Beside what a version was made from: it in the formats of others.
 EXPORTS = "exports"
 # Format -> the file's usual name.

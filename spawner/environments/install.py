@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from spawner.environments.channel import NO_CREDENTIALS, Source
 from spawner.environments.credentials import Credentials
 from spawner.environments.errors import BuildError
+from spawner.environments.files import PRIVATE
 from spawner.environments.interpreter import run_python
 from spawner.environments.lock import Lock
 from spawner.environments.package import EPOCH
@@ -91,6 +92,7 @@ def install(
 
     remove(staging)
     staging.parent.mkdir(parents=True, exist_ok=True)
+    _only_ours(cache)
     request = {
         "lock": str(lock.path),
         "sources": {source.url: source.place for source in sources},
@@ -112,8 +114,33 @@ def install(
         raise BuildError(
             f"{spec.name}: the packages cannot be installed: {error}{_room(staging)}"
         ) from error
+    _open_packages(cache)
     # Written at the very end only (``history``): it is what makes a folder an environment.
     _only_records(spec, lock, staging)
+
+
+def _only_ours(cache: Path) -> None:
+    """Take away the package cache's lock files that others can open: who can open can lock.
+
+    The worker makes new ones that are ours alone. Everybody's server has the packages.
+    """
+    cache.mkdir(0o755 if cache.name != PRIVATE else 0o700, parents=True, exist_ok=True)
+    for path in (cache / "packages").glob("*.lock"):
+        if path.lstat().st_mode & 0o077:
+            path.unlink(missing_ok=True)
+
+
+def _open_packages(cache: Path) -> None:
+    """Let others into the folders of new packages, where this process lets others read."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for path in (cache, cache / "packages") if not mask & 0o055 else ():
+        if path.name != PRIVATE:
+            path.chmod(0o755)
+    for package in os.scandir(cache / "packages") if not mask & 0o055 else ():
+        if package.is_dir(follow_symlinks=False) and not package.stat().st_mode & 0o055:
+            for folder, _, _ in os.walk(package.path, topdown=False):
+                os.chmod(folder, 0o755)  # noqa: S103  (as all folders of the cache)
 
 
 def remove(folder: Path) -> None:
@@ -154,7 +181,6 @@ def finish(
 
     version = lock.version_of("python")
     _only_records(spec, lock, staging)
-    _set_variables(spec, staging)
     with ThreadPoolExecutor(2) as pool:
         # Both are Pythons of their own, and take longer than all else here.
         fits = pool.submit(pip_section.check, lock, staging) if version else None
@@ -173,6 +199,7 @@ def finish(
         remarks = [*(fits.result() if fits else ()), *doubles(packages)]
     if runs:
         _only_records(spec, lock, staging)  # whatever it has done to them
+    _set_variables(spec, staging)
     _clean_records(staging)
     if stamp is not None:
         keep_sources(staging, spec, lock.path, sbom)

@@ -26,6 +26,7 @@ from spawner.environments import policy
 from spawner.environments.channel import OFFLINE_URL, Source, choose
 from spawner.environments.credentials import Credentials
 from spawner.environments.errors import BuildError, LockError
+from spawner.environments.files import PRIVATE
 from spawner.environments.install import Staged, finish, install, kernelspecs, remove
 from spawner.environments.lock import Lock, answering, committed_lock
 from spawner.environments.policy import Finding
@@ -84,6 +85,7 @@ class Maker:
         # The child processes know nothing of where this one stands.
         self.channel, self.cache = channel.absolute(), cache.absolute()
         self.lent, self.compile_with = lent, compile_with
+        self.apart = False  # whether packages are kept where only our services see them
         self.given: Path | None = None  # a folder with pip's wheels, as a cache has them
         self.credentials = Credentials.load(settings.credentials)
 
@@ -122,21 +124,37 @@ class Maker:
                 if lock is committed or lock.index_digest == index:
                     meter.step(2, N_("using the lock {path}"), path=lock.path)
                     return Locked(lock, tuple(sources))
-        from spawner.environments.solve import solve
-
         meter.step(
             2,
             N_("choosing versions of {count} packages and their needs"),
             count=len(spec.dependencies),
         )
         try:
-            lock = solve(spec, sources, target, self.cache, index, self.settings, self.credentials)
+            lock = self._solve(spec, sources, target, index)
         except LockError:
             whole = self._offline_index(spec, sources, update, meter, together=True)
             if whole == index:
                 raise
-            lock = solve(spec, sources, target, self.cache, whole, self.settings, self.credentials)
+            lock = self._solve(spec, sources, target, whole)
         return Locked(lock, tuple(sources))
+
+    def _solve(
+        self, spec: EnvironmentSpec, sources: Sequence[Source], target: Path, index: str
+    ) -> Lock:
+        from spawner.environments.solve import solve
+
+        packages = self.packages(sources)
+        return solve(
+            spec, sources, target, self.cache, index, self.settings, self.credentials, packages
+        )
+
+    def packages(self, sources: Sequence[Source]) -> Path:
+        """Where packages are kept: apart where some came by a login, or at somebody's wish.
+
+        Everybody's server can read the others.
+        """
+        apart = self.apart or self.credentials.of(source.place for source in sources)
+        return self.cache / PRIVATE if apart else self.cache
 
     def _offline_index(
         self,
@@ -157,8 +175,10 @@ class Maker:
 
         enough = offline.holds if together else offline.may_hold
         if (update and not together) or not enough(self.channel, spec):
-            self.channel.mkdir(parents=True, exist_ok=True)
-            with alone(self.channel / ".lock"):
+            for folder in (self.channel, self.cache):
+                folder.mkdir(parents=True, exist_ok=True)
+            # Not beside the channel, which people's builders can open, and so could lock.
+            with alone(self.cache / ".channel.lock"):
                 offline.update(self.channel, self.cache, spec, meter.remark, refresh=update)
         return offline.index_digest(self.channel) or ""
 
@@ -196,6 +216,7 @@ class Maker:
         findings = policy.check(spec, lock, self.settings, _today())
         self._enforce(findings, meter)
         meter.step(3, N_("installing {count} conda packages"), count=len(lock.packages))
+        cache = self.packages(locked.sources)
         with self._cache_in_use():
             install(
                 spec,
@@ -203,7 +224,7 @@ class Maker:
                 locked.sources,
                 prefix,
                 staging,
-                self.cache,
+                cache,
                 self.credentials,
                 meter.part,
             )
@@ -212,7 +233,7 @@ class Maker:
                 pip_section.install(spec.name, self.wheels(spec, locked), lock.pip, staging, prefix)
             meter.step(5, N_("compiling and checking"))
             compile_with = self.compile_with or bytecode.own_python
-            bytecode.compile_all(staging, lock, self.cache, self.lent, compile_with)
+            bytecode.compile_all(staging, lock, cache, self.lent, compile_with)
         staged = finish(spec, lock, prefix, staging, stamp, runs=self.compile_with is None)
         found = [
             Finding(
@@ -332,7 +353,7 @@ def _today() -> date:
 @contextmanager
 def alone(path: Path, shared: bool = False) -> Iterator[None]:
     """Hold a lock that ends with the process, however it ends; wait for whoever has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o664)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield

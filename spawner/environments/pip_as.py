@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from pip._internal.cli import cmdoptions
 from pip._internal.cli.main import main
-from pip._internal.commands import install
 from pip._vendor.packaging import markers
 
 
@@ -21,7 +21,7 @@ def run() -> int:
     sys.path[:] = [place for place in sys.path if not place.endswith("site-packages")]
     sys.path.append(described["installed"])
     # Before pip 23.3 a version of Python could not be named without --target.
-    setattr(install, "check_dist_restriction", lambda *_, **__: None)  # noqa: B010
+    cmdoptions.check_dist_restriction = lambda *_, **__: None
     return main(sys.argv[2:])
 
 

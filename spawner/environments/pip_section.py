@@ -254,6 +254,11 @@ def markers(version: str) -> dict[str, str]:
     }
 
 
+def _folder(name: str, version: str) -> str:
+    # "-" divides the two, so that newer pips read the name from it.
+    return "-".join(quote(word.replace("-", "_"), "") for word in (name, version)) + ".dist-info"
+
+
 def _metadata(item: Distribution) -> str:
     """What pip wants to know of a distribution that is there."""
     lines = [
@@ -275,7 +280,7 @@ def _described(lock: Lock, prefix: Path) -> Iterator[Path]:
         installed, file = Path(folder, "installed"), Path(folder, "python.json")
         for item in distributions(path=[str(site)]):
             if name := item.metadata["Name"]:
-                place = installed / f"{quote(name, '')}-{quote(item.version, '')}.dist-info"
+                place = installed / _folder(name, item.version)
                 place.mkdir(parents=True, exist_ok=True)
                 (place / "METADATA").write_text(_metadata(item), "utf-8", "replace")
         document = {"markers": markers(_python(lock)), "installed": str(installed)}

@@ -21,7 +21,7 @@ from spawner.environments import bytecode, catalog
 from spawner.environments.build import Places
 from spawner.environments.catalog import CatalogEntry
 from spawner.environments.errors import BuildError, LockError
-from spawner.environments.files import BYTECODE
+from spawner.environments.files import BYTECODE, PRIVATE
 from spawner.environments.image import Images
 from spawner.environments.install import remove
 from spawner.environments.lock import read_lock
@@ -161,24 +161,33 @@ def prune_cache(places: Places, dry_run: bool = False) -> int:
     stems, hashes, homes = _wanted(places)
     freed = 0
     with alone(places.cache / ".lock"):
-        for path in _children(places.cache / "packages"):
-            stem = path.name.removesuffix(".lock").removesuffix(".conda").removesuffix(".tar.bz2")
-            if stem not in stems:
-                freed += _drop(path, dry_run)
-        for path in _children(places.cache / "wheels"):
-            if path.name not in hashes:
-                freed += _drop(path, dry_run)
-        for path in _children(places.cache / BYTECODE):
-            if path.name not in homes:
-                freed += _drop(path, dry_run)
-                continue
-            for part in _children(path):
-                if part.name not in hashes:
-                    freed += _drop(part, dry_run)
-        for path in (*places.cache.glob("scratch-*"), *places.cache.glob("staging/*")):
+        for cache in (places.cache, places.cache / PRIVATE):
+            freed += _prune_packages(cache, stems, hashes, homes, dry_run)
+        left = [
+            path
+            for name in ("scratch-*", "*/scratch-*", "staging/*")
+            for path in places.cache.glob(name)
+        ]
+        for path in left:
             if time.time() - path.lstat().st_mtime > _LEFT_OVER:
                 freed += _drop(path, dry_run)
     return freed
+
+
+def _prune_packages(
+    cache: Path, stems: set[str], hashes: set[str], homes: set[str], dry_run: bool
+) -> int:
+    gone = [
+        path
+        for path in _children(cache / "packages")
+        if path.name.removesuffix(".lock").removesuffix(".conda").removesuffix(".tar.bz2")
+        not in stems
+    ]
+    gone += [path for path in _children(cache / "wheels") if path.name not in hashes]
+    for path in _children(cache / BYTECODE):
+        gone += [path] if path.name not in homes else []
+        gone += [part for part in _children(path) if path.name in homes and part.name not in hashes]
+    return sum(_drop(path, dry_run) for path in gone)
 
 
 def _wanted(places: Places) -> tuple[set[str], set[str], set[str]]:

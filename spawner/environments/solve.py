@@ -31,17 +31,19 @@ def solve(
     index: str = "",
     settings: Environments = _NO_SETTINGS,
     credentials: Credentials = NO_CREDENTIALS,
+    packages: Path | None = None,
 ) -> Lock:
     """Solve a spec into a lock file, which is replaced only by a whole one.
 
-    ``index`` is the digest of the offline channel's index where it is among the sources.
+    ``index`` is the digest of the offline channel's index where it is among the sources;
+    ``packages`` the cache for packages that pip has to know of, where it is another one.
     Raises LockError with the solver's reason, BuildError where a channel or an index fails.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.part")
     try:
         lock = _solve_conda(spec, sources, partial, cache, wanted_cuda(spec, settings), credentials)
-        pip = _solve_pip(spec, lock, sources, cache, settings, credentials)
+        pip = _solve_pip(spec, lock, sources, packages or cache, settings, credentials)
         return complete(spec, partial, target, pip, index)
     finally:
         partial.unlink(missing_ok=True)

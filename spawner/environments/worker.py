@@ -195,6 +195,8 @@ def install(request: Mapping[str, Any]) -> dict[str, Any]:
     """Install the packages of ``lock`` into ``staging``, as if it were ``prefix``."""
     import rattler
 
+    # Lock files that others could open, they could lock.
+    os.umask(0o077)
     environment = rattler.LockFile.from_path(Path(request["lock"])).environment(DEFAULT_ENVIRONMENT)
     # A LockPlatform made here would not be found: it must come from the lock itself.
     platform = next(p for p in environment.platforms() if p.name == request["platform"])

@@ -10,7 +10,8 @@ indexes are asked with the site's logins: no program of a package runs there. ``
 version from a lock and makes it the current one, as the person or lead who asked, so that the
 kernel decides whether they may. ``decide`` notes in a version that it is deprecated or withdrawn,
 ``look`` says what is in a folder, and ``delete`` removes an environment, likewise. ``image``
-builds an image of it, for an administrator, and alone has Docker's socket.
+builds an image of it, for an administrator, and alone has Docker's socket: nothing of a package
+runs in it.
 """
 
 from __future__ import annotations
@@ -135,6 +136,7 @@ def _lock(job: dict[str, Any]) -> dict[str, Any]:
     spec = _spec(job)
     target = SCRATCH / "pixi.lock"
     maker = _maker(job, job["cache"], _report(2, 28))
+    maker.apart = True  # what people ask for is not everybody's to see
     if job["lock"]:
         target.write_text(job["lock"], "utf-8")
     # A lock for another spec is none: what is installed is what somebody can read.

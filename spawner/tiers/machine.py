@@ -31,6 +31,7 @@ class Machine:
             f"{site_id}_control" if url.startswith("postgresql") else "bridge",
             {
                 "LABCOMMONS_SITE_ID": site_id,
+                "LABCOMMONS_HOST_DATA": os.environ.get("LABCOMMONS_HOST_DATA", ""),
                 "PGPASSFILE": "/run/labcommons/pgpass",
                 **({"LABCOMMONS_DATABASE_URL": url} if url else {}),
             },

@@ -1,6 +1,7 @@
 """What a builder of a moment is given: its task, its account, and no more folders than it needs.
 
-Logins of channels are given to the works in which no program of a package runs, and to no other.
+Logins, and addresses with a login in them, are given to the works in which no program of a package
+runs, and to no other.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Works:
         return Work("lock", payload, SERVICE, mounts, trusted=True)
 
     def image(self, job: EnvironmentBuild, machine: Machine) -> Work:
-        """Build an image, with Docker's socket."""
+        """Build an image, with Docker's socket, beside which no program of a package runs."""
         files = {
             f"environments/{job.name}/environment.yml": job.spec,
             **({f"environments/{job.name}/labcommons.yml": job.words} if job.words else {}),

@@ -82,6 +82,14 @@ def test_every_dockerfile_copies_only_what_is_there() -> None:
             assert list((images.ROOT / image.context).glob(source.strip("/"))), (image, source)
 
 
+def test_an_index_with_a_password_is_in_no_images_history() -> None:
+    """``docker history`` shows the arguments of an image's last stage."""
+    for image in images.IMAGES:
+        text = (images.ROOT / "config" / "images" / image.name / "Dockerfile").read_text()
+        last = text.rpartition("\nFROM ")[2]
+        assert "ARG PIP_" not in last, image.name
+
+
 def test_demo_and_postgres_are_built_only_where_they_are_wanted() -> None:
     names = {image.name for image in images.needed(())}
     assert "directory" not in names

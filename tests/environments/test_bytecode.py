@@ -108,9 +108,9 @@ def test_the_second_prefix_gets_what_the_first_one_compiled(bench: Bench) -> Non
     one = bench.make("one")
     asked: list[Hands] = []
 
-    def compile_with(prefix: Path, lock: Lock, hands: Hands, work: Path) -> int:
+    def compile_with(prefix: Path, lock: Lock, hands: Hands, work: Path, cache: Path) -> int:
         asked.append(hands)
-        return bytecode.own_python(prefix, lock, hands, work)
+        return bytecode.own_python(prefix, lock, hands, work, cache)
 
     two = bench.make("two", compile_with=compile_with)
     assert asked == [[[f"{SITE}/here.py"]]], "what depends on the prefix"

@@ -8,14 +8,22 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 
 class _Handler(SimpleHTTPRequestHandler):
     fails_after = -1
     login = ""
+    heard: ClassVar[list[str]] = []
+    elsewhere = ""
 
     def do_GET(self) -> None:
+        self.heard.append(self.headers.get("Authorization", ""))
+        if self.elsewhere and self.path.endswith(".conda"):
+            self.send_response(302)
+            self.send_header("Location", f"{self.elsewhere}{self.path}")
+            self.end_headers()
+            return
         if self.login and self.headers.get("Authorization") != self.login:
             self.send_error(401)
             return
@@ -35,7 +43,11 @@ class _Handler(SimpleHTTPRequestHandler):
 
 @contextmanager
 def web(folder: Path, **behaviour: Any) -> Iterator[str]:
-    """Serve a folder; ``fails_after``: bytes of each package, ``login``: what must be sent."""
+    """Serve a folder.
+
+    ``fails_after``: bytes of each package; ``login``: what must be sent; ``heard``: a list of the
+    logins that were; ``elsewhere``: where it sends who wants a package.
+    """
     handler = type("Handler", (_Handler,), behaviour)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     server.daemon_threads = True
