@@ -125,7 +125,7 @@ def make_app(site: Site, store: Store, hub_auth: HubOAuth, data: Path | None = N
 
 async def serve(app: Application, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
-    server = HTTPServer(app, max_body_size=MAX_BODY, idle_connection_timeout=75)
+    server = HTTPServer(app, max_body_size=MAX_BODY)
     server.listen(port, "0.0.0.0")  # noqa: S104 - in a container, reached by the proxy alone
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

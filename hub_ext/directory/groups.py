@@ -40,6 +40,7 @@ class Groups:
         gids: of those that have one (the primary included).
         dns: in comparable form (``normal_dn``).
         aliases: every name of every group, in comparable form: for rules that keep people out.
+        listed: DNs in the person's memberOf, also of groups that are not found: for these, too.
         unclear: what could not be read; the person may be in groups that are not listed here.
     """
 
@@ -47,6 +48,7 @@ class Groups:
     gids: tuple[int, ...] = ()
     dns: tuple[str, ...] = ()
     aliases: frozenset[str] = frozenset()
+    listed: frozenset[str] = frozenset()
     unclear: tuple[str, ...] = ()
 
 
@@ -71,7 +73,8 @@ def read_groups(
         tuple(sorted(names)),
         tuple(sorted(gids | {account.gid})),
         tuple(sorted(found)),
-        frozenset(aliases),
+        frozenset(aliases | {prepared(parse_dn(dn)[0][0][1]) for dn in walk.listed}),
+        frozenset(walk.listed),
         tuple(walk.unclear),
     )
 
@@ -113,6 +116,7 @@ class _Walk:
         self._found: dict[str, Entry] = {}
         self._asked: set[str] = set()
         self.unclear: list[str] = []
+        self.listed: set[str] = set()
 
     def groups(self) -> dict[str, Entry]:
         if self._settings.group_base_dn is not None:
@@ -179,6 +183,7 @@ class _Walk:
         dns = {dn: value for value in values if (dn := self._comparable(value)) is not None}
         wanted = dns.keys() - self._found.keys() - self._asked
         self._asked |= wanted
+        self.listed |= wanted
         asked = {dn: _rdn_term(dns[dn]) for dn in sorted(wanted)}
         self.unclear += [dn for dn, term in asked.items() if term is None]
         terms = [term for term in asked.values() if term is not None]

@@ -63,7 +63,9 @@ def check_admitted(groups: Groups, role_map: RoleMap, by_name: bool = False) -> 
     Who may be in a denied group that cannot be made out is denied: a rule that keeps people out
     holds where something is unclear, and by each name that a group has.
     """
-    every = replace(groups, names=(*groups.names, *groups.aliases))
+    every = replace(
+        groups, names=(*groups.names, *groups.aliases), dns=(*groups.dns, *groups.listed)
+    )
     if role_map.denied and (groups.unclear or in_any(every, role_map.denied)):
         raise Denied(role_map.denied, groups.unclear)
     if role_map.allowed and not by_name and not in_any(groups, role_map.allowed):

@@ -13,10 +13,12 @@ from which many have is a campus's: its allowance grows with them.
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,6 +120,7 @@ class Throttle:
 
     def begin(self, address: str, device: Device | None = None) -> Attempt:
         """Raises TooManyAttempts for an address with too many failures and nobody known."""
+        address = _place(address)
         with self._lock:
             if device is None and not self._known(address):
                 self._check_address(address)
@@ -203,3 +206,12 @@ class Throttle:
         """Failures within the window; those a turned-back clock put ahead count as now."""
         now = self._clock()
         return [min(at, now) for at in self._kept.failures(key) if at > now - self._limits.window]
+
+
+def _place(address: str) -> str:
+    """What counts as one address: of IPv6 the first half, as one customer has all of the other."""
+    with suppress(ValueError):
+        found = ipaddress.ip_address(address)
+        if found.version == 6 and not found.ipv4_mapped:
+            return str(ipaddress.ip_network((found, 64), strict=False))
+    return address

@@ -96,7 +96,7 @@ async def serve(
     # Logins survive a restart of the service, as its token does.
     secret = hmac.new(auth.api_token.encode(), b"labcommons kernels cookie", hashlib.sha256)
     app = make_app(site, registrar, auth, secret.hexdigest())
-    server = HTTPServer(app, max_body_size=MAX_BODY, idle_connection_timeout=75)
+    server = HTTPServer(app, max_body_size=MAX_BODY)
     server.listen(port, host)
     _log.info("listening on %s:%d%s", host, port, auth.base_url)
     stopped = asyncio.Event()

@@ -280,6 +280,9 @@ def test_a_large_upload_is_let_through_and_a_large_login_is_not(proxy: tuple[str
     large = b"x" * 2_000_000
     assert ask(proxy, "/user/alice/api/contents/a", "PUT", large).status == 200
     assert ask(proxy, "/hub/login", "POST", large).status == 413
+    for path in ("/hub/api/users/x/tokens", "/hub/spawn", "/hub/../hub/spawn", "/services/x/"):
+        assert ask(proxy, path, "POST", large + large).status == 413
+    assert ask(proxy, "/services/labcommons/api/v1/environments", "POST", large).status == 200
 
 
 def test_a_class_can_log_in_at_once_and_a_flood_cannot(proxy: tuple[str, Path]) -> None:

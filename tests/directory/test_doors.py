@@ -56,6 +56,18 @@ async def test_a_denied_group_with_two_names_keeps_out_by_each(authenticator, ow
         assert "may not use this site" in await refused(login(site, "alice"))
 
 
+async def test_a_denied_group_outside_the_base_keeps_out_by_member_of(authenticator, tmp_path):
+    with Slapd(tmp_path / "memberof", overlays=["memberof"]) as slapd:
+        slapd.modify(
+            f"dn: cn=left,{PEOPLE}\nchangetype: add\nobjectClass: groupOfNames\n"
+            f"member: uid=alice,{PEOPLE}\n"
+        )
+        for name in ("left", f"cn=LEFT, {PEOPLE}"):
+            site = authenticator(slapd, denied_groups=[name], group_membership="memberof")
+            assert "may not use this site" in await refused(login(site, "alice"))
+            assert await login(site, "bob")
+
+
 # What is set; who is let in of alice, bob and carol. JupyterHub's reading: a name or a group.
 RULES = (
     ({}, "alice bob carol"),

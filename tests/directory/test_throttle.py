@@ -141,10 +141,18 @@ def test_a_right_password_in_ones_browser_gives_guesses_from_elsewhere_no_new_ro
     assert guess(throttle, "alice", address="203.0.113.1") == "refused"
 
 
+def test_all_addresses_of_one_ipv6_network_are_one():
+    throttle = make(Clock(), Limits(4, 20, 900))
+    for number in range(20):
+        guess(throttle, f"s{number}", address=f"2001:db8::{number:x}")
+    assert guess(throttle, "another", address="2001:db8::ffff") == "refused"
+    assert guess(throttle, "another", address="2001:db8:0:1::1") == "tried"
+
+
 def test_what_is_known_of_addresses_has_an_end():
     throttle = make(Clock())
     for number in range(10_100):
-        throttle.greet("alice", f"2001:db8::{number:x}")
+        throttle.greet("alice", f"192.0.2.0/{number}")
     for number in range(1_100):
         throttle.greet(f"s{number}", "192.0.2.1")
     assert len(throttle._seen) == 10_000
