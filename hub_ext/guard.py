@@ -17,7 +17,7 @@ from enum import Enum, auto
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tornado.web import Finish, HTTPError, RequestHandler
+from tornado.web import Finish, RequestHandler
 
 from hub_ext.i18n import N_, gettext_for
 from hub_ext.pages import language_of
@@ -109,15 +109,11 @@ class Guard(_Handler):  # type: ignore[misc]
                 self._refuse()
                 raise Finish
             case Verdict.CONFIRM:
-                await self.confirm()
+                await self.confirm()  # of handlers whose pages change something
                 raise Finish
         if kind is Kind.CHANGE and valid and self.get_body_argument(CONFIRMED, ""):
             # tornado looks only now for the method to call.
             self.request.method = "GET"
-
-    async def confirm(self) -> None:
-        """Ask the person; handlers with pages that change something say how."""
-        raise HTTPError(403)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """An error's page has a token in it, as others have."""

@@ -161,6 +161,7 @@ async def test_a_page_of_the_same_origin_gets_nothing(
     print(json.dumps(found, indent=1), file=sys.stderr)
     assert found["loot"] == []
     assert found["made"] == []
+    assert found["done"]
     assert found["tried"] > 100  # it was not stopped by a mistake of its own
     assert found["opened"] > 10
     # Still logged in, and no server was started or made.
