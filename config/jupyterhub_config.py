@@ -47,11 +47,9 @@ c.JupyterHub.tornado_settings = {
     "cookie_options": {"secure": True, "samesite": "Lax"},
     # A person waits on the progress page, not on a hanging request.
     "slow_spawn_timeout": 2,
-    "headers": {
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "frame-ancestors 'none'",
-    },
 }
+# A login ends by itself after a day, and at once when somebody signs out.
+c.JupyterHub.cookie_max_age_days = 1
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.named_server_limit_per_user = 3
 c.JupyterHub.template_paths = template_paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,10 +18,12 @@ from deploy.shell import CommandFailed, Failure, output
 from deploy.steps import Progress, Step
 
 VENV = ROOT / ".venv"
+FIREFOX, _DRIVER = CACHE / "firefox", ROOT / "tests" / "rig" / "firefox"
 _PYTEST = [str(VENV / "bin" / "python"), "-m", "pytest", "--durations=20"]
 PACKAGES = (
     "chromium",
     "docker.io",
+    "firefox-esr",
     "fonts-noto-cjk",
     "gcc",
     "git",
@@ -44,16 +47,20 @@ def prepare(progress: Progress) -> None:
     """Install packages and the virtual environment that the tests need."""
     with progress.step("packages for the tests") as step:
         wanted = [*PACKAGES, *(name for name in IF_OFFERED if apt.candidate(name))]
+        # Node's own packages have npm in them, and conflict with Debian's.
+        wanted += [] if shutil.which("npm") else ["nodejs", "npm"]
         if not apt.missing(wanted):
             step.result = "up to date"
         apt.install(wanted, step, start_services=False)
     with progress.step("Python packages") as step:
         _virtual_environment(step)
+    with progress.step("Firefox for the tests") as step:
+        _firefox(step)
 
 
 def tools() -> None:
     """Only what the tests need."""
-    prepare(Progress(2, CACHE / "log"))
+    prepare(Progress(3, CACHE / "log"))
 
 
 def test() -> None:
@@ -63,7 +70,7 @@ def test() -> None:
             "the tests need root: they run a Docker Engine of their own, in a network of its own",
             "run make test as root",
         )
-    progress = Progress(6, CACHE / "log")
+    progress = Progress(7, CACHE / "log")
     prepare(progress)
     bin_ = VENV / "bin"
     python_files = ["hub_ext", "spawner", "kernels", "deploy", "tests", "config"]
@@ -133,6 +140,26 @@ def _virtual_environment(step: Step) -> None:
         )
     except CommandFailed as error:
         error.remedy = "is a package index reachable? PIP_INDEX_URL names another"
+        raise
+    write_atomically(stamp, inputs, 0o644)
+
+
+def _firefox(step: Step) -> None:
+    """Put what drives the browsers of the hostile tests into .cache, unless it is there."""
+    stamp, lock = FIREFOX / ".made-of", _DRIVER / "package-lock.json"
+    inputs = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if _text(stamp) == inputs:
+        step.result = "up to date"
+        return
+    FIREFOX.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(_DRIVER / name, FIREFOX)
+    try:
+        step.run(
+            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], timeout=600, cwd=FIREFOX
+        )
+    except CommandFailed as error:
+        error.remedy = "is npm's registry reachable? npm_config_registry names another"
         raise
     write_atomically(stamp, inputs, 0o644)
 

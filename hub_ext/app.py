@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 import tornado.httpserver
-from jupyterhub.app import JupyterHub
 
 from hub_ext import proxied
 from hub_ext.audit import AuditTrail
+from hub_ext.guarded_hub import GuardedHub
 from hub_ext.mail import Addressee, Postman
 from hub_ext.servers import HubServers
 from hub_ext.store import StoreError
@@ -35,10 +35,8 @@ PROXY_INTERVAL = 5  # seconds
 PATIENCE = 2  # seconds between two tries for Docker
 
 
-class LabCommonsHub(JupyterHub):  # type: ignore[misc]
+class LabCommonsHub(GuardedHub):
     """JupyterHub that waits for Docker, keeps the GPU ledger true and its proxy routed."""
-
-    name = "jupyterhub"
 
     async def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Docker and database first: JupyterHub takes a server it cannot poll for stopped."""

@@ -7,13 +7,14 @@ import os
 import secrets
 import signal
 from pathlib import Path
+from typing import Any
 
 import click
 from jinja2 import Environment, FileSystemLoader
 from jupyterhub.services.auth import HubOAuth
 from tornado.web import Application
 
-from hub_ext import pages
+from hub_ext import origins, pages
 from hub_ext.audit import AuditTrail, log_to_stderr
 from hub_ext.console import (
     environments,
@@ -28,6 +29,7 @@ from hub_ext.console import (
     reservation_pages,
 )
 from hub_ext.console.handlers import MAX_BODY
+from hub_ext.guard import XSRF_COOKIE, guarded
 from hub_ext.proxied import HTTPServer, proxies
 from hub_ext.site import Site, load_site
 from hub_ext.store import Store
@@ -39,7 +41,7 @@ _PACKAGE = Path(__file__).parent
 _STATIC = _PACKAGE.parent / "static"
 
 
-def make_hub_auth() -> HubOAuth:
+def make_hub_auth(site: Site) -> HubOAuth:
     """How the hub is asked who somebody is, from the variables JUPYTERHUB_*.
 
     The token comes from JUPYTERHUB_API_TOKEN, else from the file ``console-token`` in
@@ -60,6 +62,8 @@ def make_hub_auth() -> HubOAuth:
         oauth_client_id=os.environ.get("JUPYTERHUB_CLIENT_ID", f"service-{SERVICE}"),
         access_scopes={f"access:services!service={SERVICE}"},
         cookie_options={"secure": True, "samesite": "Lax"},
+        # The path of such a cookie is "/": not where servers have the same host.
+        cookie_host_prefix_enabled=origins.apart(site),
         # A person who is no longer administrator is refused within a minute.
         cache_max_age=30,
     )
@@ -107,19 +111,21 @@ def make_app(site: Site, store: Store, hub_auth: HubOAuth, data: Path | None = N
         (f"{prefix}openapi.json", handlers.OpenApi),
         (f"{prefix}health", handlers.Health),
     ]
+    rules: list[tuple[str, type, dict[str, Any]]] = [
+        *((address, handler, shared) for address, handler in routes),
+        *environments.routes(prefix, shared, data),
+        (f"{prefix}static/([a-z]+\\.(?:css|js|svg))", handlers.Static, {"path": str(_STATIC)}),
+        (f"{prefix}api/.*", handlers.ApiNotFound, shared),
+    ]
     return Application(
-        [
-            *((address, handler, shared) for address, handler in routes),
-            *environments.routes(prefix, shared, data),
-            (f"{prefix}static/([a-z]+\\.(?:css|js|svg))", handlers.Static, {"path": str(_STATIC)}),
-            (f"{prefix}api/.*", handlers.ApiNotFound, shared),
-        ],
-        default_handler_class=handlers.NotFound,
+        [(address, guarded(handler, handlers.kind_of), given) for address, handler, given in rules],
+        default_handler_class=guarded(handlers.NotFound, handlers.kind_of),
         default_handler_args=shared,
         # To the log: a trail for the console's changes beside that in the store.
         audit=AuditTrail(),
         # For the cookie of a login under way only; a restart asks to log in once more.
         cookie_secret=secrets.token_bytes(32),
+        xsrf_cookie_kwargs=XSRF_COOKIE,
     )
 
 
@@ -144,7 +150,7 @@ def console(port: int) -> None:
     """Serve the console (settings: the site file and the variables JUPYTERHUB_*)."""
     log_to_stderr()
     site = load_site()
-    hub_auth = make_hub_auth()
+    hub_auth = make_hub_auth(site)
     store = Store()
     try:
         asyncio.run(serve(make_app(site, store, hub_auth), port))

@@ -19,6 +19,7 @@ from tornado.web import Finish, HTTPError, RequestHandler, StaticFileHandler
 from hub_ext.audit import make_event
 from hub_ext.console import openapi, page_words
 from hub_ext.console.viewer import Viewer
+from hub_ext.guard import Kind
 from hub_ext.i18n import N_, Gettext, gettext_for
 from hub_ext.pages import language_of, timezone_of
 from hub_ext.site import Site
@@ -44,9 +45,6 @@ HEADERS = {
         "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 # What is said for a status: a stable code and a sentence.
@@ -191,6 +189,13 @@ class Base(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         """Code and sentence of a status, in the language of the request."""
         code, sentence = REFUSALS.get(status, UNFORESEEN)
         return code, self._(sentence)
+
+
+def kind_of(handler: object) -> Kind:
+    """What a request to one of our handlers asks for, for the guard."""
+    if isinstance(handler, Static):
+        return Kind.OPEN
+    return Kind.API if isinstance(handler, Api) else Kind.PAGE
 
 
 class Page(Base):

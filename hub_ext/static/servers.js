@@ -48,9 +48,9 @@
   });
 
   document.getElementById("add-server")?.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const name = event.target.elements.name.value;
-    if (event.target.reportValidity()) location.assign(event.target.action + encodeURIComponent(name));
+    // The address is made of the name.
+    const form = event.target;
+    form.action = new URL(encodeURIComponent(form.elements.name.value), form.action.replace(/[^/]*$/, ""));
   });
 
   // A server on its way up or down changes by itself: look again soon.

@@ -18,7 +18,9 @@ from jinja2 import Environment, FileSystemLoader
 from jupyterhub.services.auth import HubOAuth
 from tornado.web import Application
 
-from hub_ext import pages
+from hub_ext import origins, pages
+from hub_ext.console import handlers as console
+from hub_ext.guard import XSRF_COOKIE, guarded
 from hub_ext.proxied import HTTPServer, proxies
 from hub_ext.site import Site, load_site
 from hub_ext.store import Store
@@ -59,32 +61,33 @@ def make_app(
     prefix = auth.base_url
     api = prefix + "api/v1/"
     static = r"([a-z]+\.(?:css|js|svg))"
+    rules: list[tuple[str, type, dict[str, Any]]] = [
+        (prefix, handlers.Overview, shared),
+        (prefix + "oauth_callback", handlers.Callback, shared),
+        (prefix + "health", handlers.Health, shared),
+        (prefix + "openapi.json", handlers.OpenApi, shared),
+        (api + "environments", handlers.Environments, shared),
+        (api + "environments/([^/]+)/([^/]+)", handlers.OneEnvironment, shared),
+        (api + "kernels", handlers.Kernels, shared),
+        (api + "kernels/([^/]+)", handlers.OneKernel, shared),
+        (api + "refresh", handlers.Refresh, shared),
+        (api + "events", stream.Events, shared),
+        (api + "usage", handlers.Usage, shared),
+        (api + "health", handlers.Health, shared),
+        (prefix + "api/.*", handlers.ApiNotFound, shared),
+        (
+            prefix + "static/" + static,
+            handlers.Static,
+            {"path": str(_HUB / "static")},
+        ),
+        (prefix + "assets/" + static, handlers.Static, {"path": str(_HERE / "static")}),
+    ]
     return Application(
-        [
-            (prefix, handlers.Overview, shared),
-            (prefix + "oauth_callback", handlers.Callback, shared),
-            (prefix + "health", handlers.Health, shared),
-            (prefix + "openapi.json", handlers.OpenApi, shared),
-            (api + "environments", handlers.Environments, shared),
-            (api + "environments/([^/]+)/([^/]+)", handlers.OneEnvironment, shared),
-            (api + "kernels", handlers.Kernels, shared),
-            (api + "kernels/([^/]+)", handlers.OneKernel, shared),
-            (api + "refresh", handlers.Refresh, shared),
-            (api + "events", stream.Events, shared),
-            (api + "usage", handlers.Usage, shared),
-            (api + "health", handlers.Health, shared),
-            (prefix + "api/.*", handlers.ApiNotFound, shared),
-            (
-                prefix + "static/" + static,
-                handlers.Static,
-                {"path": str(_HUB / "static")},
-            ),
-            (prefix + "assets/" + static, handlers.Static, {"path": str(_HERE / "static")}),
-        ],
-        default_handler_class=handlers.NotFound,
+        [(address, guarded(handler, console.kind_of), given) for address, handler, given in rules],
+        default_handler_class=guarded(handlers.NotFound, console.kind_of),
         default_handler_args=shared,
         cookie_secret=cookie_secret,
-        xsrf_cookie_kwargs={"secure": True, "samesite": "Lax"},
+        xsrf_cookie_kwargs=XSRF_COOKIE,
         **settings,
     )
 
@@ -122,7 +125,7 @@ async def _keep_alive(registrar: Registrar) -> None:
         registrar.events.keep_alive()
 
 
-def hub_auth() -> HubOAuth:
+def hub_auth(site: Site) -> HubOAuth:
     """The hub as this service's variables name it, with the token from variable or file."""
     token = os.environ.get("JUPYTERHUB_API_TOKEN", "")
     if not token:
@@ -141,6 +144,8 @@ def hub_auth() -> HubOAuth:
         oauth_client_id=os.environ.get("JUPYTERHUB_CLIENT_ID", f"service-{NAME}"),
         access_scopes={f"access:services!service={NAME}"},
         cookie_options={"samesite": "Lax", "secure": True, **options},
+        # The path of such a cookie is "/": not where servers have the same host.
+        cookie_host_prefix_enabled=origins.apart(site),
         # Who left a team sees no more of it within a minute.
         cache_max_age=30,
     )
@@ -151,7 +156,7 @@ def run(host: str, port: int, interval: float, registry: Path | None, tiers: Pat
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
     site = load_site()
-    auth = hub_auth()
+    auth = hub_auth(site)
     if urlsplit(auth.api_url).scheme not in ("http", "https"):
         raise click.ClickException(f"JUPYTERHUB_API_URL {auth.api_url!r} is not a web address")
     data = Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))

@@ -28,6 +28,16 @@ pytestmark = [
 
 PUBLIC_URL = "https://lab.example.org:9443"
 NAMES = "lab.example.org *.lab.example.org"
+# What a user's server could say to have something of the hub's pages.
+LOOSENING = {
+    "Alt-Svc": 'h2=":9999"',
+    "Clear-Site-Data": '"cookies"',
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "NEL": "{}",
+    "Report-To": "{}",
+    "Service-Worker-Allowed": "/",
+    "Strict-Transport-Security": "max-age=1",
+}
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -40,6 +50,8 @@ class Echo(BaseHTTPRequestHandler):
         body = json.dumps({"path": self.path, "headers": dict(self.headers.items())}).encode()
         self.send_response(200)
         self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in LOOSENING.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -306,3 +318,31 @@ def test_only_authenticated_ciphers_are_taken(
     with nullcontext() if taken else pytest.raises(ssl.SSLError):
         connection.connect()
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [
+        ("/user/s10/evil", "unsafe-none"),
+        ("/hub/home", "same-origin"),
+        ("/services/kernels/", "same-origin"),
+        ("/nothing", "same-origin"),
+        ("/hub/metrics", "same-origin"),
+    ],
+)
+def test_windows_of_servers_and_of_ours_are_apart(
+    proxy: tuple[str, Path], path: str, policy: str
+) -> None:
+    answer = ask(proxy, path)
+    assert answer.headers.get_all("Cross-Origin-Opener-Policy") == [policy]
+    left = LOOSENING.keys() - {"Cross-Origin-Opener-Policy", "Strict-Transport-Security"}
+    assert not left & set(answer.headers)
+    assert answer.headers.get_all("Strict-Transport-Security") == ["max-age=63072000"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/hub/..%2fuser/s10/", "/%75ser/s10/", "//user/s10/", "/user/..%2fhub/home", "/user/../hub/"],
+)
+def test_what_could_be_taken_for_anothers_is_refused(proxy: tuple[str, Path], path: str) -> None:
+    assert ask(proxy, path).status == 400

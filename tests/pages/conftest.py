@@ -156,7 +156,13 @@ class Hub:
         }
         with (self.home / "hub.log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "--config", str(HERE / "hub_config.py")],
+                [
+                    sys.executable,
+                    "-m",
+                    "hub_ext.guarded_hub",
+                    "--config",
+                    str(HERE / "hub_config.py"),
+                ],
                 env=environment,
                 cwd=self.home,
                 stdout=log,

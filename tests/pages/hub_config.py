@@ -131,7 +131,11 @@ c.Authenticator.allow_all = True
 c.Authenticator.admin_users = {"carol"}
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.named_server_limit_per_user = 3
-c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0.5}
+c.JupyterHub.tornado_settings = {
+    "slow_spawn_timeout": 0.5,
+    # The tests' client is without TLS.
+    "xsrf_cookie_kwargs": {"secure": False},
+}
 c.JupyterHub.template_paths = template_paths
 c.JupyterHub.template_vars = template_vars(load_site())
 c.JupyterHub.jinja_environment_options = jinja_environment_options

@@ -293,4 +293,4 @@ async def test_nothing_is_cut_off_on_a_telephone(browser: Browser, hub: Hub, sch
         assert await page.evaluate("document.documentElement.dataset.bsTheme") == scheme
         assert await page.evaluate("document.documentElement.scrollWidth") == 375
     await page.get_by_role("button", name="Menu").click()
-    await expect(page.get_by_role("link", name="Sign out")).to_be_visible()
+    await expect(page.get_by_role("button", name="Sign out")).to_be_visible()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -284,3 +285,34 @@ def test_no_page_takes_anything_from_elsewhere(alice: Visitor) -> None:
         for _, attributes in parse(alice.get(path).text).found:
             for key in ("src", "href", "action"):
                 assert not re.match(r"(https?:)?//", attributes.get(key) or ""), attributes
+
+
+def test_signing_out_is_asked_about_and_ends_copied_cookies(hub: Hub) -> None:
+    person, thief = hub.person("leaver"), hub.visitor()
+    thief.session.cookies.update(person.session.cookies)
+    assert thief.get("home").url.endswith("/hub/home")
+    # A link alone signs nobody out.
+    asked = person.get("logout")
+    assert "Sign out?" in asked.text
+    assert asked.headers["Cache-Control"] == "no-store"
+    assert thief.get("home").url.endswith("/hub/home")
+    assert urlsplit(person.post("logout", confirmed="yes").url).path == "/hub/login"
+    assert urlsplit(thief.get("home").url).path == "/hub/login"
+
+
+def test_a_link_with_options_or_a_new_name_is_asked_about(hub: Hub) -> None:
+    person = hub.person("linked")
+    assert "Start a server?" in person.get("spawn/linked?opt-size=small").text
+    assert "Set up the server fresh?" in person.get("spawn/linked/fresh").text
+    assert 'id="spawn_form"' in person.get("spawn/linked").text
+    assert 'id="spawn_form"' in person.post("spawn/linked/fresh", confirmed="yes").text
+
+
+@pytest.mark.parametrize(
+    "path", ["home", "nothing", "static/js/darkmode.js", "logo", "api/nothing"]
+)
+def test_every_answer_keeps_other_pages_out(hub: Hub, path: str) -> None:
+    answer = hub.person("guarded").get(path)
+    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
