@@ -1,12 +1,13 @@
 # What can be done with a checkout. Each target does its own set-up.
 PYTHON ?= python3
-export FORCE REFRESH
+export FORCE NEW_CA REFRESH
 
 .PHONY: help up down clean logs test test-bare bench
 
 help:
 	@echo "make up         set up and start everything, and wait until it is healthy"
-	@echo "                (REFRESH=yes: with Debian's newest updates in all images)"
+	@echo "                (REFRESH=yes: with Debian's newest updates in all images;"
+	@echo "                NEW_CA=yes: with a new CA of the site's own, which everybody imports)"
 	@echo "make down       stop; the data is kept"
 	@echo "make clean      stop, and remove data and images, after asking (FORCE=yes: without)"
 	@echo "make logs       follow what the services say"

@@ -66,7 +66,9 @@ def debian_sources(targets: str) -> str:
     if not mirror:
         return ""
     lines = [f"deb {mirror} {SUITE} main", f"deb {mirror} {SUITE}-updates main"]
-    security = next((u for u in urls if re.search(r"/debian-security/?$", u)), "")
+    security = os.environ.get("LABCOMMONS_DEBIAN_SECURITY") or next(
+        (u for u in urls if re.search(r"/debian-security/?$", u)), ""
+    )
     if security:
         lines.append(f"deb {security} {SUITE}-security main")
     return "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from deploy.engine import Engine
@@ -15,6 +16,9 @@ from deploy.shell import Failure
 from deploy.steps import Step
 
 LABEL = "labcommons.inputs"
+# When Debian's updates went into an image; images that start from it have it, too.
+UPDATED = "labcommons.updated"
+OLD = 14  # days after which updates are advised
 BUILD_TIMEOUT = 1800
 KEEP_LAYERS = "168h"
 
@@ -23,6 +27,7 @@ KEEP_LAYERS = "168h"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 PASSED_ON = (
     "LABCOMMONS_DEBIAN_MIRROR",
+    "LABCOMMONS_DEBIAN_SECURITY",
     "NPM_CONFIG_REGISTRY",
     "PIP_EXTRA_INDEX_URL",
     "PIP_INDEX_URL",
@@ -77,6 +82,10 @@ def ensure(image: Image, engine: Engine, step: Step) -> None:
     if not base_id:
         raise Failure(f"the image {base_tag} is missing", "run make up again")
     arguments = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    if image is BASE:
+        # The day of Debian's updates: today's for REFRESH=yes and the first time, else as it is.
+        day = None if os.environ.get("REFRESH") == "yes" else updated(engine, image.tag)
+        arguments["LABCOMMONS_UPDATED"] = (day or date.today()).isoformat()
     inputs = digest(dockerfile, context, {"BASE": base_id, **arguments})
     present = engine.docker("image", "inspect", "--format", _label_format(), image.tag)
     if present == inputs:
@@ -97,6 +106,25 @@ def ensure(image: Image, engine: Engine, step: Step) -> None:
         env={**engine.env, **arguments},
     )
     _tidy(engine, former, image.tag)
+
+
+def updated(engine: Engine, tag: str) -> date | None:
+    """When Debian's updates went into an image; None for none of ours, or one of before."""
+    text = engine.docker("image", "inspect", "--format", _label_format(UPDATED), tag)
+    try:
+        return date.fromisoformat(text or "")
+    except ValueError:
+        return None
+
+
+def updates(engine: Engine, today: date) -> list[str]:
+    """How old Debian's updates in our images are, and what to do about old ones."""
+    days = [day for image in (BASE, *IMAGES) if (day := updated(engine, image.tag))]
+    if not days:
+        return []
+    age = (today - min(days)).days
+    said = f"Debian's updates in the images are of {min(days)} ({age} days ago)"
+    return [said + ("; get newer ones: REFRESH=yes make up" if age > OLD else "")]
 
 
 def _tidy(engine: Engine, former: str | None, tag: str) -> None:
@@ -143,5 +171,5 @@ def _files(context: Path, source: str) -> Iterator[Path]:
                 yield path
 
 
-def _label_format() -> str:
-    return f'{{{{index .Config.Labels "{LABEL}"}}}}'
+def _label_format(label: str = LABEL) -> str:
+    return f'{{{{index .Config.Labels "{label}"}}}}'

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -76,7 +77,7 @@ def up() -> None:
             _former_servers(docker, site, places, step)
         with progress.step(f"login page at {places.url}") as step:
             _login_page(site, places, step)
-        _tell(site, places, demo)
+        _tell(docker, site, places, demo)
 
 
 @dataclass(frozen=True)
@@ -210,12 +211,16 @@ def _groups(compose: Compose, site: Settings, step: Step) -> None:
 
 
 def _certificates(docker: Engine, site: Settings, places: Places, step: Step) -> None:
-    command = _hub_once(docker, site, "tls", "init", "--json", url=places.url)
+    new_ca = ["--new-ca"] if os.environ.get("NEW_CA") == "yes" else []
+    command = _hub_once(docker, site, "tls", "init", "--json", *new_ca, url=places.url)
     rows = json.loads(_answer(command, docker, step))
     states = {Path(row["file"]).name: row for row in rows}
     server = states["server.crt"]
     words = {"made": "made", "kept": "up to date", "foreign": "the site's own"}
     step.result = f"{words[server['state']]}, valid until {server['not_after'][:10]}"
+    for row in rows:
+        if row["advice"]:
+            step.result += f"\n  {row['file']}: {row['advice']}"
 
 
 def _record(docker: Engine, site: Settings, places: Places) -> None:
@@ -364,8 +369,10 @@ class _Connection(http.client.HTTPSConnection):
         self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
-def _tell(site: Settings, places: Places, demo: bool) -> None:
+def _tell(docker: Engine, site: Settings, places: Places, demo: bool) -> None:
     print(f"\nLabCommons runs at {places.url}")
+    for line in images.updates(docker, date.today()):
+        print(line)
     if not places.apart:
         print(
             "People's servers have the hub's own origin: a page in one can act for who opens it.\n"

@@ -21,6 +21,8 @@ from spawner.environments.lock import changes, read_lock
 from spawner.environments.pythons import newest_python, python_end, python_state
 from spawner.environments.spec import EnvironmentSpec, find_environments, load_spec
 
+OLD = 14  # days after which Debian's updates are advised
+UPDATE = "REFRESH=yes make up, which makes all images anew, environments' too"
 LITTLE_ROOM = 2 * 2**30  # bytes; a deep-learning environment takes several
 
 
@@ -50,7 +52,7 @@ def examine(
     specs: list[EnvironmentSpec] = []
     yield from _specs(places, specs)
     yield from _channels(settings, places, specs)
-    yield from _docker(images, server_image)
+    yield from _docker(images, server_image, today)
     yield from _offered(store, images, today)
     yield from _disk(places)
 
@@ -117,7 +119,7 @@ def said_of(lines: list[str]) -> str:
     return "; ".join(lines) or "set environments.mirrors or offline_channel in the site file"
 
 
-def _docker(images: Images, server_image: str) -> Iterator[Check]:
+def _docker(images: Images, server_image: str, today: date) -> Iterator[Check]:
     try:
         found = images.id_of(server_image)
     except BuildError as error:
@@ -127,6 +129,17 @@ def _docker(images: Images, server_image: str) -> Iterator[Check]:
         yield Check("fail", "Docker", f"image {server_image} is not there", "make up builds it")
     else:
         yield Check("ok", "Docker", f"image {server_image} is there")
+        yield _updates(images, server_image, today)
+
+
+def _updates(images: Images, server_image: str, today: date) -> Check:
+    """How old the updates are in the images that people's servers are of."""
+    day = images.updated(server_image)
+    if day is None:
+        return Check("warn", "updates", "the age of its updates is not known", UPDATE)
+    age = (today - day).days
+    said = f"Debian's updates in {server_image} are of {day} ({age} days ago)"
+    return Check("warn", "updates", said, UPDATE) if age > OLD else Check("ok", "updates", said)
 
 
 def _offered(store: Store, images: Images, today: date) -> Iterator[Check]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -28,6 +29,7 @@ from spawner.environments.spec import EnvironmentSpec
 
 CALL_TIMEOUT = 600  # seconds for one call to the Engine, and between two words of a build
 _YOUNG = 3600  # seconds
+UPDATED = "labcommons.updated"  # the label; see deploy/images.py
 NO_MOUNTS: Mapping[str, tuple[str, str]] = {}
 _NOBODY = "65534:65534"
 # Run in the image as a stranger, after its modules were imported: it must be nobody's but root's.
@@ -82,6 +84,15 @@ class Images:
             try:
                 return str(api.inspect_image(image)["Id"])
             except ImageNotFound:
+                return None
+
+    def updated(self, image: str) -> date | None:
+        """When Debian's updates went into an image (deploy/images.py); None where not said."""
+        with self._api(f"looking for image {image}") as api:
+            try:
+                labels = api.inspect_image(image)["Config"].get("Labels") or {}
+                return date.fromisoformat(labels.get(UPDATED) or "")
+            except (ImageNotFound, ValueError):
                 return None
 
     def build(

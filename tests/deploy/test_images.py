@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,3 +97,23 @@ def test_demo_and_postgres_are_built_only_where_they_are_wanted() -> None:
     assert "directory" not in names
     assert "postgres" not in names
     assert "directory" in {image.name for image in images.needed(("demo",))}
+
+
+class Labels:
+    """An Engine of which only labels are asked."""
+
+    def __init__(self, **days: str) -> None:
+        self.days = days
+
+    def docker(self, *words: str, timeout: float = 60) -> str | None:
+        assert images.UPDATED in words[3]
+        return self.days.get(words[-1].removeprefix("labcommons/"))
+
+
+def test_make_up_says_how_old_the_oldest_updates_are_and_when_newer_ones_are_due() -> None:
+    engine: Any = Labels(base="2026-11-20", hub="2026-11-20", server="2026-11-01", chp="<no value>")
+    [said] = images.updates(engine, date(2026, 11, 10))
+    assert said == "Debian's updates in the images are of 2026-11-01 (9 days ago)"
+    [said] = images.updates(engine, date(2026, 11, 26))
+    assert said.endswith("(25 days ago); get newer ones: REFRESH=yes make up")
+    assert images.updates(Labels(), date(2026, 11, 26)) == []  # type: ignore[arg-type]

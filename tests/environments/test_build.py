@@ -26,7 +26,7 @@ from hub_ext.store.models import utcnow
 from hub_ext.store.usage import Started, add_starts
 from rig.channel import TinyChannel
 from rig.images import glibc, imported
-from spawner.environments import catalog, offline
+from spawner.environments import catalog, doctor, offline
 from spawner.environments.build import Builder, Places
 from spawner.environments.doctor import examine
 from spawner.environments.errors import BuildError
@@ -367,6 +367,19 @@ def test_an_old_version_goes_when_nobody_uses_it_any_more(bench: Bench, engine: 
         engine.inspect_image(old_image)
     assert bench.newest() == newest
     assert engine.inspect_image(newest.image_id)
+
+
+@pytest.mark.parametrize(
+    ("day", "level"), [(date(2027, 5, 30), "ok"), (date(2027, 5, 1), "warn"), (None, "warn")]
+)
+def test_the_doctor_says_how_old_the_updates_are(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, day: date | None, level: str
+) -> None:
+    images = bench.builder.images
+    monkeypatch.setattr(images, "updated", lambda image: day)
+    check = doctor._updates(images, "labcommons/server", date(2027, 6, 1))
+    assert check.level == level
+    assert (str(day) in check.message) == (day is not None)
 
 
 def test_the_doctor_says_what_is_wrong_and_what_to_do(bench: Bench) -> None:

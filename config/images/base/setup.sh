@@ -10,6 +10,12 @@ if [ -n "${LABCOMMONS_DEBIAN_MIRROR:-}" ]; then
         echo "deb $LABCOMMONS_DEBIAN_MIRROR $suite main"
     done >/etc/apt/sources.list
 fi
+# Security updates in every configuration: as named, else beside the archive, as mirrors have them.
+if ! grep -rqs -- -security /etc/apt/sources.list /etc/apt/sources.list.d; then
+    archive=$(sed -n 's,^deb \([^ ]*\) trixie .*,\1,p' /etc/apt/sources.list | head -n 1)
+    security=${LABCOMMONS_DEBIAN_SECURITY:-${archive%/}-security}
+    echo "deb $security trixie-security main" >>/etc/apt/sources.list
+fi
 
 cat >/etc/apt/apt.conf.d/90labcommons <<'CONF'
 APT::Install-Recommends "false";
@@ -43,6 +49,13 @@ perl -e '
     print "$number certificates added to the trust store\n";
 ' "$bundle" "$store"
 update-ca-certificates
+
+if ! apt-get update -q -o APT::Update::Error-Mode=any; then
+    echo "no security updates from the mirror: name one in LABCOMMONS_DEBIAN_SECURITY" >&2
+    exit 1
+fi
+apt-get upgrade -y -q
+rm -rf /var/lib/apt/lists/*
 
 groupadd --gid 990 labcommons
 useradd --uid 990 --gid 990 --home-dir /srv/labcommons --no-create-home --shell /usr/sbin/nologin labcommons
