@@ -51,6 +51,7 @@ class StandInHub:
             "HUB_PORT": str(port),
             "HUB_TOKEN": "of-the-test",
             "RECORD": str(home / "record"),
+            "LABCOMMONS_GATE_URL": self.origin,
             "LABCOMMONS_SITE_FILE": str(home / "site.yaml"),
             "LABCOMMONS_DATA": str(home / "data"),
             "LABCOMMONS_SECRETS": str(home / "secrets"),
