@@ -281,6 +281,17 @@ def test_localhost_is_not_bound_to_https_for_all_its_ports(proxy: tuple[str, Pat
         assert ask(proxy, "/", Host=host).getheader("Strict-Transport-Security") is None
 
 
+def test_no_page_at_the_hubs_host_has_a_service_worker(proxy: tuple[str, Path]) -> None:
+    """On one origin a server's own could answer with the policy of the hub's pages."""
+    for path in ("/user/eve/worker.js", "/hub/static/worker.js"):
+        assert ask(proxy, path, Service_Worker="script").status == 403
+        assert ask(proxy, path).status == 200
+    served = ask(
+        proxy, "/user/eve/worker.js", Service_Worker="script", Host="eve.lab.example.org:9443"
+    )
+    assert served.status == 200
+
+
 @pytest.mark.parametrize(
     "path", ["/hub/metrics", "/hub//metrics", "/hub/%6detrics", "/x/../hub/metrics"]
 )
