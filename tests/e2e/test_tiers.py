@@ -367,13 +367,13 @@ def test_what_is_made_and_removed_in_a_terminal_is_on_the_page(
     wait_for(lambda: not is_listed(), "the environment to go from the page", 60)
 
 
-def test_a_persons_python_is_asked_by_pip_as_that_person(
+def test_a_pip_section_is_chosen_by_the_service_and_installed_as_the_person(
     deployment: Deployment, tokens: dict[str, str]
 ) -> None:
     spec = SPEC + "  - pip:\n      - tomli-w ==1.0.0\n"
     done = build(deployment, tokens["alice"], "personal", "with-pip", spec)
     assert done["build"]["state"] == "done", done["log"] + done["build"]["message"]
-    assert "choosing pip's packages" in done["log"]
+    assert "installing 1 pip packages" in done["log"]
     path = "environments/personal/with-pip"
     shown = ask(deployment, tokens["alice"], "GET", path)["environment"]
     wheel = {"name": "tomli-w", "version": "1.0.0", "channel": "pypi"}
