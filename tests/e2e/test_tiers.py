@@ -373,7 +373,7 @@ def test_a_pip_section_is_chosen_by_the_service_and_installed_as_the_person(
     spec = SPEC + "  - pip:\n      - tomli-w ==1.0.0\n"
     done = build(deployment, tokens["alice"], "personal", "with-pip", spec)
     assert done["build"]["state"] == "done", done["log"] + done["build"]["message"]
-    assert "installing 1 pip packages" in done["log"]
+    assert "fetching pip's packages" in done["log"]
     path = "environments/personal/with-pip"
     shown = ask(deployment, tokens["alice"], "GET", path)["environment"]
     wheel = {"name": "tomli-w", "version": "1.0.0", "channel": "pypi"}
