@@ -16,7 +16,8 @@ from pip._vendor.packaging import markers
 
 def run() -> int:
     described = json.loads(Path(sys.argv[1]).read_bytes())
-    markers.default_environment = lambda: dict(described["markers"])
+    # Types of the packaging in pip differ from pip to pip.
+    vars(markers)["default_environment"] = lambda: dict(described["markers"])
     # pip has been imported and finds its own parts; on the path is what it takes for installed.
     sys.path[:] = [place for place in sys.path if not place.endswith("site-packages")]
     sys.path.append(described["installed"])
