@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 from deploy.engine import Engine
@@ -83,11 +83,12 @@ def ensure(image: Image, engine: Engine, step: Step) -> None:
         raise Failure(f"the image {base_tag} is missing", "run make up again")
     arguments = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     if image is BASE:
-        # The day of Debian's updates: today's for REFRESH=yes and the first time, else as it is.
-        day = None if os.environ.get("REFRESH") == "yes" else updated(engine, image.tag)
-        arguments["LABCOMMONS_UPDATED"] = (day or date.today()).isoformat()
+        # When Debian's updates were got: now for REFRESH=yes and the first time, else as it was.
+        kept = os.environ.get("REFRESH") != "yes" and updated(engine, image.tag)
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        arguments["LABCOMMONS_UPDATED"] = _label(engine, image.tag, UPDATED) if kept else now
     inputs = digest(dockerfile, context, {"BASE": base_id, **arguments})
-    present = engine.docker("image", "inspect", "--format", _label_format(), image.tag)
+    present = _label(engine, image.tag, LABEL)
     if present == inputs:
         step.result = "up to date"
         return
@@ -110,9 +111,8 @@ def ensure(image: Image, engine: Engine, step: Step) -> None:
 
 def updated(engine: Engine, tag: str) -> date | None:
     """When Debian's updates went into an image; None for none of ours, or one of before."""
-    text = engine.docker("image", "inspect", "--format", _label_format(UPDATED), tag)
     try:
-        return date.fromisoformat(text or "")
+        return date.fromisoformat(_label(engine, tag, UPDATED)[:10])
     except ValueError:
         return None
 
@@ -171,5 +171,7 @@ def _files(context: Path, source: str) -> Iterator[Path]:
                 yield path
 
 
-def _label_format(label: str = LABEL) -> str:
-    return f'{{{{index .Config.Labels "{label}"}}}}'
+def _label(engine: Engine, tag: str, label: str) -> str:
+    """A label of an image; "" where there is none."""
+    wanted = f'{{{{index .Config.Labels "{label}"}}}}'
+    return engine.docker("image", "inspect", "--format", wanted, tag) or ""

@@ -91,7 +91,7 @@ class Images:
         with self._api(f"looking for image {image}") as api:
             try:
                 labels = api.inspect_image(image)["Config"].get("Labels") or {}
-                return date.fromisoformat(labels.get(UPDATED) or "")
+                return date.fromisoformat((labels.get(UPDATED) or "")[:10])
             except (ImageNotFound, ValueError):
                 return None
 

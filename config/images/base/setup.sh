@@ -13,7 +13,11 @@ fi
 # Security updates in every configuration: as named, else beside the archive, as mirrors have them.
 if ! grep -rqs -- -security /etc/apt/sources.list /etc/apt/sources.list.d; then
     archive=$(sed -n 's,^deb \([^ ]*\) trixie .*,\1,p' /etc/apt/sources.list | head -n 1)
-    security=${LABCOMMONS_DEBIAN_SECURITY:-${archive%/}-security}
+    security=${LABCOMMONS_DEBIAN_SECURITY:-${archive:+${archive%/}-security}}
+    if [ -z "$security" ]; then
+        echo "where security updates are is not known: name it in LABCOMMONS_DEBIAN_SECURITY" >&2
+        exit 1
+    fi
     echo "deb $security trixie-security main" >>/etc/apt/sources.list
 fi
 
@@ -51,10 +55,11 @@ perl -e '
 update-ca-certificates
 
 if ! apt-get update -q -o APT::Update::Error-Mode=any; then
-    echo "no security updates from the mirror: name one in LABCOMMONS_DEBIAN_SECURITY" >&2
+    echo "Debian's mirror does not answer, or has no security updates (see above):" \
+        "LABCOMMONS_DEBIAN_MIRROR and LABCOMMONS_DEBIAN_SECURITY name others" >&2
     exit 1
 fi
-apt-get upgrade -y -q
+apt-get upgrade -y -q --with-new-pkgs
 rm -rf /var/lib/apt/lists/*
 
 groupadd --gid 990 labcommons
