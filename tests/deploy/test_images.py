@@ -111,7 +111,9 @@ class Labels:
 
 
 def test_make_up_says_how_old_the_oldest_updates_are_and_when_newer_ones_are_due() -> None:
-    engine: Any = Labels(base="2026-11-20T10:00:00+00:00", hub="2026-11-20", server="2026-11-01", chp="<no value>")
+    engine: Any = Labels(
+        base="2026-11-20T10:00:00+00:00", hub="2026-11-20", server="2026-11-01", chp="<no value>"
+    )
     [said] = images.updates(engine, date(2026, 11, 10))
     assert said == "Debian's updates in the images are of 2026-11-01 (9 days ago)"
     [said] = images.updates(engine, date(2026, 11, 26))

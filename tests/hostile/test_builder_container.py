@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -44,6 +46,30 @@ def work():
 tongue.serve(work)
 """
 FLOOD = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
+
+
+# As `make up` builds them; it finds them there when its turn comes.
+BUILD = """
+from deploy import base, engine, images
+from deploy.engine import CACHE
+from deploy.steps import Progress
+docker, progress = engine.find(), Progress(4, CACHE / "log" / "tests")
+with progress.step("Debian") as step:
+    base.ensure_debian(docker, step)
+base.write_context(CACHE / "base")
+for image in (images.BASE, *(i for i in images.IMAGES if i.name in ("hub", "builder"))):
+    with progress.step(image.tag) as step:
+        images.ensure(image, docker, step)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def builder_image() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD], cwd=ROOT, capture_output=True, text=True, timeout=900,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
