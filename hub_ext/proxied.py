@@ -6,7 +6,7 @@ the gate through which users' servers come. Both put the true address into X-Rea
 there before (config/nginx).
 
 A body is held in memory before anybody is asked who sends it. So one has a limit, and all that are
-held at a moment have one together: whoever sends large bodies waits for nobody but others who do.
+on their way at a moment have one together: whoever sends large bodies waits for nobody but others who do.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ proxies = Proxies()
 
 
 class _Counted(HTTPMessageDelegate):
-    """One request; its body counts among all that a server holds until it is answered or gone."""
+    """One request; its body counts among all that are on their way until it is whole or gone."""
 
     def __init__(self, server: HTTPServer, inner: HTTPMessageDelegate) -> None:
         self._server, self._inner, self._size = server, inner, 0
