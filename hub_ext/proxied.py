@@ -6,7 +6,8 @@ the gate through which users' servers come. Both put the true address into X-Rea
 there before (config/nginx).
 
 A body is held in memory before anybody is asked who sends it. So one has a limit, and all that are
-on their way at a moment have one together: whoever sends large bodies waits for nobody but others who do.
+on their way at a moment have one together: whoever sends large bodies waits for nobody but others
+who do.
 """
 
 from __future__ import annotations
