@@ -1,15 +1,17 @@
 """JupyterHub's configuration: the site file mapped to traits. Overrides go to the end.
 
-Everything an ordinary site decides is in site.yaml; `labcommons site check` checks it.
+Everything an ordinary site decides is in site.yaml; `labcommons site check` checks it. What
+DockerSpawner's settings do here is in docs/dockerspawner.md: the hub does not start with one that
+would have no effect, and says what to use instead.
 """
 
 import os
 from pathlib import Path
 
-from hub_ext import origins
+from commons.site import load_site
+from commons.web import origins
 from hub_ext.authenticator import configure_from_site
 from hub_ext.pages import jinja_environment_options, template_paths, template_vars
-from hub_ext.site import load_site
 
 site = load_site()
 data = Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
@@ -35,6 +37,8 @@ if origins.apart(site):
 c.JupyterHub.db_url = os.environ.get(
     "LABCOMMONS_HUB_DATABASE_URL", f"sqlite:///{data / 'hub' / 'jupyterhub.sqlite'}"
 )
+# `make up` has copied it by then.
+c.JupyterHub.upgrade_db = True
 c.JupyterHub.cookie_secret = bytes.fromhex(secret("cookie-secret"))
 c.CryptKeeper.keys = [bytes.fromhex(secret("crypt-key"))]
 c.ConfigurableHTTPProxy.should_start = False
@@ -56,6 +60,9 @@ c.JupyterHub.template_paths = template_paths
 c.JupyterHub.template_vars = template_vars(site)
 c.JupyterHub.jinja_environment_options = jinja_environment_options
 
+# A look at the loop every 50 ms is a seventh of what an idle hub costs.
+c.PeriodicMetricsCollector.event_loop_interval_resolution = 0.25
+
 # -- login --------------------------------------------------------------------------------
 configure_from_site(c, site)
 
@@ -65,7 +72,7 @@ c.Spawner.disable_user_config = True
 c.Spawner.http_timeout = 30
 c.Spawner.poll_interval = 20
 # Who waits for a GPU is pending, too: JupyterHub's limit would turn away a class while others
-# queue. How many containers start at once is servers.concurrent_starts in the site file.
+# queue. How many containers start at once: docs/starts.md.
 c.JupyterHub.concurrent_spawn_limit = 0
 c.Spawner.consecutive_failure_limit = 0  # one broken environment must not end the hub
 c.Spawner.ip = "0.0.0.0"
@@ -80,11 +87,6 @@ c.Spawner.server_token_scopes = [
 ]
 # Hub and console, as users' servers reach them.
 c.Spawner.hub_connect_url = origins.GATE
-c.Spawner.environment = {
-    "LABCOMMONS_CONSOLE_URL": f"{origins.GATE}/services/labcommons/",
-    # Cookies of the path "/" where nobody else's server has the same host.
-    "JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED": str(int(origins.own_hosts(site))),
-}
 
 # -- services -----------------------------------------------------------------------------
 SERVICES = {
@@ -109,5 +111,11 @@ c.JupyterHub.load_roles = [
     {
         "name": "user",
         "scopes": ["self", *(f"access:services!service={name}" for name in SERVICES)],
+    },
+    {
+        "name": "labcommons-console",
+        "description": "Who has a team or course in common, so that they may send notebooks.",
+        "scopes": ["read:users:groups", "read:groups"],
+        "services": ["labcommons"],
     },
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from deploy import apt
 from deploy.engine import CACHE, Engine
 from deploy.settings import ROOT
-from deploy.shell import CommandFailed, Failure, end_group, output
+from deploy.shell import CommandFailed, Failure, child, end_group, output
 from deploy.steps import Step
 
 SUITE = "trixie"
@@ -96,29 +96,27 @@ def _pull(engine: Engine, place: str, step: Step) -> bool:
     The first line comes when the registry has answered; a slow line may take long after it.
     """
     step.note(f"$ docker pull {place}")
-    process = subprocess.Popen(
+    with child(
         ["docker", "pull", place],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,
         env={**os.environ, **engine.env},
-    )
-    assert process.stdout
-    clock = threading.Timer(REGISTRY_TIMEOUT, end_group, [process])
-    try:
-        clock.start()
-        for line in process.stdout:
-            step.note(line.rstrip())
-            if "Pulling from" in line:
-                clock.cancel()
-                clock = threading.Timer(PULL_TIMEOUT, end_group, [process])
-                clock.start()
-        return process.wait() == 0
-    finally:
-        clock.cancel()
-        end_group(process)
+    ) as process:
+        assert process.stdout
+        clock = threading.Timer(REGISTRY_TIMEOUT, end_group, [process])
+        try:
+            clock.start()
+            for line in process.stdout:
+                step.note(line.rstrip())
+                if "Pulling from" in line:
+                    clock.cancel()
+                    clock = threading.Timer(PULL_TIMEOUT, end_group, [process])
+                    clock.start()
+            return process.wait() == 0
+        finally:
+            clock.cancel()
 
 
 def _bootstrap(engine: Engine, step: Step) -> None:

@@ -4,46 +4,55 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy import engine, images, settings
-from deploy.engine import Engine
 from deploy.settings import ROOT, Settings
 from deploy.shell import Failure, output
 
 IN_CONTAINER = "/srv/labcommons/data"
 SQLITE = f"sqlite:///{IN_CONTAINER}/store/labcommons.sqlite"
+_REMEDIES = {
+    "backup": "set backup.target in the site file (docs/backup.md), then run make up",
+}
 # Folders that a builder writes to, and those that it only reads.
 _WRITTEN = ("store", "channel", "locks", "cache", "versions", "logs")
 _READ = ("advisories",)
+# Its own way to the agent: more than images it is not given there.
+_CERTIFICATES = {
+    "ca.crt": "ca.crt",
+    "builder.crt": "client.crt",
+    "builder.key": "client.key",
+}
 
 
-def builder(
-    docker: Engine, site: Settings, words: Sequence[str], options: Sequence[str] = ()
-) -> list[str]:
-    """``labcommons WORDS`` where py-rattler, Docker's socket and the site's folders are.
+def builder(site: Settings, words: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+    """``labcommons WORDS`` where py-rattler, the site's folders and the way to the agent are.
 
-    Nothing of a package runs there (docs/environments.md): it starts containers for that.
+    Nothing of a package runs there (docs/environments.md): it asks the agent for that.
     """
-    postgres = "postgres" in site.profiles
     recorded = settings.parse_env(settings.read(ROOT / ".env"))
     url = os.environ.get("LABCOMMONS_DATABASE_URL") or recorded.get("LABCOMMONS_DATABASE_URL")
     return [
         *("docker", "run", "--rm", "--init", "--cap-drop=ALL"),
         "--security-opt=no-new-privileges:true",
-        f"--network={site.project}_control" if postgres else "--network=bridge",
-        f"--group-add={docker.group}",
-        f"--volume={docker.socket}:/var/run/docker.sock",
+        # Where the agent is, and the database server.
+        f"--network={site.project}_control",
         f"--volume={ROOT / 'config'}:/etc/labcommons:ro",
         *(f"--volume={site.data / name}:{IN_CONTAINER}/{name}" for name in _WRITTEN),
+        f"--volume={site.data / 'audit' / 'command'}:{IN_CONTAINER}/audit/command",
         *(f"--volume={site.data / name}:{IN_CONTAINER}/{name}:ro" for name in _READ),
         f"--volume={site.data / 'secrets' / 'pgpass'}:/run/labcommons/pgpass:ro",
         f"--volume={site.data / 'logins'}:/run/labcommons/logins:ro",
+        *(
+            f"--volume={site.data / 'agent-tls' / ours}:/run/labcommons/agent/{theirs}:ro"
+            for ours, theirs in _CERTIFICATES.items()
+        ),
+        "--env=LABCOMMONS_AGENT_URL=https://agent-control:8444",
         "--env=PGPASSFILE=/run/labcommons/pgpass",
         f"--env=LABCOMMONS_SITE_FILE=/etc/labcommons/{site.site_file}",
         f"--env=LABCOMMONS_DATA={IN_CONTAINER}",
-        f"--env=LABCOMMONS_HOST_DATA={site.data}",
         f"--env=LABCOMMONS_SITE_ID={site.project}",
         f"--env=LABCOMMONS_DATABASE_URL={url or SQLITE}",
         *(f"--env={name}" for name in images.PASSED_ON + images.PROXIES if name in os.environ),
@@ -52,8 +61,16 @@ def builder(
     ]
 
 
+def _language(environ: Mapping[str, str]) -> list[str]:
+    """The terminal's language for a command in a container, which need not have its locale."""
+    locales = (environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    chosen = next((locale for locale in locales if locale), "")
+    return [f"--env=LC_MESSAGES={chosen}"] if chosen else []
+
+
 def labcommons(words: Sequence[str]) -> None:
-    """Become ``labcommons WORDS``: ``env`` in a builder, everything else in the hub's container.
+    """Become ``labcommons WORDS``: ``env`` and ``disk prune`` in a builder, ``perimeter`` and
+    ``audit`` where these are, all else in the hub.
 
     The folder that it is called in is there too, to read files from. Raises Failure.
     """
@@ -62,20 +79,30 @@ def labcommons(words: Sequence[str]) -> None:
     if output(["docker", "image", "inspect", "labcommons/builder"], env=docker.env) is None:
         raise Failure("the images of LabCommons are not there yet", "run make up first")
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
-    if words[:1] == ["env"]:
-        options = ["--interactive", *terminal, f"--volume={Path.cwd()}:/work:ro", "--workdir=/work"]
-        command = builder(docker, site, words, options)
+    if words[:1] == ["env"] or words[:2] == ["disk", "prune"]:
+        options = ["--interactive", *terminal, *_language(os.environ)]
+        options += [f"--volume={Path.cwd()}:/work:ro", "--workdir=/work"]
+        command = builder(site, words, options)
     else:
-        hub = output(
+        # The perimeter's rules are seen from its own container alone.
+        # and the trail is seen, with its key, from that of who keeps it.
+        service = words[0] if words[0] in ("perimeter", "audit", "backup") else "hub"
+        found = output(
             [
                 *("docker", "ps", "--quiet"),
                 f"--filter=label=com.docker.compose.project={site.project}",
-                "--filter=label=com.docker.compose.service=hub",
+                f"--filter=label=com.docker.compose.service={service}",
+                "--filter=label=com.docker.compose.oneoff=False",
             ],
             env=docker.env,
         )
-        if not hub:
-            raise Failure("the hub does not run", "start it with make up")
-        command = ["docker", "exec", "--interactive", *terminal, hub.split()[0]]
-        command += ["labcommons", *words]
+        if not found:
+            raise Failure(
+                f"the {service} does not run", _REMEDIES.get(service, "start it with make up")
+            )
+        command = ["docker", "exec", "--interactive", *terminal, *_language(os.environ)]
+        command += [found.split()[0]]
+        command += (
+            ["python3", "-I", "-m", *words] if service == "perimeter" else ["labcommons", *words]
+        )
     os.execvpe(command[0], command, {**os.environ, **docker.env})  # noqa: S606

@@ -1,4 +1,4 @@
-"""`make test`: what the tests need, then lint, types and tests, one line for each."""
+"""`make test`: what the tests need, then lint, types, floors and tests, one line for each."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from deploy.shell import CommandFailed, Failure, output
 from deploy.steps import Progress, Step
 
 VENV = ROOT / ".venv"
+LOCK = ROOT / "tests" / "requirements.lock"  # made by `make locks`
 FIREFOX, _DRIVER = CACHE / "firefox", ROOT / "tests" / "rig" / "firefox"
-_PYTEST = [str(VENV / "bin" / "python"), "-m", "pytest", "--durations=20"]
+_PAGES = ("hostile", "hub_ext")  # the half with the browsers
+_PYTEST: list[str | Path] = [str(VENV / "bin" / "python"), "-m", "pytest", "--durations=20"]
 PACKAGES = (
+    "age",
     "chromium",
     "docker.io",
     "firefox-esr",
@@ -29,15 +32,21 @@ PACKAGES = (
     "git",
     "iproute2",
     "iptables",
+    "knot",
     "ldap-utils",
+    "lego",
     "libc6-dev",
     "libnss3-tools",
     "mmdebstrap",
     "openssl",
+    "pebble",
     "postgresql",
     "procps",
+    "rsyslog",
+    "rsyslog-gnutls",
     "python3-venv",
     "slapd",
+    "systemd",
 )
 # What Debian 13 has in packages of its own, and 12 does not.
 IF_OFFERED = ("docker-cli",)
@@ -53,7 +62,7 @@ def prepare(progress: Progress) -> None:
             step.result = "up to date"
         apt.install(wanted, step, start_services=False)
     with progress.step("Python packages") as step:
-        _virtual_environment(step)
+        prepare_python(step)
     with progress.step("Firefox for the tests") as step:
         _firefox(step)
 
@@ -70,14 +79,16 @@ def test() -> None:
             "the tests need root: they run a Docker Engine of their own, in a network of its own",
             "run make test as root",
         )
-    progress = Progress(7, CACHE / "log")
+    progress = Progress(8, CACHE / "log")
     prepare(progress)
     bin_ = VENV / "bin"
-    python_files = ["hub_ext", "spawner", "kernels", "deploy", "tests", "config"]
+    rooms = ["commons", "environments", "hub_ext", "kernels", "perimeter", "spawner"]
+    python_files = [*rooms, "deploy", "tests", "config"]
     checks: tuple[tuple[str, list[str | Path]], ...] = (
         ("lint", [bin_ / "ruff", "check", *python_files]),
         ("format", [bin_ / "ruff", "format", "--check", *python_files]),
-        ("types", [bin_ / "mypy", "-p", "hub_ext", "-p", "spawner", "-p", "kernels"]),
+        ("types", [bin_ / "mypy"]),
+        ("floors", [bin_ / "lint-imports", "--no-cache"]),
     )
     for title, command in checks:
         with progress.step(title) as step:
@@ -85,7 +96,7 @@ def test() -> None:
     # pytest shows its own progress, so it gets the terminal.
     print(f"[{progress.total}/{progress.total}] tests", flush=True)
     arguments = os.environ.get("PYTEST_ARGS", "").split()
-    failed = _pytest_in_bed(arguments) if arguments else _pytest_in_two()
+    failed = _pytest_in_bed(arguments) if arguments else _pytest_in_three()
     if failed:
         raise Failure(f"tests failed (exit code {failed})", "see pytest's report above")
 
@@ -97,47 +108,59 @@ def _pytest_in_bed(arguments: Sequence[str]) -> int:
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-def _pytest_in_two() -> int:
-    """All tests: those that need no Docker Engine beside those that do; the worse exit code.
+def _pytest_in_three() -> int:
+    """All tests: those that need no Docker Engine, in two halves, beside those that do; the worst
+    exit code.
 
-    The first kind keeps a core busy and the second, which takes longer, mostly waits: so the
-    first gives way.
+    Each half keeps a core busy; the third kind, which takes longer, mostly waits: so they give way.
     """
-    report = CACHE / "log" / "tests-without-engine.log"
-    with report.open("wb") as file:
-        beside = subprocess.Popen(
-            ["nice", "-n", "10", *_PYTEST, "-m", "not docker and not e2e"],
-            cwd=ROOT,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            failed = _pytest_in_bed(["-m", "docker or e2e"])
-            print("tests that need no Docker Engine (they ran meanwhile):", flush=True)
-            failed = beside.wait() or failed
-        finally:
-            beside.kill()
-            beside.wait()
-    print(report.read_text("utf-8", "replace"), flush=True)
+    folders = sorted(path for path in (ROOT / "tests").iterdir() if any(path.glob("**/test_*.py")))
+    halves = {
+        "pages": [path for path in folders if path.name in _PAGES],
+        "rest": [path for path in folders if path.name not in _PAGES],
+    }
+    reports = {name: CACHE / "log" / f"tests-{name}.log" for name in halves}
+    beside: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, report in reports.items():
+            with report.open("wb") as file:
+                beside[name] = subprocess.Popen(
+                    ["nice", "-n", "10", *_PYTEST, "-m", "not docker and not e2e", *halves[name]],
+                    cwd=ROOT,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                )
+        failed = _pytest_in_bed(["-m", "docker or e2e"])
+        print("tests that need no Docker Engine (they ran meanwhile):", flush=True)
+        for name, process in beside.items():
+            failed = process.wait() or failed
+            print(reports[name].read_text("utf-8", "replace"), flush=True)
+    finally:
+        for process in beside.values():
+            process.kill()
+            process.wait()
     return failed
 
 
-def _virtual_environment(step: Step) -> None:
-    """Make .venv, unless it was made of this pyproject.toml by this Python."""
+def prepare_python(step: Step) -> None:
+    """Make .venv, unless it was made of this pyproject.toml and this lock by this Python."""
     stamp = VENV / ".made-of"
-    text = (ROOT / "pyproject.toml").read_text("utf-8") + sys.version + str(ROOT)
-    inputs = hashlib.sha256(text.encode()).hexdigest()
+    project, lock = (path.read_text("utf-8") for path in (ROOT / "pyproject.toml", LOCK))
+    inputs = hashlib.sha256(f"{project}{lock}{sys.version}{ROOT}".encode()).hexdigest()
     python = VENV / "bin" / "python"
     if _text(stamp) == inputs and output([python, "-c", "import hub_ext, pytest"]) is not None:
         step.result = "up to date"
         return
     if output([python, "-m", "pip", "--version"]) is None:
         step.run([sys.executable, "-m", "venv", "--clear", VENV], timeout=120)
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
     try:
         step.run(
-            [python, "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[test]"],
+            [*pip, "--require-hashes", "--only-binary", ":all:", "--requirement", LOCK],
             timeout=1800,
         )
+        # setuptools is in the lock: nothing is fetched for the building.
+        step.run([*pip, "--no-index", "--no-build-isolation", "--editable", ROOT], timeout=300)
     except CommandFailed as error:
         error.remedy = "is a package index reachable? PIP_INDEX_URL names another"
         raise

@@ -17,13 +17,35 @@ from pathlib import Path
 # Folder -> mode. Users' servers see homes, teams, courses, shared, kernels and the packages in
 # cache, each only what is mounted; tls is entered by whoever needs ca.crt.
 FOLDERS = {
+    # What gets a certificate by ACME: the account, secrets that an administrator puts there; and
+    # what was got, which the service certificates reads.
+    "acme": 0o700,
+    "acme/issued": 0o700,
+    # What the agent lays down for tasks, and the certificates of who may ask it.
+    "agent": 0o700,
+    "agent-tls": 0o755,
     # OSV documents that an administrator puts there, for builders to read.
     "advisories": 0o755,
+    # The audit trail: each writer sees its own chain.
+    "audit": 0o755,
+    "audit/audit": 0o700,
+    "audit/before": 0o700,
+    "audit/command": 0o700,
+    "audit/console": 0o700,
+    "audit/hub": 0o700,
+    "audit/kernels": 0o700,
+    "audit/targets": 0o700,
+    # The repository's password, logins of its target, and what a backup is made of meanwhile.
+    "backup": 0o700,
+    # In its place where the target is no folder of this machine.
+    "backup/none": 0o700,
     "builds": 0o750,
     "cache": 0o755,
     "cache/bytecode": 0o755,
     "channel": 0o755,
     "courses": 0o755,
+    # What our services know of their own state, for doctor: nothing secret.
+    "health": 0o755,
     "homes": 0o755,
     "hub": 0o700,
     "store": 0o700,
@@ -34,17 +56,26 @@ FOLDERS = {
     "logs": 0o755,
     "secrets": 0o700,
     "shared": 0o755,
+    # Tokens and certificates of where the audit trail is sent to, put there by an administrator.
+    "shipping": 0o700,
     "teams": 0o755,
     "tls": 0o755,
+    # What nginx has of it: certificate and key in one file.
+    "tls/served": 0o700,
     "versions": 0o755,
 }
 # The hub wants its cookie secret and its crypt key as 32 bytes in hex; the others are opaque.
 SECRETS = (
+    # Signs the audit trail's checkpoints: an Ed25519 key, as its 32 bytes.
+    "audit-key",
+    "backup-token",
     "console-token",
     "cookie-secret",
     "crypt-key",
     "directory-password",
     "kernels-token",
+    # Servers' containers are named by it, so that no name tells whose it is.
+    "names-key",
     "postgres-password",
     "proxy-token",
 )
@@ -63,6 +94,7 @@ def prepare(data: Path, owner: int) -> list[str]:
         folder = data / name
         folder.mkdir(parents=True, exist_ok=True)
         _own(folder, owner, mode)
+    _move_trails(data, owner)
     vault = data / "secrets"
     for leftover in vault.glob(".new-*"):
         leftover.unlink(missing_ok=True)
@@ -76,6 +108,19 @@ def prepare(data: Path, owner: int) -> list[str]:
             raise ValueError(f"secret {name} is empty: delete the file to have a new one made")
         _own(vault / name, owner, 0o600)
     return made
+
+
+def _move_trails(data: Path, owner: int) -> None:
+    """What was written before there were chains is kept beside them."""
+    for writer, former in (("hub", "hub/audit.jsonl"), ("command", "logs/audit.jsonl")):
+        old = data / former
+        if old.is_symlink() or not old.is_file():
+            continue
+        number = 1
+        while (new := data / "audit" / "before" / f"{writer}-{number}.jsonl").exists():
+            number += 1
+        old.rename(new)
+        _own(new, owner, 0o600)
 
 
 def _build_settings() -> dict[str, str]:

@@ -6,23 +6,27 @@ import os
 import sys
 from pathlib import Path
 
-from deploy import engine, images, settings
+from deploy import command, engine, images, networks, perimeter, release, service, settings
 from deploy.datadir import FOLDERS
 from deploy.engine import Engine
 from deploy.settings import ROOT, Settings
 from deploy.shell import Failure
 from deploy.steps import Progress, Step
-from deploy.up import Compose, alone
+from deploy.up import Compose, alone, of_this_folder
 
 # docker compose down only takes what is in a profile when the profile is named.
 ALL_PROFILES = "demo,postgres"
 
 
 def down() -> None:
-    """Stop and remove the site's containers: services and users' servers. Data stays."""
+    """Stop and remove the site's containers: services and users' servers. Data stays.
+
+    Nothing starts it again but `make up`: neither Docker nor the machine.
+    """
     with alone():
         site = settings.load()
         docker = engine.find()
+        of_this_folder(docker, site)
         progress = Progress(2, site.data / "log")
         _containers(docker, site, progress)
     print("Stopped; the data is kept. `make up` starts again.")
@@ -33,6 +37,7 @@ def clean() -> None:
     with alone():
         site = settings.load()
         docker = engine.find()
+        of_this_folder(docker, site)
         _ask(site)
         progress = Progress(4, ROOT / ".cache" / "log")
         _containers(docker, site, progress, "--volumes")
@@ -40,11 +45,15 @@ def clean() -> None:
             _remove_data(docker, site, step)
         with progress.step("removing images") as step:
             _remove_images(docker, step)
-        (ROOT / ".env").unlink(missing_ok=True)
+        command.take_back()
+        for name in (".env", perimeter.PLAN_FILE):
+            (ROOT / name).unlink(missing_ok=True)
 
 
 def _containers(docker: Engine, site: Settings, progress: Progress, *options: str) -> None:
     compose = Compose(docker, site)
+    # First: a machine that ends meanwhile must not start the site again.
+    service.remove(site)
     with progress.step("stopping users' servers") as step:
         label = f"label=labcommons.site={site.project}"
         # The hub first: it would take its stopped servers for crashed ones.
@@ -62,11 +71,15 @@ def _containers(docker: Engine, site: Settings, progress: Progress, *options: st
             "LABCOMMONS_SERVER_NAMES",
             "LABCOMMONS_DOCKER_GID",
             "LABCOMMONS_HOST_DATA",
+            *(f"LABCOMMONS_{name.upper()}_ADDRESS" for name in networks.SERVICES),
         ):
             if name not in known:
                 os.environ.setdefault(name, "/unknown")
         os.environ["COMPOSE_PROFILES"] = ALL_PROFILES
+        # The last server has ended: nothing is left to keep apart.
+        perimeter.remove(docker, compose, step)
         compose.run(step, "down", "--remove-orphans", *options, timeout=300)
+        networks.remove(docker, site)
 
 
 def _ask(site: Settings) -> None:
@@ -82,7 +95,7 @@ def _ask(site: Settings) -> None:
 
 def _remove_data(docker: Engine, site: Settings, step: Step) -> None:
     """Only the folders that are ours: LABCOMMONS_DATA may name a folder with more in it."""
-    names = [name for name in (*FOLDERS, "log") if (site.data / name).exists()]
+    names = [name for name in (*FOLDERS, "log", "release") if (site.data / name).exists()]
     if names:
         step.run(
             [
@@ -99,7 +112,8 @@ def _remove_data(docker: Engine, site: Settings, step: Step) -> None:
 
 def _remove_images(docker: Engine, step: Step) -> None:
     listing = docker.docker("images", "--format", "{{.Repository}}:{{.Tag}}", "labcommons/*") or ""
-    ours = {f"{image.tag}:latest" for image in (images.BASE, *images.IMAGES)}
+    every = (images.BASE, *images.IMAGES)
+    ours = {f"{image.tag}:{tag}" for image in every for tag in ("latest", release.PREVIOUS)}
     tags = [
         tag
         for tag in listing.split()

@@ -19,6 +19,7 @@ from deploy.steps import Step
 
 CACHE = ROOT / ".cache"
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
+GOOD = (28,)  # starts a container with two thirds of the CPU of 20.10: docs/performance.md
 # depends_on.required, which docker-compose.yml uses, came with 2.20.2.
 MINIMUM_COMPOSE = (2, 20, 2)
 START_TIMEOUT = 90  # seconds until a daemon that was just started has to answer
@@ -42,6 +43,11 @@ class Engine:
     @property
     def group(self) -> int:
         return self.socket.stat().st_gid
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of the daemon; () where it does not say."""
+        return parse_version(self.docker("version", "--format", "{{.Server.Version}}") or "")
 
     def docker(self, *words: str | Path, timeout: float = 30) -> str | None:
         """What a docker command prints; None when it fails."""
@@ -84,8 +90,9 @@ def ensure(step: Step) -> Engine:
     else:
         _install_and_start(step)
     engine = find()
-    version = engine.docker("version", "--format", "{{.Server.Version}}")
-    step.result += f", version {version}"
+    step.result += f", version {'.'.join(map(str, engine.version))}"
+    if engine.version < GOOD:
+        step.result += f"\n  Engine {GOOD[0]} starts servers faster: docs/performance.md"
     return engine
 
 

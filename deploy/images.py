@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -42,12 +42,14 @@ class Image:
         base: the image it starts from, given to the Dockerfile as ``BASE``.
         profile: the compose profile that needs it, "" when all do.
         context: what the Dockerfile copies from, under the root.
+        parts: images that it copies from, too; each is built before.
     """
 
     name: str
     base: str
     profile: str = ""
     context: str = "."
+    parts: tuple[str, ...] = ()
 
     @property
     def tag(self) -> str:
@@ -57,8 +59,11 @@ class Image:
 BASE = Image("base", "debian:13", context=".cache/base")
 IMAGES = (
     Image("hub", "base"),
+    Image("agent", "base"),
     Image("builder", "hub"),
+    Image("backup", "base", parts=("hub",)),
     Image("server", "base"),
+    Image("perimeter", "base"),
     Image("chp", "base"),
     Image("proxy", "base"),
     Image("directory", "base", profile="demo", context="config/demo/directory"),
@@ -71,14 +76,22 @@ def needed(profiles: tuple[str, ...]) -> list[Image]:
     return [image for image in IMAGES if not image.profile or image.profile in profiles]
 
 
-def ensure(image: Image, engine: Engine, step: Step) -> None:
-    """Build an image, unless the one that is there was made of the same."""
+def ensure(
+    image: Image, engine: Engine, step: Step, before: Callable[[], None] = lambda: None
+) -> None:
+    """Build an image, unless the one that is there was made of the same.
+
+    ``before`` is called before another one takes its place.
+    """
+    if os.environ.get("LABCOMMONS_IMAGES") == "as they are" and identity(engine, image.tag):
+        step.result = "as it is"
+        return
     dockerfile = ROOT / "config" / "images" / image.name / "Dockerfile"
     context = ROOT / image.context
     if not dockerfile.is_file():
         raise Failure(f"{dockerfile} is missing", "restore it with: git checkout config/images")
     base_tag = f"labcommons/{image.base}"
-    base_id = engine.docker("image", "inspect", "--format", "{{.Id}}", base_tag)
+    base_id = identity(engine, base_tag)
     if not base_id:
         raise Failure(f"the image {base_tag} is missing", "run make up again")
     arguments = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
@@ -87,12 +100,17 @@ def ensure(image: Image, engine: Engine, step: Step) -> None:
         kept = os.environ.get("REFRESH") != "yes" and updated(engine, image.tag)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         arguments["LABCOMMONS_UPDATED"] = _label(engine, image.tag, UPDATED) if kept else now
-    inputs = digest(dockerfile, context, {"BASE": base_id, **arguments})
+    parts = {
+        part: engine.docker("image", "inspect", "--format", "{{.Id}}", f"labcommons/{part}") or ""
+        for part in image.parts
+    }
+    inputs = digest(dockerfile, context, {"BASE": base_id, **arguments, **parts})
     present = _label(engine, image.tag, LABEL)
     if present == inputs:
         step.result = "up to date"
         return
-    former = engine.docker("image", "inspect", "--format", "{{.Id}}", image.tag)
+    former = identity(engine, image.tag)
+    before()
     arguments |= {name: os.environ[name] for name in PROXIES if name in os.environ}
     arguments["BASE"] = base_tag
     # By name only: docker takes the value from the environment, so that an address with a
@@ -130,9 +148,11 @@ def updates(engine: Engine, today: date) -> list[str]:
 def _tidy(engine: Engine, former: str | None, tag: str) -> None:
     """Remove the image that the tag named before, and layers that no build of a week has used.
 
-    Younger ones stay: the next build starts from them.
+    Younger ones stay: the next build starts from them. So does one with another tag, as of what
+    `make rollback` puts back.
     """
-    if former and former != engine.docker("image", "inspect", "--format", "{{.Id}}", tag):
+    tags = ("image", "inspect", "--format", "{{len .RepoTags}}")
+    if former and former != identity(engine, tag) and engine.docker(*tags, former) == "0":
         engine.docker("rmi", former, timeout=120)
     filters = ["--filter", f"label={LABEL}", "--filter", f"until={KEEP_LAYERS}"]
     engine.docker("image", "prune", "--force", *filters, timeout=120)
@@ -169,6 +189,11 @@ def _files(context: Path, source: str) -> Iterator[Path]:
         for path in [found] if found.is_file() else found.rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield path
+
+
+def identity(engine: Engine, tag: str) -> str:
+    """The id of an image; "" where there is none of this tag, or id."""
+    return engine.docker("image", "inspect", "--format", "{{.Id}}", tag) or ""
 
 
 def _label(engine: Engine, tag: str, label: str) -> str:

@@ -10,11 +10,12 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.files import write_atomically
-from deploy.shell import Failure
+from deploy.shell import Failure, output
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,6 +30,7 @@ DEFAULTS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 GROUPS_FILE = ".docker-compose.groups.json"
+HEALTH_FILE = ".docker-compose.health.json"
 FOUND = "# Found out by `make up`, and written anew each time."
 LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)$")
 
@@ -49,6 +51,11 @@ class Settings:
     def users_network(self) -> str:
         """The Docker network of users' servers."""
         return f"{self.project}-users"
+
+    @property
+    def builders_network(self) -> str:
+        """The Docker network of builders of environments."""
+        return f"{self.project}-builders"
 
     @property
     def connect_to(self) -> str:
@@ -157,9 +164,42 @@ def write_groups(numbers: Iterable[int], root: Path = ROOT) -> None:
         write_atomically(root / GROUPS_FILE, text, 0o644)
 
 
+def revision() -> str:
+    """The commit of this checkout, with a plus where it was changed; "" where it is none."""
+    commit = output(["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"], timeout=10) or ""
+    changed = output(["git", "-C", str(ROOT), "status", "--porcelain", "-uno"], timeout=30)
+    return commit.strip() + ("+" if commit and changed else "")
+
+
+def write_revision() -> None:
+    """For `labcommons --version`."""
+    with suppress(OSError):  # it is said without, then
+        (ROOT / "config" / "revision").write_text(revision() + "\n", "ascii")
+
+
+def brought_up() -> str | None:
+    """The commit that ``write_revision`` wrote at the last `make up`."""
+    return (read(ROOT / "config" / "revision") or "").strip() or None
+
+
+def write_health(services: Iterable[str], engine: tuple[int, ...], root: Path = ROOT) -> None:
+    """Have services that are well looked at seldom, and often while they start.
+
+    Each look starts a process in the container. Engine 25 and newer tell the two apart; docker
+    compose refuses to ask it of an older one.
+    """
+    if engine < (25,):
+        (root / HEALTH_FILE).unlink(missing_ok=True)
+        return
+    seldom = {"healthcheck": {"interval": "20s", "start_interval": "1s"}}
+    text = json.dumps({"services": dict.fromkeys(services, seldom)}, indent=1) + "\n"
+    if read(root / HEALTH_FILE) != text:
+        write_atomically(root / HEALTH_FILE, text, 0o644)
+
+
 def compose_files(root: Path = ROOT) -> list[str]:
     """What docker compose reads of this site, by name: ours, and a site's own additions."""
-    names = ("docker-compose.yml", GROUPS_FILE, "docker-compose.override.yml")
+    names = ("docker-compose.yml", GROUPS_FILE, HEALTH_FILE, "docker-compose.override.yml")
     return [name for name in names if name == names[0] or (root / name).exists()]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 GRACE = 10  # seconds between SIGTERM and SIGKILL for a program that has to go
+_INTERRUPTS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 class Failure(Exception):
@@ -67,26 +68,42 @@ def run(
     words = [str(word) for word in command]
     log.write(f"$ {' '.join(words)}\n")
     log.flush()
+    where: dict[str, Any] = {"stdout": log, "stderr": subprocess.STDOUT, "cwd": cwd}
+    where |= {"stdin": stdin or subprocess.DEVNULL, "env": _environment(env)}
+    try:
+        with child(words, **where) as process:
+            code = process.wait(timeout)
+    except OSError as error:
+        raise CommandFailed(f"{words[0]}: {error.strerror}") from error
+    except subprocess.TimeoutExpired:
+        raise CommandFailed(f"{words[0]} took longer than {timeout:.0f} s") from None
+    if code:
+        raise CommandFailed(f"{words[0]} ended with exit code {code}")
+
+
+@contextmanager
+def child(words: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A program that leads a process group of its own, which ends with the block.
+
+    ``options`` are Popen's. An interrupt waits until the program is known: one that came while it
+    was being started would leave it running.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     try:
         process = subprocess.Popen(
             words,
-            stdin=stdin or subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=_environment(env),
-            cwd=cwd,
             start_new_session=True,
+            # No thread of ours holds a lock that this takes.
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before) and None,  # noqa: PLW1509
+            **options,
         )
-    except OSError as error:
-        raise CommandFailed(f"{words[0]}: {error.strerror}") from error
-    try:
-        code = process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        raise CommandFailed(f"{words[0]} took longer than {timeout:.0f} s") from None
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield process
+        finally:
+            end_group(process)
     finally:
-        end_group(process)
-    if code:
-        raise CommandFailed(f"{words[0]} ended with exit code {code}")
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_group(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:

@@ -14,11 +14,27 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from deploy import base, datadir, engine, images, settings
+from deploy import (
+    backup,
+    base,
+    command,
+    datadir,
+    engine,
+    images,
+    networks,
+    perimeter,
+    release,
+    service,
+    settings,
+    whatsnew,
+)
 from deploy.builder import IN_CONTAINER, builder
+from deploy.copies import DATABASES, STORE, Copies
 from deploy.engine import CACHE, Engine
 from deploy.settings import ROOT, Settings
 from deploy.shell import CommandFailed, Failure, output
@@ -26,6 +42,20 @@ from deploy.steps import Progress, Step
 
 OWNER = 990  # uid and gid of `labcommons` in our images
 HEALTH_TIMEOUT = 240  # seconds for all services to be healthy
+# Services of docker-compose.yml that have a health check.
+CHECKED = (
+    "proxy",
+    "perimeter",
+    "gate",
+    "chp",
+    "hub",
+    "agent",
+    "console",
+    "kernels",
+    "audit",
+    "backup",
+    "db",
+)
 LOGIN_TIMEOUT = 120  # seconds until the proxy knows the way to the healthy hub
 # A first build of environments fetches some hundred megabytes.
 ENVIRONMENTS_TIMEOUT = 3600
@@ -36,48 +66,95 @@ def up() -> None:
     with alone():
         site = settings.prepare()
         wanted = images.needed(site.profiles)
-        database_first = "postgres" in site.profiles
-        total = 13 + len(wanted) + database_first
+        extra = sum((*(name in site.profiles for name in ("postgres", "demo")), backup.waits(site)))
+        total = 17 + len(wanted) + extra
         progress = Progress(total, _logs(site))
 
         with progress.step("Docker Engine") as step:
             docker = engine.ensure(step)
+            of_this_folder(docker, site)
         with progress.step("docker compose") as step:
             docker = replace(docker, compose=engine.ensure_compose(step))
+        settings.write_health(CHECKED, docker.version)
+        release.keep_where_another(docker, site)
         with progress.step("Debian 13") as step:
+            if os.environ.get("REFRESH") == "yes":
+                release.keep(docker, site)
             base.ensure_debian(docker, step)
         base.write_context(CACHE / "base")
         for image in [images.BASE, *wanted]:
             with progress.step(f"building {image.tag}") as step:
-                images.ensure(image, docker, step)
+                images.ensure(image, docker, step, partial(release.keep, docker, site))
         with progress.step("folders and secrets") as step:
             _data_folder(docker, site, step)
         with progress.step("site file") as step:
-            places, demo = _site_file(docker, site, step)
+            facts = _site_file(docker, site, step)
+            places, demo = _places(site, facts), bool(facts["demo"])
+            backup.record(facts["backup"])
             _record(docker, site, places)
         with progress.step("certificates") as step:
             _certificates(docker, site, places, step)
         _record(docker, site, places)
         compose = Compose(docker, site)
-        if database_first:
-            with progress.step("starting the database server") as step:
-                compose.run(step, "up", "--detach", "--wait", "db", timeout=HEALTH_TIMEOUT)
-        with progress.step("database tables") as step:
-            compose.run(
-                step, "run", "--rm", "--no-deps", "-T", "hub", "labcommons", "store", "migrate",
-                timeout=120,
-            )  # fmt: skip
-        with progress.step("groups of the directory") as step:
-            _groups(compose, site, step)
+        _keep_apart(docker, site, compose, facts["perimeter"], progress)
+        copies = Copies(docker, site, compose)
+        _tables(docker, site, copies, progress)
+        _people(compose, site, progress)
+        with progress.step("starting the agent") as step:
+            compose.run(step, "up", "--detach", "--wait", "agent", timeout=HEALTH_TIMEOUT)
         with progress.step("environments") as step:
             _environments(docker, site, step)
         with progress.step("starting the services") as step:
             _start(compose, step)
         with progress.step("servers that know other addresses") as step:
             _former_servers(docker, site, places, step)
-        with progress.step(f"login page at {places.url}") as step:
-            _login_page(site, places, step)
-        _tell(docker, site, places, demo)
+        _arrive(site, places, progress)
+        _tell(docker, site, places, demo, _finish(docker, site, copies))
+        for line in (*perimeter.advice(facts["perimeter"]), *_advice(compose, site)):
+            print(line)
+
+
+def start() -> None:
+    """Start what the last `make up` has set up and wait until it is healthy; change nothing."""
+    with alone():
+        site = settings.load()
+        docker = engine.find()
+        of_this_folder(docker, site)
+        with Progress(1, _logs(site)).step("starting the services") as step:
+            _start(Compose(docker, site), step, "--no-recreate", "--no-build")
+
+
+def unit() -> None:
+    """Have systemd start the site with the machine."""
+    with alone():
+        site = settings.load()
+        if service.unit(site) is None:
+            raise Failure(
+                "this machine has no systemd, or LABCOMMONS_SYSTEMD in .env is empty",
+                "Docker starts the site with itself; have Docker started with the machine",
+            )
+        with Progress(1, _logs(site)).step("return after a restart of the machine") as step:
+            service.install(site, step)
+
+
+def of_this_folder(docker: Engine, site: Settings) -> None:
+    """Raise Failure where another checkout's site of this name is on the Engine.
+
+    What a copy of a site, as of a backup, does to containers of its name it would do to the
+    original's.
+    """
+    listing = docker.docker(
+        "ps", "--all", f"--filter=label=com.docker.compose.project={site.project}",
+        '--format={{.Label "com.docker.compose.project.working_dir"}}',
+    )  # fmt: skip
+    for folder in sorted(set((listing or "").splitlines()) - {"", str(ROOT)}):
+        # A folder that is gone was moved here.
+        if (Path(folder) / "docker-compose.yml").exists() and Path(folder).resolve() != ROOT:
+            raise Failure(
+                f"the site {site.project} is on this machine already, from {folder}",
+                "give this one another COMPOSE_PROJECT_NAME, LABCOMMONS_DATA and ports in .env, or "
+                f"first run `make down` in {folder}",
+            )
 
 
 @dataclass(frozen=True)
@@ -171,6 +248,8 @@ def _hub_once(docker: Engine, site: Settings, *words: str, url: str = "") -> lis
         *("docker", "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL"),
         f"--volume={ROOT / 'config'}:/etc/labcommons:ro",
         f"--volume={site.data / 'tls'}:{IN_CONTAINER}/tls",
+        f"--volume={site.data / 'agent-tls'}:{IN_CONTAINER}/agent-tls",
+        f"--volume={site.data / 'acme' / 'issued'}:{IN_CONTAINER}/acme/issued:ro",
         f"--env=LABCOMMONS_SITE_FILE=/etc/labcommons/{site.site_file}",
         *([f"--env=LABCOMMONS_PUBLIC_URL={url}"] if url else []),
         *("labcommons/hub", "labcommons", *words),
@@ -187,17 +266,93 @@ def _answer(command: list[str], docker: Engine, step: Step) -> str:
     return answer
 
 
-def _site_file(docker: Engine, site: Settings, step: Step) -> tuple[Places, bool]:
-    """Check the site file; returns where the site is, and whether it is a demo."""
+def _site_file(docker: Engine, site: Settings, step: Step) -> dict[str, Any]:
+    """Check the site file; returns what it decides about the machine."""
     command = _hub_once(docker, site, "site", "check", "--offline", "--json")
     step.remedy = f"correct config/{site.site_file}"
-    facts = json.loads(_answer(command, docker, step))
+    facts: dict[str, Any] = json.loads(_answer(command, docker, step))
     settings.write_groups(facts["kernels_groups"])
+    wanted = {"LABCOMMONS_ACME": str(int(facts["acme"]))}
+    settings.record(wanted)
+    os.environ.update(wanted)
+    return facts
+
+
+def _advice(compose: Compose, site: Settings) -> list[str]:
+    """What ``labcommons site check`` advises for this machine, which the agent knows by now."""
+    said = compose.output("exec", "-T", "hub", "labcommons", "site", "check", "--json")
+    lines = json.loads(said)["advice"] if said else []
+    return [f"config/{site.site_file}: {line}" for line in lines]
+
+
+def _places(site: Settings, facts: dict[str, Any]) -> Places:
     url, names = facts["public_url"], tuple(facts["server_names"])
     if facts["demo"] and f".{names[0]}".endswith(".localhost"):
         port = "" if site.https_port == 443 else f":{site.https_port}"
         url = f"https://{names[0]}{port}"
-    return Places(url, names), bool(facts["demo"])
+    return Places(url, names)
+
+
+def _keep_apart(
+    docker: Engine, site: Settings, compose: Compose, decided: dict[str, Any], progress: Progress
+) -> None:
+    """The networks of servers and builders, and the perimeter around them."""
+    with progress.step("networks") as step:
+        users, builders = networks.ensure(docker, site, step)
+    found = perimeter.resolvers(docker)
+    perimeter.write(perimeter.plan(decided, site.project, users, builders, found, os.environ))
+    recorded = {
+        f"LABCOMMONS_{name.upper()}_ADDRESS": str(address)
+        for name, address in users.services.items()
+    }
+    recorded["LABCOMMONS_PERIMETER_HASH"] = _hash([ROOT / perimeter.PLAN_FILE])
+    settings.record(recorded)
+    os.environ.update(recorded)
+    with progress.step("perimeter") as step:
+        perimeter.start(compose, step)
+        step.result = "in place" if decided["enabled"] else "off"
+
+
+def _tables(docker: Engine, site: Settings, copies: Copies, progress: Progress) -> None:
+    """Our database's, of this version. JupyterHub's are changed by the hub when it starts."""
+    if "postgres" in site.profiles:
+        with progress.step("starting the database server") as step:
+            copies.compose.run(step, "up", "--detach", "--wait", "db", timeout=HEALTH_TIMEOUT)
+    if backup.waits(site):
+        with progress.step("databases of the backup") as step:
+            backup.load(docker, site, step)
+    with progress.step("database tables") as step:
+        _copy_what_changes(docker, site, copies, step)
+        copies.compose.run(
+            step, "run", "--rm", "--no-deps", "-T", "once", "labcommons", "store", "migrate",
+            timeout=120,
+        )  # fmt: skip
+
+
+def _copy_what_changes(docker: Engine, site: Settings, copies: Copies, step: Step) -> None:
+    """Of each database whose tables are of an earlier version, a copy, for `make rollback`."""
+    found = copies.revisions()
+    release.know_schemas(site, found)
+    heads = json.loads(_answer(_hub_once(docker, site, "store", "heads", "--json"), docker, step))
+    for which in DATABASES:
+        if found[which.name] in ("", heads[which.name]):
+            continue
+        # `labcommons store migrate` copies it itself.
+        if which is not STORE or "postgres" in site.profiles:
+            step.note(copies.make(which, found[which.name]))
+        step.result += f"\n  {which.title}: copied before its tables change"
+
+
+def _people(compose: Compose, site: Settings, progress: Progress) -> None:
+    """Who there is; in a demo also what they may, and what they have done."""
+    with progress.step("groups of the directory") as step:
+        _groups(compose, site, step)
+    if "demo" in site.profiles:
+        with progress.step("the demo's limits and past") as step:
+            compose.run(
+                step, "run", "--rm", "--no-deps", "-T", "once", "labcommons", "demo", "fill",
+                timeout=120,
+            )  # fmt: skip
 
 
 def _groups(compose: Compose, site: Settings, step: Step) -> None:
@@ -206,7 +361,7 @@ def _groups(compose: Compose, site: Settings, step: Step) -> None:
         compose.run(step, "up", "--detach", "--wait", "directory", timeout=HEALTH_TIMEOUT)
     step.remedy = f"correct the group's name in config/{site.site_file}"
     compose.run(
-        step, "run", "--rm", "--no-deps", "-T", "hub", "labcommons", "site", "check", timeout=120
+        step, "run", "--rm", "--no-deps", "-T", "once", "labcommons", "site", "check", timeout=120
     )  # fmt: skip
 
 
@@ -225,7 +380,8 @@ def _certificates(docker: Engine, site: Settings, places: Places, step: Step) ->
 
 def _record(docker: Engine, site: Settings, places: Places) -> None:
     """What docker-compose.yml wants to know of this machine, into .env and our environment."""
-    tls = site.data / "tls"
+    settings.write_revision()
+    tls, agent_tls = site.data / "tls", site.data / "agent-tls"
     found = {
         "COMPOSE_FILE": ":".join(settings.compose_files()),
         "LABCOMMONS_HOST_DATA": str(site.data),
@@ -237,11 +393,16 @@ def _record(docker: Engine, site: Settings, places: Places) -> None:
         "LABCOMMONS_ADDRESSES": places.addresses,
         # Services whose configuration has changed are started anew.
         "LABCOMMONS_CONFIG_HASH": _hash(
-            [ROOT / "config" / site.site_file, ROOT / "config" / "jupyterhub_config.py"]
+            [
+                *(ROOT / "config" / name for name in (site.site_file, "jupyterhub_config.py")),
+                *(agent_tls / name for name in ("ca.crt", "hub.crt")),
+            ]
         ),
-        "LABCOMMONS_PROXY_HASH": _hash(
-            [*sorted((ROOT / "config" / "nginx").glob("*.conf")), tls / "server.crt"]
+        "LABCOMMONS_AGENT_HASH": _hash(
+            [ROOT / "config" / site.site_file, agent_tls / "ca.crt", agent_tls / "agent.crt"]
         ),
+        # Of its certificate nginx sees itself that it is another.
+        "LABCOMMONS_PROXY_HASH": _hash(sorted((ROOT / "config" / "nginx").glob("*.conf"))),
         "LABCOMMONS_DIRECTORY_HASH": _hash([tls / "directory.crt", tls / "ca.crt"]),
     }
     if "postgres" in site.profiles:
@@ -262,7 +423,7 @@ def _hash(paths: Iterable[Path]) -> str:
 
 def _environments(docker: Engine, site: Settings, step: Step) -> None:
     """Solve and build what is new in config/environments."""
-    command = builder(docker, site, ["env", "build", "--all"])
+    command = builder(site, ["env", "build", "--all"])
     step.run(command, timeout=ENVIRONMENTS_TIMEOUT, env=docker.env)
 
 
@@ -283,12 +444,12 @@ def _former_servers(docker: Engine, site: Settings, places: Places, step: Step) 
         step.result = f"{len(former)} stopped, for their owners to start anew"
 
 
-def _start(compose: Compose, step: Step) -> None:
+def _start(compose: Compose, step: Step, *options: str) -> None:
     """Start all services and wait until they are healthy; else say which is not, and why."""
     try:
         compose.run(
             step, "up", "--detach", "--remove-orphans", "--wait",
-            "--wait-timeout", str(HEALTH_TIMEOUT), timeout=HEALTH_TIMEOUT + 120,
+            "--wait-timeout", str(HEALTH_TIMEOUT), *options, timeout=HEALTH_TIMEOUT + 120,
         )  # fmt: skip
     except CommandFailed:
         listing = compose.output("ps", "--all", "--format", "{{.Service}} {{.State}} {{.Health}}")
@@ -305,6 +466,13 @@ def _start(compose: Compose, step: Step) -> None:
         raise
 
 
+def _arrive(site: Settings, places: Places, progress: Progress) -> None:
+    with progress.step(f"login page at {places.url}") as step:
+        _login_page(site, places, step)
+    with progress.step("return after a restart of the machine") as step:
+        service.install(site, step)
+
+
 def _login_page(site: Settings, places: Places, step: Step) -> None:
     """Fetch the login page as a browser would, with the certificate verified, also for servers.
 
@@ -312,6 +480,8 @@ def _login_page(site: Settings, places: Places, step: Step) -> None:
     """
     context = ssl.create_default_context()
     context.load_verify_locations(site.data / "tls" / "ca.crt")
+    if bundle := os.environ.get("LABCOMMONS_CA_BUNDLE"):  # as of an authority of the site's own
+        context.load_verify_locations(bundle)
     step.remedy = "see data/log and make logs"
     deadline = time.monotonic() + LOGIN_TIMEOUT
     while problem := _login_problem(site, places.url, context):
@@ -345,7 +515,8 @@ def _login_problem(
         raise Failure(
             f"the certificate does not verify for {url.hostname}: {error.verify_message}",
             "put a certificate for all names of the site, with its chain, into data/tls/server.crt "
-            "(names for people's servers, and how to do without: docs/site.md)",
+            "(names for people's servers, and how to do without: docs/site.md); of an authority "
+            "that this machine does not know, name its CA in LABCOMMONS_CA_BUNDLE",
         ) from error
     except (OSError, http.client.HTTPException) as error:
         return f"does not answer: {error}"
@@ -369,8 +540,19 @@ class _Connection(http.client.HTTPSConnection):
         self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
-def _tell(docker: Engine, site: Settings, places: Places, demo: bool) -> None:
+def _finish(docker: Engine, site: Settings, copies: Copies) -> release.Release | None:
+    """Write down what runs, and what is new; the version in whose place it came, if any."""
+    former = release.complete(docker, site, copies.revisions())
+    whatsnew.write(release.load(site))
+    return former
+
+
+def _tell(
+    docker: Engine, site: Settings, places: Places, demo: bool, former: release.Release | None
+) -> None:
     print(f"\nLabCommons runs at {places.url}")
+    if former:
+        print(f"New since {former}: {command.offer()} whatsnew; back to it: make rollback")
     for line in images.updates(docker, date.today()):
         print(line)
     if not places.apart:
@@ -385,6 +567,6 @@ def _tell(docker: Engine, site: Settings, places: Places, demo: bool) -> None:
     if demo and "demo" in site.profiles:
         print(
             "Demo accounts (the password is NAME-demo): carol (platform admin), bob (team lead),\n"
-            "  alice (researcher), dan (instructor), s01 to s40 (students)"
+            "  alice (researcher), dan (instructor), s01 to s40 (students); a tour: docs/tour.md"
         )
-    print("Next: make logs, make down; what to change for a real site is in README.md")
+    print(f"Next: {command.offer()} --help, make logs, make down; for a real site see README.md")

@@ -3,128 +3,384 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from functools import cached_property
+import sqlite3
+from collections.abc import Coroutine
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import click
 import tornado.httpserver
+from sqlalchemy.orm import Session
+from tornado.log import app_log
+from traitlets import default
 
-from hub_ext import proxied
-from hub_ext.audit import AuditTrail
+from commons.audit import make_event
+from commons.broadcasts import Board
+from commons.errors import LabError
+from commons.i18n import gettext_for, language_for, timezone_for
+from commons.leases import ServerKey
+from commons.messages import Locale
+from commons.principal import Principal
+from commons.site import site_digest
+from commons.store import StoreError, room
+from commons.store.ends import Ending
+from commons.store.models import utcnow
+from commons.store.trouble import DatabaseUnavailable, Trouble
+from commons.web import proxied
+from commons.work import Keyed, Periodic
+from environments.builds.runner import Runner
+from hub_ext import (
+    disk_prune,
+    disk_watch,
+    hub_database,
+    hub_settings,
+    maintenance,
+    site_agreement,
+    standing,
+    stops,
+)
+from hub_ext.disk_prune import NightlyPrune
+from hub_ext.disk_watch import DiskWatch
+from hub_ext.doctor import rounds as doctor
 from hub_ext.guarded_hub import GuardedHub
+from hub_ext.log_lines import Lowered
 from hub_ext.mail import Addressee, Postman
-from hub_ext.servers import HubServers
-from hub_ext.store import StoreError
-from spawner.errors import SpawnerError
-from spawner.gpu import monitor
-from spawner.gpu.inventory import InventoryError
-from spawner.gpu.jupyter import Asker, Jupyter, Server
-from spawner.gpu.keeper import Keeper
+from hub_ext.maintenance import Maintenance
+from hub_ext.routes import TimedProxy, use_of
+from hub_ext.servers import HubServers, owners, unfinished_starts
+from hub_ext.waiting import Waiting
+from spawner.culling.culler import Culler
+from spawner.gpu.devices.inventory import InventoryError
+from spawner.gpu.quotas import quota_store
+from spawner.gpu.watch import monitor
+from spawner.gpu.watch.lease_controller import LeaseController
+from spawner.gpu.watch.server_activity import Asker, Jupyter
 from spawner.reconcile import Reconciler
-from spawner.resources import Resources
+from spawner.resources import Resources, of_this_machine
+from spawner.settings.check import problems
 from spawner.spawner import LabSpawner
-from spawner.tiers.people import Requester, identity_of, person_in
-from spawner.tiers.runner import Runner
+from spawner.starts import kept as requests
+from spawner.starts.kept import Kept
+from spawner.warm.keeper import WarmKeeper
+from spawner.warm.records import held
 
-CONFIG_FILE = "/etc/labcommons/jupyterhub_config.py"
+CONFIG = "/etc/labcommons"
+CONFIG_FILE = f"{CONFIG}/jupyterhub_config.py"
 RECONCILE_INTERVAL = 30  # seconds
 PROXY_INTERVAL = 5  # seconds
-PATIENCE = 2  # seconds between two tries for Docker
+BEGUN_AT_ONCE = 10  # starts of an earlier hub: each asks the directory
+HUB_URL = "http://hub-control:8081"  # as in jupyterhub_config.py
+LONGEST = 30.0  # seconds between two tries for a database
+RESERVED = 600  # seconds between two looks at the file that is kept
+PATIENCE = 2  # seconds between two tries for the agent, and for its list of what runs
 
 
 class LabCommonsHub(GuardedHub):
-    """JupyterHub that waits for Docker, keeps the GPU ledger true and its proxy routed."""
+    """JupyterHub that waits for the agent, keeps the GPU ledger true and its proxy routed."""
+
+    @default("proxy_class")
+    def _proxy_class(self) -> type[TimedProxy]:
+        return TimedProxy
 
     async def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Docker and database first: JupyterHub takes a server it cannot poll for stopped."""
+        """Agent and database first: JupyterHub takes a server it cannot poll for stopped."""
+        for log in (self.log, app_log):
+            log.addFilter(Lowered())
         self._background: set[asyncio.Task[None]] = set()
         LabSpawner.shared = self.resources = Resources.from_environment()
-        await asyncio.to_thread(self.resources.store.migrate)
-        await self._wait_for_docker()
+        self._site_digest = site_digest()  # of the file as it was read just now
+        self.resources.audit.record(
+            make_event("site-file", "success", user="", details={"digest": self._site_digest})
+        )
+        self._waiting = Waiting(os.environ.get("LABCOMMONS_HUB_URL", HUB_URL))
+        await self._wait_for_databases()
+        await self._wait_for_agent()
+        await self._waiting.over()
+        self._keep_going(self.resources.watch.run())
+        with suppress(TimeoutError):  # then each server is asked about
+            await asyncio.wait_for(self.resources.watch.whole(), PATIENCE)
         await self._read_gpus()
         await super().initialize(*args, **kwargs)
         self._servers = HubServers(self)
         if gone := self._servers.take_tokens_back():
             self.log.info("took back the tokens of %s servers that are gone", gone)
-        self._stops: set[asyncio.Task[None]] = set()
+        self._stops = Keyed("stops of servers", self.log)
         shared = self.resources
+        shared.watch.ended = lambda state: self._servers.look_soon((state.user, state.server))
+        shared.failed = self._servers.look_soon
         self._reconciler = Reconciler(
-            shared.engine,
+            shared.runtime,
             shared.store,
-            shared.site_id,
             self._servers.known,
             self.log,
             self._stop_server,
+            self._servers.running,
+            self._servers.look_soon,
         )
         # Before the first request: a ledger that lost leases gives their GPUs to nobody else.
         await self._reconcile()
+        await self._take_up_starts()
+
+    def init_db(self) -> None:
+        """JupyterHub's, whose transactions the loop waits for."""
+        hub_database.write_ahead(self.db_url)
+        super().init_db()
+        hub_database.without_pings(self.db.get_bind())
+        self._hold_room()
+
+    def _hold_room(self) -> None:
+        """For both databases, on a disk that others fill."""
+        for engine in (self.db.get_bind(), self.resources.store.engine):
+            file = engine.url.database
+            if engine.dialect.name == "sqlite" and file not in (None, "", ":memory:"):
+                with suppress(sqlite3.Error, OSError):  # a full disk: what there is has to do
+                    room.hold(Path(file))
+
+    async def init_spawners(self) -> int:
+        """JupyterHub's, which forgets what was starting; how many there are."""
+        _held = owners(self.db)
+        self._unfinished = unfinished_starts(self.db)
+        return int(await super().init_spawners())
+
+    async def _take_up_starts(self) -> None:
+        """What was starting when an earlier hub ended is to be begun again, in the order in which
+        it was asked for; what is not worth that is told to be lost. What has a lease, or waits for
+        one, is begun again by the keeper of leases.
+        """
+        known = self._servers.known()
+        unfinished = [one for one in self._unfinished if one[0] not in known]
+
+        def work(session: Session) -> list[Kept]:
+            left = [one for one in requests.left(session) if one.server not in known]
+            # What was started ahead of time is begun again by its own keeper.
+            for server in (ahead := held(session)):
+                requests.over(session, *server)
+            left = [one for one in left if one.server not in ahead]
+            again = {one.server for one in left if one.again}
+            lost = [one for one in unfinished if one[0] not in again]
+            standing.note_lost(session, lost)
+            for one in left:
+                if not one.again:
+                    requests.over(session, *one.server)
+            return [one for one in left if one.again]
+
+        try:
+            self._left = await self.resources.store.run(work)
+        except StoreError as error:
+            self._left = []
+            self.log.error("earlier starts are not taken up: %s", error)
+
+    async def _begin_again(self, one: Kept) -> None:
+        try:
+            await self._servers.start(*one.server, one.options)
+            self.log.info("%s/%s starts again", *one.server)
+        except Exception as error:  # whatever the hub says: it is told, and not tried again
+            self.log.error("%s/%s is not started again: %s", *one.server, error)
+
+            def write(session: Session) -> None:
+                requests.over(session, *one.server)
+                standing.note_lost(session, [(one.server, utcnow())])
+
+            await self.resources.store.run(write)
+
+    def init_tornado_settings(self) -> None:
+        """With what is kept of how people read."""
+        self.tornado_settings["readers"] = self.resources.readers
+        self.tornado_settings["audit"] = self.resources.audit
+        self.tornado_settings["board"] = Board(self.resources.store)
+        super().init_tornado_settings()
+
+    def load_config_file(self, *args: Any, **kwargs: Any) -> None:
+        """JupyterHub's; then nothing starts with a setting that would not do what it says."""
+        super().load_config_file(*args, **kwargs)
+        found = hub_settings.problems(self.config, self.resources.site)
+        if not issubclass(self.spawner_class, LabSpawner):
+            found.append("c.JupyterHub.spawner_class: must be labcommons-docker, or made of it")
+        else:
+            found += problems(self.config, self.spawner_class, self.resources.site)
+        if found:
+            lines = "".join(f"\n  {line}" for line in found)
+            click.echo(f"the hub's configuration cannot be followed:{lines}", err=True)
+            self.exit(1)
 
     async def _reconcile(self) -> None:
         try:
             await self._reconciler.once()
-        except (SpawnerError, StoreError) as error:
+        except (LabError, StoreError) as error:
             self.log.error("reconcile: %s", error)
 
-    def _stop_server(self, server: Server) -> None:
-        task = asyncio.create_task(self._servers.stop(*server))
-        self._stops.add(task)
-        task.add_done_callback(self._stops.discard)
+    def _stop_server(self, server: ServerKey) -> None:
+        """Its GPUs are another's in the ledger."""
+        self._stops.start(server, partial(self._servers.stop, *server, Ending("gpus_taken")))
 
-    async def _wait_for_docker(self) -> None:
+    async def _wait_for_databases(self) -> None:
+        """Return when both can be written, and tell until then, with the remedy, why they cannot.
+
+        The hub does not end for it: it would be started again and again.
+        """
+        store, folder = self.resources.store, self.resources.data / "hub"
+        hub_file = os.environ.get("LABCOMMONS_HUB_DATABASE_URL", "")
+        said, pause = "", float(PATIENCE)
         while True:
             try:
-                return await self.resources.engine.ping()
-            except SpawnerError as error:
-                click.echo(f"waiting for Docker: {error}", err=True)
+                await asyncio.to_thread(hub_database.check, hub_file)
+                await asyncio.to_thread(store.migrate)
+                await asyncio.to_thread(store.check)
+                return
+            except StoreError as error:
+                if error.trouble is Trouble.FULL and room.give_up(folder):
+                    self.log.warning("the disk is full: what was kept for a start is given up")
+                    continue
+                if str(error) != said:
+                    said = str(error)
+                    click.echo(f"waiting for the database: {said}", err=True)
+                self._waiting.say(DatabaseUnavailable(error.trouble))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST)
+
+    async def _wait_for_agent(self) -> None:
+        """Return when what runs is known, or at least the agent answers."""
+        said = ""
+        while True:
+            try:
+                await self.resources.runtime.nodes()
+                return
+            except LabError as error:
+                if str(error) != said:
+                    said = str(error)
+                    click.echo(f"waiting for the agent: {said}", err=True)
+                self._waiting.say(error)
                 await asyncio.sleep(PATIENCE)
 
     async def _read_gpus(self) -> None:
         """Bring the inventory up to date; where it cannot be read, keep what was known."""
         try:
-            await monitor.refresh(self.resources.store, self.resources.site.gpus)
-        except InventoryError as error:
+            shared = self.resources
+            await monitor.refresh(shared.store, shared.site.gpus, shared.runtime)
+        except (InventoryError, LabError) as error:
             click.echo(f"GPUs: {error}", err=True)
+
+    async def _begin_quotas(self) -> None:
+        """Limits that are fair, on a site that has set nothing."""
+        gpus = self.resources.site.gpus
+        if gpus.source == "none":
+            return
+        try:
+            if await self.resources.store.run(partial(quota_store.begin, most=gpus.max_per_server)):
+                self.log.info("GPUs: the limits of a new site are set; see the page Quotas")
+        except StoreError as error:
+            self.log.error("GPUs: limits of a new site: %s", error)
 
     async def start(self) -> None:
         """Start JupyterHub, then reconcile, and go on doing so."""
         # Of this class is the server that JupyterHub makes.
         tornado.httpserver.HTTPServer.configure(proxied.HTTPServer)
         await proxied.proxies.begin()
-        await super().start()
         shared = self.resources
-        await self._reconcile()
-        self._keeper = Keeper(shared.admission, self._servers, self.log)
-        watch = monitor.Monitor(
-            shared.store, shared.engine, shared.site.gpus, self._goes_on, self.log
-        )
-        postman = Postman(shared.store, shared.site, self._addressee, self.log)
-        builds = Runner(
-            shared,
-            self._requester,
-            AuditTrail(shared.data / "hub" / "audit.jsonl"),
+        window = Maintenance(
+            shared.store,
+            self._servers,
+            shared.turns,
+            shared.admission,
+            self._goes_on,
             self.log,
-            _build_settings(),
+        )
+        with suppress(StoreError):  # until it answers, nobody's turn comes
+            await window.look()
+        await super().start()
+        await self._begin_quotas()
+        await self._reconcile()
+        self._keeper = LeaseController(shared.admission, self._servers, self.log)
+        self._warm = WarmKeeper(
+            shared.store, self._servers, shared.turns.ahead, self._servers.members, self.log
+        )
+        watch = monitor.Monitor(
+            shared.store, shared.runtime, shared.site.gpus, self._goes_on, self.log
+        )
+        self._begun_again = Keyed("starts of an earlier hub", self.log, at_once=BEGUN_AT_ONCE)
+        for one in self._left:
+            self._begun_again.start(one.server, partial(self._begin_again, one))
+        postman = Postman(shared.store, shared.site, self._addressee, self.log)
+        culler = Culler(
+            shared.store, shared.site.servers.culling, self._servers, self._goes_on, self.log
+        )
+        announced = stops.AnnouncedStops(shared.store, self._servers)
+        look = DiskWatch(
+            shared.store,
+            shared.runtime,
+            shared.site.storage,
+            self._servers.running,
+            self._servers.answerable,
+            self.log,
+        ).once
+        expected = (LabError, StoreError)
+        disk = Periodic("disk use", look, disk_watch.EVERY, self.log, expected=expected, first=60)
+        prune = NightlyPrune(
+            shared.store,
+            shared.runtime,
+            shared.site,
+            Path(os.environ.get("LABCOMMONS_CONFIG", CONFIG)) / "environments",
+            shared.audit,
+            self.log,
+        ).once
+        builds = Runner(
+            shared.runtime,
+            shared.store,
+            shared.site,
+            shared.data,
+            self._requester,
+            shared.audit,
+            self.log,
+            of_this_machine(),
         )
         for work in (
             self._reconciler.forever(RECONCILE_INTERVAL),
             shared.admission.run(),
             self._keeper.run(),
-            self._keep_routes(),
+            self._warm.run(),
+            Periodic(
+                "site file", self._compare, site_agreement.EVERY, self.log, expected=(LabError,)
+            ).run(),
+            Periodic("routes of the proxy", self._keep_routes, PROXY_INTERVAL, self.log).run(),
             watch.run(),
+            culler.run(),
             postman.run(),
+            Periodic("maintenance", window.look, maintenance.INTERVAL, self.log).run(),
+            Periodic("announced stops", announced.look, stops.INTERVAL, self.log).run(),
+            Periodic("room on the disk", self._keep_reserve, RESERVED, self.log).run(),
+            *([disk.run()] if shared.site.storage.measure else []),
+            Periodic("disk prune", prune, disk_prune.EVERY, self.log, expected=expected).run(),
             builds.forever(),
+            Periodic(
+                "doctor",
+                doctor.Rounds(shared.store).once,
+                doctor.LOOK,
+                self.log,
+                expected=(StoreError, OSError),
+                first=doctor.FIRST,
+            ).run(),
             proxied.proxies.keep(),
         ):
-            task = asyncio.create_task(work)
-            self._background.add(task)
-            task.add_done_callback(self._background_ended)
+            self._keep_going(work)
+
+    async def _keep_reserve(self) -> None:
+        with suppress(OSError):  # others were faster
+            await asyncio.to_thread(room.reserve, self.resources.data / "hub")
+
+    async def _compare(self) -> None:
+        await site_agreement.compare(self.resources.runtime, self._site_digest)
+
+    def _keep_going(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background_ended)
 
     _asker = cached_property(lambda _self: Asker())
 
-    async def _goes_on(self, server: Server) -> Jupyter:
+    async def _goes_on(self, server: ServerKey) -> Jupyter:
         """What goes on in a person's server; unknown where it is not up."""
         user = self.users.get(server[0])
         spawner = user.spawners.get(server[1]) if user else None
@@ -140,7 +396,11 @@ class LabCommonsHub(GuardedHub):
         known = await user.get_auth_state() if user else None
         if not known or not known.get("mail"):
             return None
-        return Addressee(str(known["mail"]), str(known.get("language") or ""))
+        readers = self.resources.readers
+        reader = await readers.meet(username, directory=str(known.get("language") or ""))
+        language = language_for(reader, site=readers.language)
+        locale = Locale(gettext_for(language), timezone_for(reader, site=readers.timezone))
+        return Addressee(str(known["mail"]), locale)
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
         """A defect in a guard must be seen: without it the hub would go on unguarded."""
@@ -154,7 +414,7 @@ class LabCommonsHub(GuardedHub):
         self.resources.admission.stopping = True
         await super().shutdown_cancel_tasks(sig)
 
-    async def _requester(self, name: str) -> Requester | None:
+    async def _requester(self, name: str) -> Principal | None:
         """Somebody who asked for a build, as the directory says now; None for nobody."""
         if name not in self.users:
             return None
@@ -165,45 +425,18 @@ class LabCommonsHub(GuardedHub):
         model = fresh if isinstance(fresh, dict) else {}
         state = model.get("auth_state") or await user.get_auth_state() or {}
         admin = user.admin if model.get("admin") is None else model["admin"]
-        return Requester(person_in(name, bool(admin), state), identity_of(name, state))
+        return Principal.from_auth_state(name, bool(admin), state)
 
     async def _keep_routes(self) -> None:
         """A proxy that was restarted has no routes: give them back within seconds.
 
         JupyterHub itself looks every five minutes (``last_activity_interval``).
         """
-        while True:
-            await asyncio.sleep(PROXY_INTERVAL)
-            try:
-                routes = await self.proxy.get_all_routes()
-                if self.hub.routespec not in routes:
-                    self.log.warning("the proxy has lost its routes: restoring them")
-                    await self.proxy.check_routes(self.users, self._service_map, routes)
-                await self._keeper.note_activity(_last_use(routes))
-            except Exception as error:
-                self.log.warning("proxy not checked: %s", error)
-
-
-def _last_use(routes: dict[str, Any]) -> dict[Server, str]:
-    """When the proxy last passed something to each person's server."""
-    return {
-        (data["user"], data.get("server_name", "")): str(data.get("last_activity"))
-        for data in (route["data"] for route in routes.values())
-        if "user" in data
-    }
-
-
-def _build_settings() -> dict[str, str]:
-    """Variables of this machine that builders need: proxies and package indexes.
-
-    From a file, which `make up` writes: an address may have a password in it.
-    """
-    path = Path(os.environ.get("LABCOMMONS_SECRETS", "/run/labcommons")) / "build-environment"
-    try:
-        found = json.loads(path.read_text("utf-8") or "{}")
-    except FileNotFoundError:
-        return {}
-    return {str(key): str(value) for key, value in found.items()}
+        routes = await self.proxy.get_all_routes()
+        if self.hub.routespec not in routes:
+            self.log.warning("the proxy has lost its routes: restoring them")
+            await self.proxy.check_routes(self.users, self._service_map, routes)
+        await self._warm.opened(await self._keeper.note_activity(use_of(routes)))
 
 
 @click.command()

@@ -22,9 +22,11 @@ from typing import Any
 
 from tornado import web
 
-from hub_ext.audit import AuditTrail, Outcome, make_event
+from commons.audit import AuditTrail, Chain, Outcome, make_event
+from commons.i18n import Gettext, gettext_for
+from commons.store import Store, StoreError
+from commons.web.pages import language_of
 from hub_ext.sessions import end_sessions
-from hub_ext.store import Store, StoreError
 
 from .directory.client import Directory, Person
 from .directory.errors import (
@@ -32,7 +34,7 @@ from .directory.errors import (
     DirectoryError,
     DirectoryUnavailable,
     NameTaken,
-    NotAllowed,
+    NotAdmitted,
     TooManyAttempts,
     WrongCredentials,
 )
@@ -43,7 +45,6 @@ from .directory.roles import Roles, check_admitted, groups_named, roles_of
 from .directory.sweep import Sweep
 from .directory.throttle import Attempt, Device, Throttle
 from .directory.traits import DirectoryTraits
-from .i18n import LANGUAGE_COOKIE, Gettext, choose_language, gettext_for
 
 __all__ = ["LDAPAuthenticator", "configure_from_site"]
 
@@ -65,7 +66,9 @@ class LDAPAuthenticator(DirectoryTraits):
             )
         self._directory = Directory(self.directory_settings(), self.log)
         self._roles = self.role_map()
-        self._audit = AuditTrail(Path(self.audit_file) if self.audit_file else None)
+        self._audit = AuditTrail(
+            Chain(Path(self.audit_folder), "hub") if self.audit_folder else None
+        )
         store = Store(self.state_database, threads=1) if self.state_database else None
         self._memory = Memory(store, self.log)
         self._throttle = Throttle(self.limits(), self._memory)
@@ -103,7 +106,7 @@ class LDAPAuthenticator(DirectoryTraits):
             return
         for finding in findings:
             log = self.log.error if finding.level == "wrong" else self.log.warning
-            log("directory: %s; %s", finding.text, finding.remedy)
+            log("directory: %s", finding.sentence())
 
     async def authenticate(
         self, handler: web.RequestHandler | None, data: Any
@@ -170,12 +173,12 @@ class LDAPAuthenticator(DirectoryTraits):
 
     def _check_admitted(self, person: Person, name: str) -> None:
         """JupyterHub's reading: who is named, or is in a group that is, may come in; members of
-        ``denied_groups`` may not. Raises Denied or NotAllowed.
+        ``denied_groups`` may not. Raises Denied or NotAdmitted.
         """
         by_name = self.allow_all or name in self.allowed_users
         check_admitted(person.groups, self._roles, by_name)
         if not (by_name or self._roles.allowed):
-            raise NotAllowed(("allowed_users",))
+            raise NotAdmitted(("allowed_users",))
 
     # -- logins ---------------------------------------------------------------------------
 
@@ -454,8 +457,4 @@ def _loggable(name: str) -> str:
 def _gettext(handler: web.RequestHandler | None) -> Gettext:
     if handler is None:
         return gettext_for("en")
-    return gettext_for(
-        choose_language(
-            handler.get_cookie(LANGUAGE_COOKIE), handler.request.headers.get("Accept-Language")
-        )
-    )
+    return gettext_for(language_of(handler))

@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 import click
@@ -14,17 +15,25 @@ import click
 # name -> module:attribute, imported only when called, so that --help is quick and a command
 # needs only what it uses.
 COMMANDS = {
-    "env": "spawner.environments.cli:env",
-    "gpu": "spawner.gpu.cli:gpu",
+    "audit": "hub_ext.audit.cli:audit",
+    "backup": "hub_ext.backup.cli:backup",
+    "broadcast": "hub_ext.broadcast_cli:broadcast",
+    "demo": "hub_ext.demo:demo",
+    "disk": "hub_ext.disk_cli:disk",
+    "doctor": "hub_ext.doctor.cli:doctor",
+    "env": "environments.cli:env",
+    "gpu": "spawner.gpu.cli.gpu:gpu",
     "hub": "hub_ext.app:hub",
     "console": "hub_ext.console.app:console",
     "kernels": "kernels.service.cli:kernels",
     "ldap": "hub_ext.directory.cli:ldap",
-    "quota": "spawner.gpu.quota_cli:quota",
-    "reservation": "spawner.gpu.reservation_cli:reservation",
+    "maintenance": "hub_ext.maintenance_cli:maintenance",
+    "quota": "spawner.gpu.cli.quota:quota",
+    "reservation": "spawner.gpu.cli.reservation:reservation",
+    "server": "spawner.warm.cli:server",
     "site": "hub_ext.admin_cli:site",
     "store": "hub_ext.admin_cli:store",
-    "tls": "hub_ext.tls:tls",
+    "tls": "hub_ext.tls_cli:group",
 }
 
 
@@ -47,10 +56,27 @@ class _LazyGroup(click.Group):
         return command
 
 
+def _say_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from commons.version import version
+
+        click.echo(f"labcommons {version()}")
+        context.exit()
+
+
 @click.group(cls=_LazyGroup)
-@click.version_option(package_name="labcommons")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_say_version,
+    help="Say which version this is, with its commit where that is known.",
+)
 def cli() -> None:
     """Run and administer LabCommons.
+
+    What is new since the version before, on the machine itself: labcommons whatsnew
 
     \b
     Examples:
@@ -66,12 +92,40 @@ def main() -> None:
     # Registered first, it is called last: when threads have ended and all is tidied up.
     atexit.register(lambda: _leave(code))
     code = _run()
+    _leave_a_line(sys.argv[1:], code)
     sys.exit(code)
 
 
+# What a command's last word says when it changes nothing, or tells of itself what it does.
+_ASKS = frozenset(
+    {
+        *("audit", "console", "demo", "hub", "kernels", "ldap", "serve"),
+        *("check", "current", "diff", "doctor", "explain", "heads", "history", "leases"),
+        *("list", "options", "queue", "schedule", "scopes", "show", "status"),
+    }
+)
+
+
+def _leave_a_line(words: Sequence[str], code: int) -> None:
+    """What an administrator's command has done is in the audit trail."""
+    from commons.audit import record_command
+
+    plain = [word for word in words if not word.startswith("-")]
+    if code == 2 or "--help" in words or _ASKS.intersection(plain[:3]) or len(plain) < 2:
+        return
+    said = " ".join(words)[:1000]
+    record_command("command", "failure" if code else "success", {"command": said}, user=_who())
+
+
+def _who() -> str:
+    from spawner.gpu.cli.tools import operator
+
+    return operator()
+
+
 def _run() -> int:
-    from hub_ext.site import SiteFileError
-    from hub_ext.store.database import StoreError
+    from commons.site import SiteFileError
+    from commons.store.database import StoreError
 
     try:
         cli(standalone_mode=False)

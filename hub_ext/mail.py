@@ -21,12 +21,15 @@ from hashlib import sha256
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from hub_ext import origins
-from hub_ext.i18n import N_, choose_language, gettext_for
-from hub_ext.site import Mail, Site
-from hub_ext.store import GpuNotice, Lease, Store, StoreError
-from hub_ext.store.models import utcnow
-from spawner.gpu.notices import KINDS, sentence, still_true
+from commons.i18n import N_
+from commons.messages import ENGLISH, Locale
+from commons.notice_kinds import KINDS
+from commons.notices import sentence, still_true
+from commons.site import Mail, Site
+from commons.store import GpuNotice, Lease, Store, StoreError
+from commons.store.models import utcnow
+from commons.web import origins
+from commons.work import Periodic
 
 INTERVAL = 20  # seconds between two looks
 LONGEST_PAUSE = 900  # seconds, after failures
@@ -37,10 +40,10 @@ _ADDRESS = re.compile(r"[^@\s<>,;:\"()\\]{1,64}@[A-Za-z0-9.-]{1,255}")
 
 @dataclass(frozen=True)
 class Addressee:
-    """Where a person's mail goes, and the language they read."""
+    """Where a person's mail goes, and how they read."""
 
     address: str
-    language: str = ""
+    reading: Locale = ENGLISH
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,15 @@ class Postman:
 
     async def run(self) -> None:
         """Deliver for ever; at once over where the site sets no mail server."""
-        pause = INTERVAL
-        while self.site.mail.host:
-            try:
-                await self.once()
-                pause = INTERVAL
-            except (MailError, StoreError) as error:
-                self.log.error("mail: %s", error)
-                pause = min(2 * pause, LONGEST_PAUSE)
-            await asyncio.sleep(pause)
+
+        async def deliver() -> None:
+            await self.once()
+
+        if self.site.mail.host:
+            expected = (MailError, StoreError)
+            await Periodic(
+                "mail", deliver, INTERVAL, self.log, expected=expected, longest=LONGEST_PAUSE
+            ).run()
 
     async def once(self) -> int:
         """One round; how many were sent. Raises MailError where the server takes none."""
@@ -146,8 +149,8 @@ def mark(session: Session, letter_id: int) -> None:
 
 def write(site: Site, letter: Letter, to: Addressee) -> EmailMessage:
     """The mail for a notice, in the person's language."""
-    _ = gettext_for(choose_language(None, to.language))
-    said = sentence(letter.code, letter.data, _)
+    _ = to.reading.gettext
+    said = sentence(letter.code, letter.data, _, to.reading.timezone)
     about = f" [{letter.server}]" if letter.server else ""
     message = EmailMessage()
     message["Subject"] = _plain(f"{site.site.name}{about}: {said}")[:150]

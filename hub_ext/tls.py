@@ -1,16 +1,16 @@
-"""``labcommons tls``: a certificate authority of the site's own, and the certificates it signs.
+"""A certificate authority of the site's own, and the certificates it signs.
 
 Lifetimes and keys follow Mozilla's server-side TLS guideline 6.0: at most 366 days, ECDSA P-256.
 """
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
-import json
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,9 +27,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-from hub_ext import origins
-from hub_ext.site import load_site
 
 CA_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=365)
@@ -96,6 +93,19 @@ def init(
     """
     now = now or datetime.now(UTC)
     folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        return _init(folder, hosts, now, new_ca)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One at a time: `make up`, and the service that renews."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _init(folder: Path, hosts: Sequence[str], now: datetime, new_ca: bool) -> list[Outcome]:
     if new_ca:
         # The certificate first: a key that an interruption leaves alone is taken up again.
         (folder / "ca.crt").unlink(missing_ok=True)
@@ -104,7 +114,8 @@ def init(
     return [
         outcome,
         _server(folder, "server", [*dict.fromkeys([*hosts, *LOOPBACK])], authority, now),
-        _server(folder, "directory", DIRECTORY, authority, now),
+        # Nobody's browser sees it, and slapd reads it only when it starts: for as long as the CA.
+        _server(folder, "directory", DIRECTORY, authority, now, CA_LIFETIME, LIFETIME),
     ]
 
 
@@ -115,7 +126,7 @@ def _trees(hosts: Sequence[str]) -> list[x509.GeneralName]:
     """
     found: list[x509.GeneralName] = []
     for host in hosts:
-        name = _general_name(host.removeprefix("*."))
+        name = general_name(host.removeprefix("*."))
         if isinstance(name, x509.IPAddress):
             name = x509.IPAddress(ipaddress.ip_network(name.value))
         if name not in found:
@@ -143,9 +154,9 @@ def _authority(
 ) -> tuple[Authority, Outcome]:
     crt, key_file = folder / "ca.crt", folder / "ca.key"
     if key_file.exists():
-        key = _read_key(key_file)
+        key = read_key(key_file)
         if crt.exists():
-            certificate = _read(crt)
+            certificate = read_certificate(crt)
             if certificate.public_key() != key.public_key():
                 raise TLSError(f"{key_file} is not the key of {crt}; restore the pair")
             if certificate.not_valid_after_utc > now + LIFETIME:
@@ -160,35 +171,41 @@ def _authority(
     else:
         key = ec.generate_private_key(ec.SECP256R1())
         # The key first: without it a certificate left by an interruption would be of no use.
-        _write_key(key_file, key)
+        write_key(key_file, key)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "LabCommons CA")])
     certificate = (
-        _builder(name, name, now, CA_LIFETIME)
+        builder(name, name, now, CA_LIFETIME)
         .public_key(key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(usage(ca=True), critical=True)
         .add_extension(x509.NameConstraints(trees, excluded_subtrees=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    _write(crt, certificate.public_bytes(Encoding.PEM), 0o644)
+    write(crt, certificate.public_bytes(Encoding.PEM), 0o644)
     return Authority(certificate, key), Outcome(crt, "made", certificate.not_valid_after_utc)
 
 
 def _server(
-    folder: Path, stem: str, hosts: Sequence[str], authority: Authority, now: datetime
+    folder: Path,
+    stem: str,
+    hosts: Sequence[str],
+    authority: Authority,
+    now: datetime,
+    lifetime: timedelta = LIFETIME,
+    renew_before: timedelta = RENEW_BEFORE,
 ) -> Outcome:
     crt, key_file = folder / f"{stem}.crt", folder / f"{stem}.key"
-    names = [_general_name(host) for host in hosts]
+    names = [general_name(host) for host in hosts]
     if crt.exists():
-        present = _read(crt)
+        present = read_certificate(crt)
         until = present.not_valid_after_utc
         if not _ours(present, authority):
             if not key_file.exists():
                 raise TLSError(f"{key_file} is missing: put the key of {crt} there")
             wanted = (host for host in hosts if host not in LOOPBACK)
-            if missing := [host for host in wanted if not _covers(present, host)]:
+            if missing := [host for host in wanted if not covers(present, host)]:
                 raise TLSError(
                     f"{crt} is not for {', '.join(missing)}: get one that is, or, without a name "
                     "for people's servers, set site.subdomains: false (docs/site.md)"
@@ -196,9 +213,9 @@ def _server(
             return Outcome(crt, "foreign", until)
         if (
             authority.signed(present)
-            and until > now + RENEW_BEFORE
+            and until > now + renew_before
             and set(_names(present)) == set(names)
-            and _is_key_of(key_file, present)
+            and is_key_of(key_file, present)
         ):
             return Outcome(crt, "kept", until)
     limits = _limits(authority.certificate)
@@ -213,23 +230,23 @@ def _server(
     # The common name is for people to read and holds 64 characters; names are checked in the SANs.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
     certificate = (
-        _builder(subject, authority.certificate.subject, now, LIFETIME)
+        builder(subject, authority.certificate.subject, now, lifetime)
         .public_key(key.public_key())
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(ca=False), critical=True)
+        .add_extension(usage(ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(_authority_identifier(authority.certificate), critical=False)
+        .add_extension(authority_identifier(authority.certificate), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
     # Two files cannot change at once; between the two writes they do not match, and the next
     # run sees that and makes both anew.
-    _write_key(key_file, key)
-    _write(crt, certificate.public_bytes(Encoding.PEM), 0o644)
+    write_key(key_file, key)
+    write(crt, certificate.public_bytes(Encoding.PEM), 0o644)
     return Outcome(crt, "made", certificate.not_valid_after_utc)
 
 
-def _builder(
+def builder(
     subject: x509.Name, issuer: x509.Name, now: datetime, lifetime: timedelta
 ) -> x509.CertificateBuilder:
     return (
@@ -242,7 +259,7 @@ def _builder(
     )
 
 
-def _usage(ca: bool) -> x509.KeyUsage:
+def usage(ca: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not ca,
         key_cert_sign=ca,
@@ -256,12 +273,12 @@ def _usage(ca: bool) -> x509.KeyUsage:
     )
 
 
-def _authority_identifier(certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+def authority_identifier(certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     subject = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject.value)
 
 
-def _general_name(host: str) -> x509.GeneralName:
+def general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
@@ -281,12 +298,16 @@ def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
         return []
 
 
-def _covers(certificate: x509.Certificate, host: str) -> bool:
+def covers(certificate: x509.Certificate, host: str) -> bool:
     """Whether a client would take the certificate for this host's; of a wildcard, for all below."""
-    wanted, present = _general_name(host), _names(certificate)
+    wanted, present = general_name(host), _names(certificate)
     if wanted in present or not isinstance(wanted, x509.DNSName) or host.startswith("*."):
         return wanted in present
     return x509.DNSName("*." + wanted.value.partition(".")[2]) in present
+
+
+def lifetime(certificate: x509.Certificate) -> timedelta:
+    return certificate.not_valid_after_utc - certificate.not_valid_before_utc
 
 
 def _ours(certificate: x509.Certificate, authority: Authority) -> bool:
@@ -298,18 +319,18 @@ def _ours(certificate: x509.Certificate, authority: Authority) -> bool:
     return authority.signed(certificate) or certificate.issuer == authority.certificate.subject
 
 
-def _is_key_of(path: Path, certificate: x509.Certificate) -> bool:
-    return path.exists() and _read_key(path).public_key() == certificate.public_key()
+def is_key_of(path: Path, certificate: x509.Certificate) -> bool:
+    return path.exists() and read_key(path).public_key() == certificate.public_key()
 
 
-def _read(path: Path) -> x509.Certificate:
+def read_certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:
         raise TLSError(f"{path}: not a PEM certificate: {error}") from error
 
 
-def _read_key(path: Path) -> Key:
+def read_key(path: Path) -> Key:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
@@ -319,12 +340,12 @@ def _read_key(path: Path) -> Key:
     return key
 
 
-def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    _write(path, text, 0o600)
+    write(path, text, 0o600)
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def write(path: Path, content: bytes, mode: int) -> None:
     """Replace a file in one move; nobody sees a part of it, or a key that others may read."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -338,41 +359,3 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         with suppress(FileNotFoundError):
             os.unlink(name)
         raise
-
-
-@click.group()
-def tls() -> None:
-    """Certificates."""
-
-
-@tls.command("init")
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where they are kept; by default tls/ in LABCOMMONS_DATA.",
-)
-@click.option("--new-ca", is_flag=True, help="Make a new CA, too; everyone has to import it.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def init_command(folder: Path | None, new_ca: bool, as_json: bool) -> None:
-    """Make the site's CA and certificates, or renew what needs it. Harmless to repeat.
-
-    A server.crt and server.key that you have put there yourself are left as they are.
-    """
-    folder = folder or Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data")) / "tls"
-    outcomes = init(folder, origins.server_names(load_site()), new_ca=new_ca)
-    if as_json:
-        rows = [
-            {
-                "file": str(o.file),
-                "state": o.state,
-                "not_after": o.not_after.isoformat(),
-                "advice": o.advice,
-            }
-            for o in outcomes
-        ]
-        click.echo(json.dumps(rows))
-        return
-    for outcome in outcomes:
-        click.echo(f"{outcome.file}: {outcome.state}, valid until {outcome.not_after:%Y-%m-%d}")
-        if outcome.advice:
-            click.echo(f"  {outcome.advice}")

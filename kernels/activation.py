@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from kernels import files
+from kernels import beside, files
 from kernels.kernelspec import default_environment_name
-from kernels.words import say
+from kernels.messages import ToldError, say, why
 
 # Seconds that all activation scripts of an environment may take together.
 SCRIPT_TIMEOUT = 15.0
 # What the terminal's ``conda activate`` has to undo; for that function alone.
 UNDO = "_LABCOMMONS_CONDA_UNDO"
+# A server's own part of PYTHONPATH (config/images/server/inside): what stands before pip and venv.
+INSIDE = "/opt/labcommons/inside"
 # What conda writes for a variable that was unset again.
 UNSET = "***unset***"
 
@@ -54,8 +56,8 @@ _RUN_SCRIPTS = (
 )
 
 
-class ActivationError(Exception):
-    """An environment cannot be activated; the message says why and what to do."""
+class ActivationError(ToldError):
+    """An environment cannot be activated; ``message`` says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Activator:
                     self._differences.popitem(last=False)
         activated = {k: v for k, v in variables.items() if k not in difference.removed}
         activated.update(difference.values)
-        return activated
+        return activated | beside.julia(prefix, activated)
 
 
 def static_variables(
@@ -115,8 +117,11 @@ def static_variables(
     """The variables of an environment as far as no script decides them."""
     name = name or default_environment_name(prefix)
     variables = {k: v for k, v in base.items() if k not in _DROPPED}
+    variables |= beside.variables(prefix, base)
+    before, behind = beside.path(prefix, base.get("HOME", ""))
+    parts = (*before, f"{prefix}/bin", *behind, base.get("PATH"))
     variables |= {
-        "PATH": ":".join(part for part in (f"{prefix}/bin", base.get("PATH")) if part),
+        "PATH": ":".join(part for part in parts if part),
         "CONDA_PREFIX": prefix,
         "CONDA_DEFAULT_ENV": name,
         "CONDA_SHLVL": "1",
@@ -125,16 +130,25 @@ def static_variables(
     for name, value in environment_variables(prefix).items():
         if name not in _DECIDED:
             variables[name] = value
+    if INSIDE in base.get("PYTHONPATH", "").split(":"):
+        theirs = variables.get("PYTHONPATH")
+        variables["PYTHONPATH"] = f"{theirs}:{INSIDE}" if theirs else INSIDE
     return variables
 
 
 def without_active(base: Mapping[str, str]) -> dict[str, str]:
     """Variables without the environment that is active in them, as far as that can be told."""
-    variables = {key: value for key, value in base.items() if key not in (UNDO, *_DECIDED)}
+    variables = {
+        key: value
+        for key, value in base.items()
+        if key not in (UNDO, *_DECIDED) and not beside.is_ours(key, value)
+    }
     parts = base.get("PATH", "").split(":")
-    with_it = f"{base['CONDA_PREFIX']}/bin" if base.get("CONDA_PREFIX") else None
-    if with_it in parts:
-        parts.remove(with_it)
+    if prefix := base.get("CONDA_PREFIX"):
+        before, behind = beside.path(prefix, base.get("HOME", ""))
+        for with_it in (*before, f"{prefix}/bin", *behind):
+            if with_it in parts:
+                parts.remove(with_it)
     return {**variables, "PATH": ":".join(parts)}
 
 
@@ -230,15 +244,14 @@ def run_scripts(
             )
         except OSError as error:
             raise ActivationError(
-                say("{prefix} cannot be activated: bash: {error}", prefix=prefix, error=error)
+                say("activation_bash", prefix=prefix, error=why(error))
             ) from error
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired as error:
             raise ActivationError(
                 say(
-                    "{prefix} cannot be activated: its scripts in {folder} did not end within "
-                    "{seconds} s; repair or remove the one that waits",
+                    "activation_hangs",
                     prefix=prefix,
                     folder=scripts[0].parent,
                     seconds=f"{timeout:g}",
@@ -254,8 +267,7 @@ def run_scripts(
     if not after:
         raise ActivationError(
             say(
-                "{prefix} cannot be activated: one of its scripts in {folder} ends the shell "
-                "(exit); repair or remove it",
+                "activation_exits",
                 prefix=prefix,
                 folder=scripts[0].parent,
             )

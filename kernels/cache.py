@@ -15,11 +15,12 @@ from typing import Any
 
 from kernels import files
 from kernels.kernelspec import Place, SpecError, check_document
+from kernels.messages import Message
 from kernels.prefix import Environment, FoundKernel, Known, Stamp, State
 from kernels.sources import Source
 
 # Raised with every change of the layout or of what is concluded from a prefix.
-LAYOUT = 1
+LAYOUT = 2
 _MAX_BYTES = 64 * 1024 * 1024
 
 Entries = dict[Source, dict[str, Known]]
@@ -70,8 +71,17 @@ def save(path: str, entries: Entries) -> None:
 def _plain(known: Known) -> list[Any]:
     environment, place = known.environment, known.environment.place
     return [
-        [place.source, place.label, place.prefix, place.environment, place.version, place.python],
-        [environment.state, environment.reason, environment.problems, environment.deprecated],
+        [
+            *(place.source, place.label, place.prefix, place.environment),
+            *(place.version, place.python, place.alone),
+        ],
+        [
+            environment.state,
+            environment.reason and environment.reason.as_json(),
+            [(own, reason.as_json()) for own, reason in environment.problems],
+            environment.deprecated,
+            dict(environment.titles),
+        ],
         [environment.identity, environment.changed],
         [[each.own_name, each.resource_dir, _document(each)] for each in environment.kernels],
         [known.folder, known.folders, known.files, known.settled],
@@ -93,32 +103,36 @@ def _document(kernel: FoundKernel) -> dict[str, Any]:
 
 def _known(item: Any) -> Known:
     """One entry, checked as a kernel.json would be. Raises what ``load`` expects."""
-    (source, label, prefix, name, version, python), standing, seen, kernels, rest = item
-    state, reason, problems, deprecated = standing
+    (source, label, prefix, name, version, python, alone), standing, seen, kernels, rest = item
+    state, reason, problems, deprecated, titles = standing
     identity, changed = seen
+    said = [reason, *(why for _, why in problems)]
     folder, folders, files, settled = rest
     place = Place(
-        _text(source), _text(label), _text(prefix), _text(name), _maybe(version), _maybe(python)
-    )
+        _text(source), _text(label), _text(prefix), _text(name), _maybe(version), _maybe(python),
+        alone is True,
+    )  # fmt: skip
     real = os.path.realpath(prefix) if os.path.islink(prefix) else prefix
     return Known(
         Environment(
             place,
             State(state),
-            _text(reason),
+            Message.from_json(reason) if reason else None,
             tuple(
                 FoundKernel(_text(own), _text(where), _spec(document, prefix, real))
                 for own, where, document in kernels
             ),
-            tuple((_text(own), _text(why)) for own, why in problems),
+            tuple((_text(own), Message.from_json(why)) for own, why in problems),
             _maybe(deprecated),
             None if identity is None else (int(identity[0]), int(identity[1])),
             float(changed),
+            titles=tuple((_text(lang), _text(text)) for lang, text in titles.items()),
         ),
         _text(folder),
         [(_text(path), _stamp(stamp)) for path, stamp in folders],
         [(_text(path), _stamp(stamp)) for path, stamp in files],
-        bool(settled),
+        # What an older server has said in words alone is found out anew.
+        bool(settled) and not any(isinstance(each, str) and each for each in said),
     )
 
 

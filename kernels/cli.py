@@ -113,6 +113,8 @@ def _list(found: list[dict[str, Any]], chosen: argparse.Namespace) -> int:
 def _show(list_of: CondaKernelSpecManager, chosen: argparse.Namespace) -> int:
     found = {kernel["name"]: kernel for kernel in kernels(list_of)}
     kernel = found.get(chosen.name.lower())
+    if kernel is None and (other := list_of.resolve(chosen.name)):
+        kernel = found.get(other.kernel.name)
     if kernel is None:
         print(f"labcommons: {_why_not(list_of, chosen.name)}", file=sys.stderr)
         return 1

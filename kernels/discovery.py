@@ -35,6 +35,7 @@ from kernels.sources import (
     Source,
     environment_name,
     fill,
+    firsts,
     list_folder,
     listed_prefixes,
     matching,
@@ -82,7 +83,8 @@ class _Root:
 class SourceDiscovery:
     """Scans one source, and looks again only at what has changed since.
 
-    ``known`` may be filled beforehand with what an earlier process saw. Not thread-safe.
+    ``known`` may be filled beforehand with what an earlier process saw; ``first`` is whether no
+    source before has the same id. Not thread-safe.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class SourceDiscovery:
         source: Source,
         keep: float = KEEP_UNAVAILABLE,
         clock: Callable[[], float] = time.monotonic,
+        first: bool = True,
     ) -> None:
         self.source = source
+        self._first = first
         self.known: dict[str, Known] = {}
         self._folders: dict[str, _Folder] = {}
         self._roots: dict[str, _Root] = {}
@@ -131,7 +135,11 @@ class SourceDiscovery:
 
     def _place(self, prefix: str, captures: tuple[str, ...]) -> Place:
         source, label = (fill(text, captures) for text in (self.source.id, self.source.label))
-        return Place(source, label, prefix, environment_name(prefix))
+        name = environment_name(prefix)
+        # Each wildcard above the folder itself has to be in the id, or two could be the same.
+        told = all(f"{{{n}}}" in self.source.id for n in range(1, len(captures)))
+        alone = self._first and told and bool(captures) and name == os.path.basename(prefix)
+        return Place(source, label, prefix, name, alone=alone)
 
     def _names(self, folder: str) -> list[str]:
         """The names in a folder, read again only when it has changed. Raises OSError."""
@@ -223,25 +231,34 @@ class Discovery:
 
         A source that is not there has none. Never raises for what is on disk.
         """
+        first = firsts(sources)
         self._sources = {
-            source: self._sources.get(source) or SourceDiscovery(source) for source in sources
+            source: self._sources.get(source) or SourceDiscovery(source, first=source in first)
+            for source in sources
         }
         return merge(each.scan() for each in self._sources.values())
 
 
 def merge(lists: Iterable[Sequence[Environment]]) -> list[Environment]:
-    """The environments of several sources as one list; of two with one folder, the first has it."""
-    merged: list[Environment] = []
-    paths: set[str] = set()
-    identities: set[tuple[int, int] | None] = {None}
+    """The environments of several sources as one list; of two with one folder, the first has it.
+
+    It keeps the place of the other, whose names mean it as long as they are nobody else's. Within a
+    source each has its own: somebody made a link to give an environment a second name.
+    """
+    merged: dict[str, Environment] = {}
+    prefixes: dict[tuple[int, int], str] = {}
     for environments in lists:
-        new = [
-            each
-            for each in environments
-            if each.place.prefix not in paths
-            and (each.identity is None or each.identity not in identities)
-        ]
-        paths.update(each.place.prefix for each in new)
-        identities.update(each.identity for each in new)
-        merged += new
-    return merged
+        new: list[Environment] = []
+        for each in environments:
+            if each.place.prefix in merged:
+                continue
+            if each.identity is not None and (first := prefixes.get(each.identity)):
+                kept = merged[first]
+                merged[first] = replace(kept, also=(*kept.also, each.place))
+            else:
+                new.append(each)
+        for each in new:
+            merged[each.place.prefix] = each
+            if each.identity is not None:
+                prefixes.setdefault(each.identity, each.place.prefix)
+    return list(merged.values())

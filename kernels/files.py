@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from kernels.words import say
+from kernels.messages import Message, say
 
 _beneath: ContextVar[str] = ContextVar("beneath", default="")
 
@@ -34,6 +34,10 @@ def beneath(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 class OutsideError(PermissionError):
     """A link leads out of the folder that this process keeps to."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(errno.EACCES, str(message))
+        self.message = message
 
 
 class NotAFileError(OSError):
@@ -88,7 +92,7 @@ def _opened(path: str | os.PathLike[str], flags: int) -> int:
         there = os.readlink(f"/proc/self/fd/{descriptor}")
         if os.path.commonpath((folder, there)) != folder:
             os.close(descriptor)
-            raise OutsideError(errno.EACCES, say("a link leads out of {folder}", folder=folder))
+            raise OutsideError(say("link_outside", folder=folder))
     return descriptor
 
 

@@ -11,13 +11,12 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kernels.hostile import NUMBERS, checked
-from kernels.words import say
+from kernels.messages import ToldError, say
 
 # The largest kernel.json that is read, in bytes; ipykernel's has 700.
 MAX_BYTES = 64 * 1024
@@ -32,8 +31,8 @@ _INTERRUPT_MODES = ("signal", "message")
 _IPYKERNEL = "python3"
 
 
-class SpecError(ValueError):
-    """A kernel.json that cannot be used; the message is the reason, for people."""
+class SpecError(ToldError, ValueError):
+    """A kernel.json that cannot be used; ``message`` is the reason, for people."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,8 @@ class Place:
     """Where an environment is and what it is called: all that its kernels' names are made of.
 
     ``label`` tells people the source (``team: bio``); it is empty for the image's own ones.
-    ``python`` is a version such as ``3.13.5``, or None where there is no Python.
+    ``python`` is a version such as ``3.13.5``, or None where there is no Python. ``alone``: no
+    other folder can give an environment of this source and name.
     """
 
     source: str
@@ -66,28 +66,29 @@ class Place:
     environment: str
     version: str | None = None
     python: str | None = None
+    alone: bool = True
 
 
 def load_document(raw: bytes) -> object:
     """Parse the bytes of a kernel.json. Raises SpecError."""
     if len(raw) > MAX_BYTES:
-        raise SpecError(say("kernel.json is larger than {most} kB", most=MAX_BYTES // 1024))
+        raise SpecError(say("kernel_json_large", most=MAX_BYTES // 1024))
     try:
         return checked(json.loads(raw.decode("utf-8"), **NUMBERS))
     except UnicodeDecodeError as error:
-        raise SpecError(say("kernel.json is not UTF-8 text")) from error
+        raise SpecError(say("kernel_json_not_utf8")) from error
     except json.JSONDecodeError as error:
         raise SpecError(
             say(
-                "kernel.json is not valid JSON (line {line}, column {column})",
+                "kernel_json_wrong",
                 line=error.lineno,
                 column=error.colno,
             )
         ) from error
     except RecursionError as error:
-        raise SpecError(say("kernel.json is nested too deeply")) from error
+        raise SpecError(say("kernel_json_deep")) from error
     except ValueError as error:  # NaN, or an integer with thousands of digits
-        raise SpecError(say("kernel.json is not valid JSON: {error}", error=error)) from error
+        raise SpecError(say("kernel_json_unusable", error=error)) from error
 
 
 def check_document(document: object, prefix: str, real_prefix: str | None = None) -> CheckedSpec:
@@ -97,17 +98,17 @@ def check_document(document: object, prefix: str, real_prefix: str | None = None
     kernel.json may have been written with that path.
     """
     if not isinstance(document, Mapping):
-        raise SpecError(say("kernel.json is not a JSON object"))
+        raise SpecError(say("kernel_json_no_object"))
     argv = _strings(document.get("argv"), "argv")
     if not argv:
-        raise SpecError(say("kernel.json has no argv, so nothing says how to start the kernel"))
+        raise SpecError(say("argv_missing"))
     program = _program_inside(argv[0], prefix, real_prefix)
     interrupt = document.get("interrupt_mode", "signal")
     if interrupt not in _INTERRUPT_MODES:
-        raise SpecError(say('interrupt_mode in kernel.json must be "signal" or "message"'))
+        raise SpecError(say("interrupt_mode_wrong"))
     metadata = document.get("metadata", {})
     if not isinstance(metadata, Mapping):
-        raise SpecError(say("metadata in kernel.json is not a JSON object"))
+        raise SpecError(say("metadata_no_object"))
     _check_depth(metadata, 16)
     return CheckedSpec(
         argv=(program, *argv[1:]),
@@ -128,7 +129,7 @@ def check_document(document: object, prefix: str, real_prefix: str | None = None
 def _check_depth(value: object, left: int) -> None:
     """Refuse what parses and then breaks whoever writes it out again."""
     if left == 0:
-        raise SpecError(say("metadata in kernel.json is nested too deeply"))
+        raise SpecError(say("metadata_deep"))
     children: Iterable[object] = ()
     if isinstance(value, Mapping):
         children = value.values()
@@ -140,26 +141,20 @@ def _check_depth(value: object, left: int) -> None:
 
 def _strings(value: object, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise SpecError(say("{name} in kernel.json is not a list of texts", name=name))
+        raise SpecError(say("kernel_json_no_list", name=name))
     if len(value) > _MAX_ARGUMENTS:
-        raise SpecError(
-            say("{name} in kernel.json has more than {most} items", name=name, most=_MAX_ARGUMENTS)
-        )
+        raise SpecError(say("kernel_json_items", name=name, most=_MAX_ARGUMENTS))
     return [_text(item, name, _MAX_TEXT) for item in value]
 
 
 def _text(value: object, name: str, limit: int) -> str:
     if not isinstance(value, str):
-        raise SpecError(say("{name} in kernel.json is not a text", name=name))
+        raise SpecError(say("kernel_json_no_text", name=name))
     if len(value) > limit:
-        raise SpecError(
-            say("{name} in kernel.json is longer than {most} characters", name=name, most=limit)
-        )
+        raise SpecError(say("kernel_json_long_text", name=name, most=limit))
     # A lone surrogate ("\ud800" in JSON) cannot be written to a file, a page or a process.
     if "\0" in value or not (value.isascii() or _is_encodable(value)):
-        raise SpecError(
-            say("{name} in kernel.json contains a character that cannot be used", name=name)
-        )
+        raise SpecError(say("kernel_json_character", name=name))
     return value
 
 
@@ -171,14 +166,14 @@ def _variables(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping) or len(value) > _MAX_VARIABLES:
         raise SpecError(
             say(
-                "env in kernel.json is not a JSON object of at most {most} texts",
+                "env_no_object",
                 most=_MAX_VARIABLES,
             )
         )
     variables: dict[str, str] = {}
     for name, text in value.items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
-            raise SpecError(say("env in kernel.json has a name that is no variable's"))
+            raise SpecError(say("env_name_wrong"))
         variables[name] = _text(text, f"env.{name}", _MAX_TEXT)
     return variables
 
@@ -189,12 +184,12 @@ def _program_inside(program: str, prefix: str, real_prefix: str | None) -> str:
     jupyter_client would replace a bare ``python`` by its own interpreter.
     """
     if not program:
-        raise SpecError(say("argv in kernel.json begins with an empty text"))
+        raise SpecError(say("argv_empty_program"))
     if "/" not in program:
         if program in (".", ".."):
             raise SpecError(
                 say(
-                    "argv in kernel.json starts {program}, which is no program",
+                    "argv_no_program",
                     program=repr(program),
                 )
             )
@@ -205,7 +200,7 @@ def _program_inside(program: str, prefix: str, real_prefix: str | None) -> str:
             return path
     raise SpecError(
         say(
-            "argv in kernel.json starts {program}, which is outside the environment",
+            "argv_outside",
             program=repr(program),
         )
     )
@@ -217,33 +212,63 @@ def _program_inside(program: str, prefix: str, real_prefix: str | None) -> str:
 def kernel_names(kernels: Sequence[tuple[Place, str]]) -> list[str]:
     """The names of kernels, given as (place, the kernel's own name), in the same order.
 
-    ``conda-<source>-<env>-<kernel>`` in ``[a-z0-9._-]``, at most 128 characters, all
-    different. Where several would be equal, each of them gets a short hash of its path, so
-    that no name depends on the order of a scan.
+    Each is ``kernel_name`` of its own, and all are different: should two of them be one name all
+    the same (a crafted hash, one folder under two sources of a name), only the later gets another.
     """
-    plain = [_plain_name(place, own) for place, own in kernels]
-    paths = [f"{place.prefix}\0{own}" for place, own in kernels]
-    hashed: set[int] = set()
-    digits = 8
-    while True:
-        names = [
-            f"{name}-{_digest(path)[:digits]}" if index in hashed else name
-            for index, (name, path) in enumerate(zip(plain, paths, strict=True))
-        ]
-        counts = Counter(names)
-        colliding = {index for index, name in enumerate(names) if counts[name] > 1}
-        if not colliding:
-            return names
-        if colliding <= hashed:
-            if digits >= 20 or len(set(paths)) < len(paths):
+    names: list[str] = []
+    taken: set[str] = set()
+    for place, own in kernels:
+        name = kernel_name(place, own)
+        if name in taken:
+            digest = _digest(place, own)
+            longer = (f"{_plain_name(place, own)}-{digest[:n]}" for n in range(20, 65))
+            if (name := next((each for each in longer if each not in taken), "")) == "":
                 raise ValueError("the same kernel was given twice")
-            digits += 6
-        hashed |= colliding
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def kernel_name(place: Place, own_name: str) -> str:
+    """The name of a kernel for ever: what else there is, or comes and goes, does not change it.
+
+    ``conda-<source>-<env>-<kernel>`` in ``[a-z0-9._-]``, at most 128 characters. Where another
+    kernel could have the same, now or later, it ends in a short hash of its path.
+    """
+    plain = _plain_name(place, own_name)
+    return plain if _is_unmistakable(place, own_name) else f"{plain}-{_digest(place, own_name)[:8]}"
+
+
+def earlier_names(place: Place, own_name: str) -> tuple[str, str]:
+    """Other names that notebooks may have of a kernel: those of before its name was for ever."""
+    plain = _plain_name(place, own_name)
+    return plain, f"{plain}-{_digest(place, own_name)[:8]}"
+
+
+def _is_unmistakable(place: Place, own_name: str) -> bool:
+    """Whether the plain name can be read in one way only: nothing of it lost, and no doubt where
+    source, environment and kernel begin."""
+    if not place.alone:
+        return False
+    source, environment, own = _plain_parts(place, own_name)
+    if (source, environment, own) != (place.source, place.environment, own_name):
+        return False
+    kind, _, group = source.partition("-")
+    if kind in ("team", "course"):
+        kind = group
+    elif group:
+        return False
+    # What ends like a hash could be taken for one.
+    return "-" not in kind + own and kind != "" and not re.fullmatch(r"[0-9a-f]{8,64}", own)
+
+
+def _plain_parts(place: Place, own_name: str) -> tuple[str, str, str]:
+    # 6 + 30 + 1 + 36 + 1 + 32 characters leave room for a hash within 128.
+    return slug(place.source, 30), slug(place.environment, 36), slug(own_name, 32)
 
 
 def _plain_name(place: Place, own_name: str) -> str:
-    # 6 + 30 + 1 + 36 + 1 + 32 characters leave room for a hash within 128.
-    return f"conda-{slug(place.source, 30)}-{slug(place.environment, 36)}-{slug(own_name, 32)}"
+    return "-".join(("conda", *_plain_parts(place, own_name)))
 
 
 def slug(text: str, limit: int) -> str:
@@ -251,8 +276,9 @@ def slug(text: str, limit: int) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower())[:limit].strip("-.") or "x"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+def _digest(place: Place, own_name: str) -> str:
+    path = f"{place.prefix}\0{own_name}"
+    return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def short_version(version: str | None) -> str | None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from kernels import cache
 from kernels.discovery import SourceDiscovery, merge
+from kernels.messages import say
 from kernels.prefix import Environment, State
-from kernels.sources import Source
-from kernels.words import say
+from kernels.sources import Source, firsts
 
 # Seconds after which a scan counts as hanging, and the others go on without it.
 STUCK = 1.0
@@ -59,7 +59,11 @@ class Listing:
         file: str = "",
         scan: Callable[[SourceDiscovery], list[Environment]] = SourceDiscovery.scan,
     ) -> None:
-        self._parts = [_Part(SourceDiscovery(source)) for source in dict.fromkeys(sources)]
+        first = firsts(sources)
+        self._parts = [
+            _Part(SourceDiscovery(source, first=source in first))
+            for source in dict.fromkeys(sources)
+        ]
         self._file, self._scan = file, scan
         self._condition = threading.Condition()
         self._worker: threading.Thread | None = None
@@ -188,8 +192,7 @@ class Listing:
 
 def _marked(part: _Part) -> list[Environment]:
     reason = say(
-        "its storage ({folder}) does not answer; wait a little and try again, or tell an "
-        "administrator",
+        "storage_silent",
         folder=part.discovery.source.pattern,
     )
     return [replace(each, state=State.UNAVAILABLE, reason=reason) for each in part.result]

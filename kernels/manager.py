@@ -8,19 +8,23 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from traitlets import Bool, Dict, Float, List, TraitError, Unicode, default, validate
 
 from kernels.cache import cache_file
+from kernels.elsewhere import Taken, language_of, taken
+from kernels.kernel_list import ListedKernel, Menu, Rules, default_name, menu, open_to, render
 from kernels.kernelspec import Place
 from kernels.listing import Listing
-from kernels.menu import Entry, Menu, Rules, default_name, menu, render
+from kernels.messages import persons_language, say
 from kernels.nearest import Candidate, Nearest, Wanted, nearest
 from kernels.prefix import Environment, State
+from kernels.registered import Registered, Registry
+from kernels.registered import folder as registered_folder
 from kernels.sources import DEFAULT_SOURCES, Source
-from kernels.words import in_language, persons_language
 
 # Seconds a listing may take of an event loop, and of a program that has nothing else to do.
 _ON_LOOP = 0.1
@@ -30,7 +34,7 @@ _FRESH = 1.0
 
 
 class MissingKernel(NoSuchKernel):
-    """A kernel that is not there, and which one is nearest."""
+    """A kernel that is not there, and which one is nearest: ``sentence``."""
 
     def __init__(self, name: str, sentence: str) -> None:
         super().__init__(name)
@@ -125,6 +129,24 @@ class CondaKernelSpecManager(KernelSpecManager):
         """
     ).tag(config=True)
 
+    chosen = Unicode(
+        help="""The environment, ``name``, ``name:version`` or its prefix, whose kernel notebooks
+        get that were made elsewhere (``python3``, ``conda-env-foo-py``, none); by default
+        LABCOMMONS_CHOSEN (a prefix), else LABCOMMONS_ENVIRONMENT.
+        """
+    ).tag(config=True)
+
+    registered = Bool(
+        True,
+        help="""Whether kernels are listed that the person registered in ~/.local/share/jupyter
+        (``ipykernel install --user``, Julia, R, virtual environments). They run within the same
+        limits; names that begin with ``conda-`` are environments' alone.""",
+    ).tag(config=True)
+
+    @default("chosen")
+    def _environment_of_the_server(self) -> str:
+        return os.environ.get("LABCOMMONS_CHOSEN") or os.environ.get("LABCOMMONS_ENVIRONMENT", "")
+
     @default("cache_file")
     def _persons_cache(self) -> str:
         return cache_file()
@@ -161,8 +183,9 @@ class CondaKernelSpecManager(KernelSpecManager):
         self.listing = Listing([Source(**source) for source in self.sources], self.cache_file)
         self.last_asked = self._looked = float("-inf")
         self._menu = Menu()
+        self._registry = Registry(registered_folder())
         self._environments: list[Environment] | None = None
-        self._models: dict[str, tuple[Entry, dict[str, Any]]] = {}
+        self._models: dict[str, tuple[ListedKernel, dict[str, Any]]] = {}
         self._others: dict[str, tuple[Any, KernelSpec | None]] = {}
         self._said: set[tuple[str, str]] = set()
 
@@ -179,25 +202,50 @@ class CondaKernelSpecManager(KernelSpecManager):
             raise NoSuchKernel(kernel_name)
         now = self._menu if self._is_fresh() and name in self._menu.entries else self.menu()
         if (entry := now.entries.get(name)) is None and name not in now.hidden:
+            if (mine := self.registered_kernels().get(name)) is not None:
+                document = copy.deepcopy(mine.document)
+                return KernelSpec(name=name, resource_dir=mine.resource_dir, **document)
             folder = self._find_spec_directory(name)
             if folder is not None and (other := self._other(name, folder)) is not None:
                 return other
             # Perhaps it was made a moment ago, and the disk is slow.
-            entry = self.menu(5 * self.patience).entries.get(name)
+            now = self.menu(5 * self.patience)
+            if (entry := now.entries.get(name)) is None:
+                found = taken(name, "", now, [self.chosen])
+                entry = found.kernel if found else None
         if entry is not None:
             # A copy: a kernel's manager may change its own.
             document = copy.deepcopy(entry.document)
-            return KernelSpec(name=name, resource_dir=entry.resource_dir, **document)
-        if name.startswith("conda-") and (near := self.nearest(Wanted(name))):
-            sentence = in_language(self.language)(near.sentence(Wanted(name)))
-            raise MissingKernel(kernel_name, sentence)
-        raise NoSuchKernel(kernel_name)
+            return KernelSpec(name=entry.name, resource_dir=entry.resource_dir, **document)
+        raise MissingKernel(kernel_name, self._missing(kernel_name))
+
+    def resolve(self, name: str, language: str = "", active: str = "") -> Taken | None:
+        """The environments' kernel that is taken for a name which is not in the list.
+
+        None where the name is in the list, or no kernel is the right one. ``language`` is the
+        notebook's, where it says one; ``active`` is the prefix of the active environment.
+        """
+        now = self.menu()
+        if name.lower() in now.entries or name.lower() in self.get_all_specs():
+            return None
+        return taken(name, language, now, [active, self.chosen])
+
+    def _missing(self, name: str) -> str:
+        """What to tell whoever asks for a kernel that is not here, and that none stands for."""
+        wanted = Wanted(name, language_of(name) or "python")
+        if near := self.nearest(wanted):
+            return near.message(wanted).in_words(self.language)
+        said = say("kernel_unknown_alone", name=name, language=wanted.language.capitalize())
+        return said.in_words(self.language)
 
     def get_all_specs(self) -> dict[str, Any]:
         """Kernel names, with resource folder and kernelspec of each. Not to be changed."""
         self.last_asked = time.monotonic()
         now = self.menu()
         listed = {name: model for name, (_, model) in self._models.items()}
+        for name, mine in self.registered_kernels().items():
+            if name not in listed and name not in now.hidden:
+                listed[name] = {"resource_dir": mine.resource_dir, "spec": mine.document}
         for name, folder in super().find_kernel_specs().items():
             if name in listed or name in now.hidden:
                 continue
@@ -223,21 +271,37 @@ class CondaKernelSpecManager(KernelSpecManager):
         if environments is self._environments and time.time() < self._menu.until:
             return
         self._environments = environments
-        rules = Rules(
-            tuple(self.hidden),
-            self.renamed,
-            frozenset(map(State, self.unusable)),
-            self.grouped,
-            self.language,
-        )
-        self._menu = menu(environments, rules, time.time())
+        self._menu = menu(environments, self._rules(), time.time())
         self._models = self._modelled(self._menu.entries.values())
         self._say_problems(environments)
 
+    def open_to_terminals(self) -> list[tuple[Environment, tuple[str, ...]]]:
+        """What is not hidden, kernel or not, and what the list calls it, after a new look."""
+        self.menu()
+        found = self._environments or []
+        titles = open_to(found, self._rules())
+        return [(one, titles[one.place.prefix]) for one in found if one.place.prefix in titles]
+
     @property
-    def entries(self) -> Mapping[str, Entry]:
+    def entries(self) -> Mapping[str, ListedKernel]:
         """The environments' part of the list as it was last made, by name."""
         return self._menu.entries
+
+    def registered_kernels(self) -> dict[str, Registered]:
+        """Those that the person registered, by name; none where the site says so, or hides them."""
+        if not self.registered:
+            return {}
+        found = self._registry.look(self.language)
+        return {
+            name: each
+            for name, each in found.items()
+            if not any(fnmatchcase(name, glob) for glob in self.hidden)
+        }
+
+    @property
+    def listed(self) -> Menu:
+        """The same with what else was said of it."""
+        return self._menu
 
     def default_name(self, environment: str) -> str | None:
         """The kernel for new notebooks of who chose an environment; None where it has none."""
@@ -266,12 +330,23 @@ class CondaKernelSpecManager(KernelSpecManager):
 
     # ----------------------------------------------------------------------------------------
 
+    def _rules(self) -> Rules:
+        return Rules(
+            tuple(self.hidden),
+            self.renamed,
+            frozenset(map(State, self.unusable)),
+            self.grouped,
+            self.language,
+        )
+
     def _is_fresh(self) -> bool:
         return time.monotonic() - self._looked < _FRESH
 
-    def _modelled(self, entries: Iterable[Entry]) -> dict[str, tuple[Entry, dict[str, Any]]]:
+    def _modelled(
+        self, entries: Iterable[ListedKernel]
+    ) -> dict[str, tuple[ListedKernel, dict[str, Any]]]:
         """What each entry is in a listing; those that have not changed are kept."""
-        models: dict[str, tuple[Entry, dict[str, Any]]] = {}
+        models: dict[str, tuple[ListedKernel, dict[str, Any]]] = {}
         base_url = getattr(self.parent, "base_url", None)
         for entry in entries:
             before = self._models.get(entry.name)
@@ -291,6 +366,8 @@ class CondaKernelSpecManager(KernelSpecManager):
         mirrored = self.mirror and folder.startswith(self.mirror.rstrip("/") + "/")
         if mirrored or self._is_own(folder):  # the mirror shows this very list, a moment ago
             return None
+        if folder.startswith(self._registry.root + os.sep):
+            return None  # of a person's own only those that are checked
         try:
             seen = os.stat(os.path.join(folder, "kernel.json"))
             stamp = (seen.st_mtime_ns, seen.st_ino, seen.st_size)
@@ -325,9 +402,9 @@ class CondaKernelSpecManager(KernelSpecManager):
         for environment in environments:
             prefix = environment.place.prefix
             if environment.state is not State.HEALTHY:
-                problems.add((prefix, environment.reason))
+                problems.add((prefix, str(environment.reason)))
             else:
-                problems |= {(f"{prefix} ({own})", why) for own, why in environment.problems}
+                problems |= {(f"{prefix} ({own})", str(why)) for own, why in environment.problems}
         for where, why in sorted(problems - self._said):
             self.log.warning("Environment %s cannot be used: %s", where, why)
         self._said = problems

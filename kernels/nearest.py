@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from kernels.kernelspec import short_version
-from kernels.words import say
+from kernels.messages import Message, say
 
 # Of this many, the best by name and Python, the packages are looked at.
 _LOOKED_AT = 20
@@ -46,16 +46,17 @@ class Nearest:
     has: tuple[str, ...]
     lacks: tuple[str, ...]
 
-    def sentence(self, wanted: Wanted) -> str:
+    def message(self, wanted: Wanted) -> Message:
         """What to tell the person."""
-        near = self.candidate.shown
+        near: str | Message = self.candidate.shown
         if self.lacks:
-            near = say("{kernel}; it lacks {packages}", kernel=near, packages=", ".join(self.lacks))
+            near = say("kernel_without_packages", kernel=near, packages=self.lacks)
         elif self.has:
-            near = say("{kernel}; it has {packages}", kernel=near, packages=", ".join(self.has))
+            near = say("kernel_with_packages", kernel=near, packages=self.has)
+        if not wanted.name.startswith("conda-"):
+            return say("kernel_unknown", name=wanted.name, near=near)
         return say(
-            "The kernel {name} is not here: its environment was removed or renamed, or you are not "
-            "in the team or course it belongs to. The nearest is {near}.",
+            "kernel_not_found",
             name=wanted.name,
             near=near,
         )

@@ -28,9 +28,11 @@ from kernels.kernelspec import (
     check_document,
     load_document,
 )
-from kernels.words import say
+from kernels.messages import Message, in_one, say, why
 
 _INSTALLERS = ("conda", "mamba", "micromamba")
+# The end of where the server's own program of these names is (config/images/server/command).
+SERVERS_PROGRAM = "/labcommons/bin/command"
 # Past this many, the rest of an environment's kernels are left out.
 MAX_KERNELS = 100
 
@@ -72,20 +74,29 @@ class Environment:
 
     ``problems`` are kernels of it that cannot be used, as (own name, reason). ``deprecated``
     is the date (ISO 8601) since which it should not be chosen any more. ``identity`` is the
-    device and inode of its folder, equal for two paths of one environment. ``changed`` is
-    when it was last seen to change, in seconds since the epoch.
+    device and inode of its folder, equal for two paths of one environment, and ``also`` its places
+    by those other paths. ``titles`` are by language. ``changed`` is when it was last
+    seen to change, in seconds since the epoch.
     """
 
     place: Place
     state: State
-    reason: str = ""
+    reason: Message | None = None
     kernels: tuple[FoundKernel, ...] = ()
-    problems: tuple[tuple[str, str], ...] = ()
+    problems: tuple[tuple[str, Message], ...] = ()
     deprecated: str | None = None
     identity: tuple[int, int] | None = None
     changed: float = 0.0
+    also: tuple[Place, ...] = ()
+    titles: tuple[tuple[str, str], ...] = ()
+
+    def title(self, language: str) -> str:
+        """What people call it, in a language where it is said in that one; "" without a title."""
+        titles = dict(self.titles)
+        return titles.get(language) or titles.get("en") or next(iter(titles.values()), "")
 
 
+_MAX_TITLE = 80  # characters of what a kernel is called by
 # What was seen of one path: None where there is nothing, else what changes when it changes.
 Stamp = tuple[int, int, int] | None
 
@@ -105,11 +116,10 @@ class Known:
     settled: bool
 
 
-def away(folder: str) -> str:
+def away(folder: str) -> Message:
     """What to tell of an environment whose storage is gone."""
     return say(
-        "its storage ({folder}) cannot be reached at the moment; wait a little and try again, "
-        "or tell an administrator",
+        "storage_away",
         folder=folder,
     )
 
@@ -131,8 +141,7 @@ def look(place: Place, folder: str) -> Known | None:
         history = f"{meta}/history"
         if not _exists(history) and not _exists(f"{meta}/pixi"):
             reason = say(
-                "its installation did not finish ({history} is missing); wait until it has, or "
-                "remove {prefix} and create the environment again",
+                "not_installed",
                 history=history,
                 prefix=prefix,
             )
@@ -144,12 +153,12 @@ def look(place: Place, folder: str) -> Known | None:
             environment = _annotated(_with_kernels(place, kernel_root, looked), notes)
     except files.OutsideError as error:
         reason = say(
-            "{error}; ask whoever maintains it to put what it has into its own folder",
-            error=error.strerror,
+            "outside",
+            error=why(error),
         )
         environment = Environment(place, State.BROKEN, reason)
     except PermissionError:
-        reason = say("you may not read it; ask whoever maintains it for read access")
+        reason = say("not_readable")
         environment = Environment(place, State.UNREADABLE, reason)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -157,7 +166,7 @@ def look(place: Place, folder: str) -> Known | None:
         if error.errno in _LOST:
             environment = Environment(place, State.UNAVAILABLE, away(prefix))
         else:
-            reason = say("it cannot be read: {error}", error=error.strerror)
+            reason = say("not_read", error=why(error))
             environment = Environment(place, State.BROKEN, reason)
     folders = [(meta, meta_stamp)]
     # conda's work always changes conda-meta. Only pip's does not: that is waited for where there
@@ -205,31 +214,39 @@ def read_notes(path: str) -> dict[str, str]:
         return {}
     if not isinstance(document, dict):
         return {}
+    title = document.get("title")
+    titles = title if isinstance(title, dict) else {"en": title}
+    keys = ("name", "version", "python", "deprecated", "withdrawn")
+    said = {key: document.get(key) for key in keys}
+    said |= {f"title:{language}": titles.get(language) for language in ("en", "zh_CN")}
     return {
-        key: value[:500]
-        for key in ("version", "python", "deprecated", "withdrawn")
-        if isinstance(value := document.get(key), str) and value.isprintable()
+        key: value[: _MAX_TITLE if key.startswith("title:") else 500]
+        for key, value in said.items()
+        if isinstance(value, str) and value.strip() and value.isprintable()
     }
 
 
 def _annotated(environment: Environment, notes: dict[str, str]) -> Environment:
     if reason := withdrawal(notes):
         environment = replace(environment, state=State.WITHDRAWN, reason=reason)
-    return replace(environment, deprecated=notes.get("deprecated"))
-
-
-def withdrawal(notes: dict[str, str]) -> str:
-    """Why an environment must not be used any more and what to do; empty where it may."""
-    if "withdrawn" not in notes:
-        return ""
-    return say(
-        "{what} was withdrawn ({reason}); choose its newer version where there is one (stop the "
-        "server and start it with that), or another kernel",
-        what=say("version {version} of it", version=version)
-        if (version := notes.get("version"))
-        else say("it"),
-        reason=notes["withdrawn"] or say("no reason given"),
+    # A folder that somebody copied is not what the title was given to.
+    own = notes.get("name", environment.place.environment) == environment.place.environment
+    titles = tuple(
+        (key.partition(":")[2], text)
+        for key, text in notes.items()
+        if own and key.startswith("title:")
     )
+    return replace(environment, deprecated=notes.get("deprecated"), titles=titles)
+
+
+def withdrawal(notes: dict[str, str]) -> Message | None:
+    """Why an environment must not be used any more and what to do; None where it may."""
+    if "withdrawn" not in notes:
+        return None
+    reason = notes["withdrawn"] or say("no_reason")
+    if version := notes.get("version"):
+        return say("version_withdrawn", version=version, reason=reason)
+    return say("withdrawn", reason=reason)
 
 
 def _python(prefix: str, noted: str | None) -> str | None:
@@ -251,7 +268,7 @@ def _with_kernels(place: Place, kernel_root: str, looked: list[tuple[str, Stamp]
     except (FileNotFoundError, NotADirectoryError):
         return Environment(place, State.NO_KERNEL, _no_kernel(place.prefix))
     kernels: list[FoundKernel] = []
-    problems: list[tuple[str, str]] = []
+    problems: list[tuple[str, Message]] = []
     for name in names:
         folder = f"{kernel_root}/{name}"
         path = f"{folder}/kernel.json"
@@ -262,22 +279,20 @@ def _with_kernels(place: Place, kernel_root: str, looked: list[tuple[str, Stamp]
         except (FileNotFoundError, NotADirectoryError):
             pass
         except SpecError as error:
-            problems.append((name, str(error)))
+            problems.append((name, error.message))
         except OSError as error:
-            problems.append(
-                (name, say("{path} cannot be read: {error}", path=path, error=error.strerror))
-            )
+            problems.append((name, say("file_not_read", path=path, error=why(error))))
         looked.append((path, stamp or stamp_of(path)))
     if kernels:
-        return Environment(place, State.HEALTHY, "", tuple(kernels), tuple(problems))
+        return Environment(place, State.HEALTHY, None, tuple(kernels), tuple(problems))
     if problems:
-        return Environment(place, State.BROKEN, in_one(problems), (), tuple(problems))
+        return Environment(place, State.BROKEN, of_kernels(problems), (), tuple(problems))
     return Environment(place, State.NO_KERNEL, _no_kernel(place.prefix))
 
 
-def in_one(problems: Iterable[tuple[str, str]]) -> str:
-    """The problems of some kernels, as (own name, reason), in one line."""
-    return "; ".join(say("kernel {name}: {why}", name=name, why=why) for name, why in problems)
+def of_kernels(problems: Iterable[tuple[str, Message]]) -> Message:
+    """The problems of some kernels, as (own name, reason), in one."""
+    return in_one(say("kernel_problem", name=name, why=reason) for name, reason in problems)
 
 
 def read_spec(path: str, prefix: str) -> CheckedSpec:
@@ -301,7 +316,7 @@ def _read(path: str) -> tuple[bytes, Stamp]:
     try:
         raw, seen = files.read(path, MAX_BYTES + 1)
     except files.NotAFileError as error:
-        raise SpecError(say("{name} is not a file", name=os.path.basename(path))) from error
+        raise SpecError(say("not_a_file", name=os.path.basename(path))) from error
     return raw, (seen.st_mtime_ns, seen.st_ino, seen.st_size)
 
 
@@ -310,18 +325,18 @@ def check_program(program: str) -> None:
     try:
         mode = files.status(program).st_mode
     except OSError as error:
-        raise SpecError(_not_started(program, error.strerror)) from error
+        raise SpecError(_not_started(program, why(error))) from error
     runs = mode & 0o111 == 0o111 or os.access(program, os.X_OK)
     if not stat.S_ISREG(mode) or not runs:
-        raise SpecError(_not_started(program, say("not an executable file")))
+        raise SpecError(_not_started(program, say("not_executable")))
 
 
-def _not_started(program: str, error: str | None) -> str:
-    return say("its program {program} cannot be started: {error}", program=program, error=error)
+def _not_started(program: str, error: Message) -> Message:
+    return say("program_not_started", program=program, error=error)
 
 
-def _no_kernel(prefix: str) -> str:
-    return say("no kernel is installed in it; {remedy}", remedy=how_to_install(prefix))
+def _no_kernel(prefix: str) -> Message:
+    return say("no_kernel", remedy=how_to_install(prefix))
 
 
 def _has_program(prefix: str, name: str) -> bool:
@@ -331,13 +346,19 @@ def _has_program(prefix: str, name: str) -> bool:
         return False
 
 
-def how_to_install(prefix: str, again: bool = False) -> str:
+def _is_there(name: str) -> bool:
+    """Whether a real one is on the PATH: the server's own (kernels.terminal) has the site build."""
+    found = shutil.which(name)
+    return bool(found) and not os.path.realpath(found or "").endswith(SERVERS_PROGRAM)
+
+
+def how_to_install(prefix: str, again: bool = False) -> Message:
     """What gives an environment a kernel, with the exact command, for who may do it.
 
     ``again``: what is there does not work, and is to be installed once more.
     """
     has = functools.partial(_has_program, prefix)
-    program = next((name for name in _INSTALLERS if has(name) or shutil.which(name)), None)
+    program = next((name for name in _INSTALLERS if has(name) or _is_there(name)), None)
     what = "--force-reinstall ipykernel" if again else "ipykernel"
     if program is None and has("pip"):
         command = f"{shlex.quote(prefix)}/bin/python -m pip install {what}"
@@ -345,13 +366,12 @@ def how_to_install(prefix: str, again: bool = False) -> str:
         command = f"{program or 'conda'} install --prefix {shlex.quote(prefix)} {what}"
         if program is None and os.access(prefix, os.W_OK):
             return say(
-                "add ipykernel to its environment.yml and build it again, or run where there is a "
-                "conda: {command}",
+                "remedy_build",
                 command=command,
             )
     if os.access(prefix, os.W_OK):
-        return say("run: {command}", command=command)
+        return say("remedy_run", command=command)
     return say(
-        "ask whoever maintains it to add ipykernel to its environment.yml, or to run: {command}",
+        "remedy_ask",
         command=command,
     )

@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kernels.activation import ActivationError, Activator
+from kernels import registered
+from kernels.activation import INSIDE, ActivationError, Activator, without_active
 from kernels.kernelspec import SpecError, default_environment_name
+from kernels.messages import Message, ToldError, say, why
 from kernels.prefix import check_program, how_to_install, read_notes, read_spec, withdrawal
-from kernels.words import say
 
 # The module that ipykernel's kernelspec starts: python -m ipykernel_launcher.
 _LAUNCHER = "ipykernel_launcher"
@@ -30,8 +31,8 @@ _LAST_LINES, _LONGEST_LINE = 12, 300
 _ACTIVATOR = Activator()
 
 
-class KernelCannotStart(RuntimeError):
-    """Why a kernel cannot start and what to do, in words that the notebook shows."""
+class KernelCannotStart(ToldError, RuntimeError):
+    """Why a kernel cannot start and what to do; the notebook shows it."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,14 @@ def prepare(
     Raises KernelCannotStart with cause and remedy.
     """
     mark = metadata.get("labcommons")
+    if isinstance(mark, Mapping) and mark.get("source") == registered.SOURCE:
+        return _registered(mark, base, timeout)
     prefix = mark.get("prefix") if isinstance(mark, Mapping) else None
     if not isinstance(mark, Mapping) or not isinstance(prefix, str) or not os.path.isabs(prefix):
-        raise KernelCannotStart(
-            say("The kernel's kernelspec names no environment to start in. Choose another kernel.")
-        )
+        raise KernelCannotStart(say("kernelspec_without_environment"))
     _check_there(prefix)
     if reason := withdrawal(read_notes(f"{prefix}/conda-meta/labcommons/version.json")):
-        raise KernelCannotStart(
-            say("The environment {prefix} cannot be used: {reason}.", prefix=prefix, reason=reason)
-        )
+        raise KernelCannotStart(say("environment_unusable", prefix=prefix, reason=reason))
     argv = _argv_now(prefix, mark.get("kernel"), argv)
     # A link is followed once, so that a running kernel keeps to the version that it began with.
     real = follow(prefix)
@@ -70,16 +69,32 @@ def prepare(
     try:
         variables = _ACTIVATOR.activate(real, base, timeout, default_environment_name(prefix))
     except ActivationError as error:
-        raise KernelCannotStart(say("The kernel cannot start: {error}.", error=error)) from error
-    if _LAUNCHER in argv and "PYTHONPATH" not in variables and not may_have_ipykernel(real):
+        raise KernelCannotStart(say("kernel_cannot_start", error=error.message)) from error
+    own_path = variables.get("PYTHONPATH") in (None, INSIDE)
+    if _LAUNCHER in argv and own_path and not may_have_ipykernel(real):
         raise KernelCannotStart(
             say(
-                "The environment {prefix} has a kernelspec, but no ipykernel to run it; {remedy}",
+                "ipykernel_missing",
                 prefix=prefix,
                 remedy=how_to_install(prefix),
             )
         )
     return Start((program, *argv[1:]), variables)
+
+
+def _registered(mark: Mapping[str, Any], base: Mapping[str, str], timeout: float) -> Start:
+    """The start of a kernel that the person registered; in an environment, activated as such."""
+    try:
+        argv = registered.program_of(mark)
+        prefix = os.path.dirname(os.path.dirname(argv[0]))
+        if os.path.exists(f"{prefix}/conda-meta/history"):
+            name = default_environment_name(prefix)
+            return Start(argv, _ACTIVATOR.activate(prefix, base, timeout, name))
+        return Start(argv, registered.variables(argv[0], without_active(base)))
+    except (SpecError, ActivationError, OSError) as error:
+        name, file = str(mark.get("kernel")), str(mark.get("file"))
+        told = say("registered_unusable", name=name, file=file, error=why(error))
+        raise KernelCannotStart(told) from error
 
 
 def _check_there(prefix: str) -> None:
@@ -90,17 +105,16 @@ def _check_there(prefix: str) -> None:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise KernelCannotStart(
             say(
-                "The environment {prefix} is gone. Choose another kernel, or create it again.",
+                "environment_gone",
                 prefix=prefix,
             )
         ) from error
     except OSError as error:
         raise KernelCannotStart(
             say(
-                "The environment {prefix} cannot be reached at the moment ({error}). Wait a little "
-                "and try again; if it stays so, tell an administrator.",
+                "environment_away",
                 prefix=prefix,
-                error=error.strerror,
+                error=why(error),
             )
         ) from error
 
@@ -110,16 +124,16 @@ def _argv_now(prefix: str, own_name: object, argv: Sequence[str]) -> Sequence[st
     try:
         if not isinstance(own_name, str) or "/" in own_name:
             if not argv:
-                raise SpecError(say("its kernelspec has no argv"))
+                raise SpecError(say("kernelspec_without_argv"))
             check_program(argv[0])
             return argv
         return read_spec(f"{prefix}/share/jupyter/kernels/{own_name}/kernel.json", prefix).argv
     except SpecError as error:
         raise KernelCannotStart(
             say(
-                "The kernel of {prefix} cannot start: {error}. To repair it, {remedy}",
+                "kernelspec_unusable",
                 prefix=prefix,
-                error=error,
+                error=error.message,
                 remedy=how_to_install(prefix),
             )
         ) from error
@@ -129,20 +143,19 @@ def _argv_now(prefix: str, own_name: object, argv: Sequence[str]) -> Sequence[st
         told = {"prefix": prefix, "remedy": how_to_install(prefix)}
         done = os.path.exists(f"{prefix}/conda-meta/history")
         sentence = (
-            say("The environment {prefix} has no kernel. To repair it, {remedy}", **told)
+            say("environment_without_kernel", **told)
             if done
             else say(
-                "The environment {prefix} is not completely installed. To repair it, {remedy}",
+                "environment_incomplete",
                 **told,
             )
         )
         raise KernelCannotStart(sentence) from error
 
 
-def _not_readable(prefix: str) -> str:
+def _not_readable(prefix: str) -> Message:
     return say(
-        "You may not read the environment {prefix}. Ask whoever maintains it for access, or choose "
-        "another kernel.",
+        "environment_not_readable",
         prefix=prefix,
     )
 
@@ -176,22 +189,22 @@ def may_have_ipykernel(prefix: str) -> bool:
 
 def stand_in(explanation: str, base: Mapping[str, str]) -> Start:
     """How to start what explains, with the server's own Python."""
-    from kernels import standin  # its sockets are nothing to who only starts kernels
+    from kernels import error_kernel  # its sockets are nothing to who only starts kernels
 
-    argv = (sys.executable, "-I", standin.__file__, "{connection_file}")
-    return Start(argv, {**base, standin.VARIABLE: explanation})
+    argv = (sys.executable, "-I", error_kernel.__file__, "{connection_file}")
+    return Start(argv, {**base, error_kernel.VARIABLE: explanation})
 
 
-def why_it_died(start: Start, status: int, deaths: int) -> str:
-    """Why a kernel ended before it was ready; empty where it may just be started again.
+def why_it_died(start: Start, status: int, deaths: int) -> Message | None:
+    """Why a kernel ended before it was ready; None where it may just be started again.
 
     ``status`` is its exit status (negative: a signal), ``deaths`` how often in a row it ended
     early. An ipykernel is asked by importing it once more, with its last words kept.
     """
     ended = (
-        say("signal {name}", name=_signal_name(-status))
+        say("signal", name=_signal_name(-status))
         if status < 0
-        else say("exit status {number}", number=status)
+        else say("exit_status", number=status)
     )
     if _LAUNCHER in start.argv:
         command = [start.argv[0], "-c", f"import {_LAUNCHER}, ipykernel.kernelapp"]
@@ -206,40 +219,36 @@ def why_it_died(start: Start, status: int, deaths: int) -> str:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return say(
-                "The kernel ended at once ({ended}); {command}: {error}.",
+                "kernel_ended",
                 ended=ended,
                 command=shlex.join(command),
-                error=error,
+                error=why(error),
             )
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
             return say(
-                "The kernel ended at once ({ended}). {command} says:\n{words}\n"
-                "The environment's packages do not fit together; {remedy}",
+                "packages_do_not_fit",
                 ended=ended,
                 command=shlex.join(command),
                 words="\n".join(f"    {line[:_LONGEST_LINE]}" for line in lines),
                 remedy=_repair(start),
             )
     if deaths < 2:
-        return ""
+        return None
     if status == -signal.SIGKILL:
         return say(
-            "The kernel ended {times} times within seconds of its start ({ended}). Perhaps it "
-            "needed more memory than the server has. The server's log has what it said; ask "
-            "whoever maintains the environment.",
+            "kernel_ends_of_memory",
             times=deaths,
             ended=ended,
         )
     return say(
-        "The kernel ended {times} times within seconds of its start ({ended}). The server's log "
-        "has what it said; ask whoever maintains the environment.",
+        "kernel_ends_again",
         times=deaths,
         ended=ended,
     )
 
 
-def _repair(start: Start) -> str:
+def _repair(start: Start) -> Message:
     prefix = os.path.dirname(os.path.dirname(start.argv[0]))
     return how_to_install(prefix, again=True)
 

@@ -14,12 +14,12 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Bool, Dict, Float, Int, TraitError, Unicode, validate
 
-from kernels import limits, usage
+from kernels import deaths, limits, usage
 from kernels.activation import SCRIPT_TIMEOUT
-from kernels.menu import UNUSABLE
+from kernels.kernel_list import UNUSABLE
+from kernels.messages import Message, persons_language, say, why
 from kernels.nearest import Wanted
 from kernels.preparation import KernelCannotStart, Start, prepare, stand_in, why_it_died
-from kernels.words import in_language, persons_language, say
 
 __all__ = ["CondaProvisioner", "KernelCannotStart"]
 
@@ -112,7 +112,7 @@ class CondaProvisioner(LocalProvisioner):
             if not self.explain:
                 raise
             self.log.warning("Kernel %s: %s", self.kernel_id, error)
-            self.explanation = await asyncio.to_thread(self._explain, str(error))
+            self.explanation = await asyncio.to_thread(self._explain, error.message)
             start = stand_in(self.explanation, base)
         self._use_tcp_where_needed(start)
         known = self.kernel_spec.argv
@@ -132,7 +132,7 @@ class CondaProvisioner(LocalProvisioner):
         manager.transport, manager.ip = "tcp", "127.0.0.1"
         manager.cache_ports = True
 
-    def _explain(self, error: str) -> str:
+    def _explain(self, error: Message) -> str:
         """What the notebook shows, in the person's language: also the kernel to use meanwhile."""
         name = getattr(self.parent, "kernel_name", "")
         nearest = getattr(getattr(self.parent, "kernel_spec_manager", None), "nearest", None)
@@ -141,14 +141,14 @@ class CondaProvisioner(LocalProvisioner):
         found = nearest(wanted, besides=name) if nearest else None
         what_next = (
             say(
-                "Then restart the kernel (menu Kernel, Restart Kernel), or use {kernel}.",
+                "then_restart_or_use",
                 kernel=found.candidate.shown,
             )
             if found
-            else say("Then restart the kernel (menu Kernel, Restart Kernel) or choose another.")
+            else say("then_restart")
         )
-        translate = in_language(persons_language())
-        return f"{translate(error)}\n{translate(what_next)}"
+        mine = persons_language()
+        return f"{error.in_words(mine)}\n{what_next.in_words(mine)}"
 
     async def _prepared(self, base: Mapping[str, str]) -> Start:
         died, self._died = self._died, None
@@ -159,8 +159,7 @@ class CondaProvisioner(LocalProvisioner):
         except TimeoutError:
             raise KernelCannotStart(
                 say(
-                    "The storage of the environment of {kernel} does not answer. Wait a little and "
-                    "try again; if it stays so, tell an administrator.",
+                    "kernel_storage_silent",
                     kernel=repr(spec.display_name),
                 )
             ) from None
@@ -176,14 +175,13 @@ class CondaProvisioner(LocalProvisioner):
             info = await super().launch_kernel(cmd, **kwargs)
         except OSError as error:
             reason = say(
-                "The kernel cannot start: {program}: {error}. If the environment was moved, create "
-                "it again; else ask an administrator.",
+                "kernel_program_fails",
                 program=cmd[0],
-                error=error.strerror,
+                error=why(error),
             )
             if not self.explain or self.explanation:
                 raise KernelCannotStart(reason) from error
-            self.explanation = in_language(persons_language())(reason)
+            self.explanation = reason.in_words(persons_language())
             start = stand_in(self.explanation, kwargs.pop("env", os.environ))
             file = getattr(self.parent, "connection_file", "")
             command = [each.format(connection_file=file) for each in start.argv]
@@ -197,21 +195,27 @@ class CondaProvisioner(LocalProvisioner):
     def _limit(self) -> None:
         """Apply the site's limits: from outside, as a server with threads must not fork code."""
         process = self.process
-        if process is None or self.explanation:
+        if process is None:
             return
         try:
-            limits.apply(process.pid, self.limits, self.nice)
+            if self.explanation:
+                limits.apply(process.pid, {}, 0)
+            else:
+                limits.apply(process.pid, self.limits, self.nice)
         except (OSError, ValueError) as error:
             self.log.warning("Kernel %s runs without its limits: %s", self.kernel_id, error)
 
     async def poll(self) -> int | None:
         """Whether it runs (None), else its exit status."""
+        peak = deaths.reap(self.process) if self.process is not None else 0
         code: int | None = await super().poll()
         if code is not None and self.process is not None and not self._asked_to_end:
             self._asked_to_end = True  # said once
             early = time.monotonic() - self._launched < _EARLY
             self._deaths = self._deaths + 1 if early else 0
             self._died = code if early else None
+            spec = self.kernel_spec
+            deaths.tell(deaths.Death(str(self.kernel_id), spec.display_name, code, peak))
         return code
 
     async def kill(self, restart: bool = False) -> None:

@@ -40,7 +40,7 @@ class Source:
     label: str = ""
 
 
-# The tiers of a LabCommons server, then where conda, mamba, micromamba and pixi put a person's.
+# The scopes of a LabCommons server, then where conda, mamba, micromamba and pixi put a person's.
 DEFAULT_SOURCES = (
     Source("image", "/opt/conda/envs/*"),
     Source("shared", "/opt/labcommons/shared/envs/*", "shared"),
@@ -52,6 +52,15 @@ DEFAULT_SOURCES = (
     Source("personal", "~/*/.pixi/envs/*", "personal"),
     Source("personal", "@~/.conda/environments.txt", "personal"),
 )
+
+
+def firsts(sources: Sequence[Source]) -> frozenset[Source]:
+    """Of the sources of one id the first: what is found there has its name to itself."""
+    by_id: dict[str, Source] = {}
+    for source in sources:
+        by_id.setdefault(source.id, source)
+    return frozenset(by_id.values())
+
 
 # The names in a folder; raises OSError.
 ListFolder = Callable[[str], Sequence[str]]

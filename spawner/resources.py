@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hub_ext.site import Site, load_site
-from hub_ext.store import Store
-from spawner.engine import Engine
-from spawner.gpu.admission import Admission
+from commons.audit import AuditTrail, Chain
+from commons.leases import ServerKey
+from commons.readers import Readers
+from commons.site import Site, load_site
+from commons.store import Store
+from commons.work import OneByOne
+from spawner.gpu.ledger.batches import Admission
+from spawner.runtime import client
+from spawner.runtime.protocol import Runtime
+from spawner.runtime.watch import Watch
+from spawner.starts.turns import Turns
 
-BUILDER_IMAGE = "labcommons/builder:latest"
+log = logging.getLogger(__name__)
+
+
+def _nobody(_server: ServerKey) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass
 class Resources:
-    """Site, store, Engine and places.
+    """Site, store, what runs servers, and the data folder.
 
     Attributes:
-        site_id: the value of the label ``labcommons.site``.
         data: the data folder as this process sees it.
-        host_data: the same folder on the Engine's machine.
+        watch: the local copy of what runs.
         admission: requests for GPUs, and all moves of leases.
-        turns: taken by a server from before its container is made until it answers, so that a
-            class that starts at once does not run into the start time-out.
-        builder_image: what builds environments, and makes folders.
+        readers: how people read.
+        failed: called with each server whose start has failed.
+        one_by_one: before JupyterHub writes to its own database, which holds up the hub.
+        turns: taken by a server from before its container is made until it answers.
+        audit: the hub's part of the audit trail.
     """
 
     site: Site
     store: Store
-    engine: Engine
-    site_id: str
+    runtime: Runtime
     data: Path
-    host_data: Path
-    builder_image: str = BUILDER_IMAGE
+    watch: Watch = field(init=False)
     admission: Admission = field(init=False)
-    turns: asyncio.Semaphore = field(init=False)
+    failed: Callable[[ServerKey], None] = field(init=False, default_factory=lambda: _nobody)
+    one_by_one: OneByOne = field(init=False, default_factory=OneByOne)
+    turns: Turns = field(init=False)
+    readers: Readers = field(init=False)
+    audit: AuditTrail = field(default_factory=AuditTrail)
 
     def __post_init__(self) -> None:
+        self.readers = Readers(self.store, self.site)
+        self.watch = Watch(self.runtime, log)
         self.admission = Admission(self.store)
-        self.turns = asyncio.Semaphore(self.site.servers.concurrent_starts)
+        self.turns = Turns(self.watch, self.site.servers)
+        self.watch.changed = self.turns.look
 
     @classmethod
     def from_environment(cls) -> Resources:
@@ -51,9 +70,20 @@ class Resources:
         return cls(
             site,
             Store(),
-            Engine(site.servers.engine_timeout, site.servers.engine_threads),
-            os.environ.get("LABCOMMONS_SITE_ID", "labcommons"),
+            client.from_environment(site.servers.engine_timeout),
             data,
-            Path(os.environ.get("LABCOMMONS_HOST_DATA", data)),
-            os.environ.get("LABCOMMONS_BUILDER_IMAGE", BUILDER_IMAGE),
+            AuditTrail(Chain(data / "audit" / "hub", "hub")),
         )
+
+
+def of_this_machine() -> dict[str, str]:
+    """Variables of this machine that builders need: proxies and package indexes.
+
+    From a file, which `make up` writes: an address may have a password in it.
+    """
+    path = Path(os.environ.get("LABCOMMONS_SECRETS", "/run/labcommons")) / "build-environment"
+    try:
+        found = json.loads(path.read_text("utf-8") or "{}")
+    except FileNotFoundError:
+        return {}
+    return {str(key): str(value) for key, value in found.items()}

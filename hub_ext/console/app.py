@@ -5,154 +5,148 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import signal
 from pathlib import Path
 from typing import Any
 
 import click
-from jinja2 import Environment, FileSystemLoader
 from jupyterhub.services.auth import HubOAuth
 from tornado.web import Application
 
-from hub_ext import origins, pages
-from hub_ext.audit import AuditTrail, log_to_stderr
+from commons.audit import AuditTrail, Chain
+from commons.audit.trail import folder
+from commons.broadcasts import Board
+from commons.readers import Readers
+from commons.site import Site, load_site
+from commons.store import Store
+from commons.web import handlers, openapi
+from commons.web.guard import XSRF_COOKIE, guarded
+from commons.web.handlers import MAX_BODY
+from commons.web.operations import Route
+from commons.web.pages import STATIC, service_templates
+from commons.web.service import hub_auth, serve
 from hub_ext.console import (
+    audit_api,
+    audit_pages,
+    backup_pages,
+    broadcast_api,
+    broadcast_pages,
+    disk_pages,
+    doctor_pages,
     environments,
     gpu_api,
     gpu_pages,
-    handlers,
+    help_pages,
+    inbox_api,
+    inbox_pages,
+    maintenance_api,
     metrics,
     notice_api,
     quota_api,
     quota_pages,
     reservation_api,
     reservation_pages,
+    warm_api,
+    warm_pages,
 )
-from hub_ext.console.handlers import MAX_BODY
-from hub_ext.guard import XSRF_COOKIE, guarded
-from hub_ext.proxied import HTTPServer, proxies
-from hub_ext.site import Site, load_site
-from hub_ext.store import Store
+from spawner import options
+
+_ROUTES = (
+    *gpu_api.ROUTES,
+    *notice_api.ROUTES,
+    *inbox_api.ROUTES,
+    *quota_api.ROUTES,
+    *reservation_api.ROUTES,
+    *warm_api.ROUTES,
+    *broadcast_api.ROUTES,
+    *maintenance_api.ROUTES,
+    *metrics.ROUTES,
+    *doctor_pages.ROUTES,
+    Route("/health", handlers.Health),
+)
+ROUTES = (*_ROUTES, *environments.ROUTES, *audit_api.ROUTES)
 
 PORT = 8083
 PREFIX = "/services/labcommons/"
 SERVICE = "labcommons"
+TOKEN_FILE = "console-token"  # noqa: S105  (its name)
 _PACKAGE = Path(__file__).parent
-_STATIC = _PACKAGE.parent / "static"
 
 
-def make_hub_auth(site: Site) -> HubOAuth:
-    """How the hub is asked who somebody is, from the variables JUPYTERHUB_*.
-
-    The token comes from JUPYTERHUB_API_TOKEN, else from the file ``console-token`` in
-    LABCOMMONS_SECRETS. Raises click.ClickException without one.
-    """
-    token = os.environ.get("JUPYTERHUB_API_TOKEN")
-    file = Path(os.environ.get("LABCOMMONS_SECRETS", "/run/labcommons")) / "console-token"
-    try:
-        token = token or file.read_text("utf-8").strip()
-    except OSError as error:
-        raise click.ClickException(
-            f"{file}: {error.strerror}; put the service's token there or in JUPYTERHUB_API_TOKEN"
-        ) from error
-    return HubOAuth(
-        api_token=token,
-        api_url=os.environ.get("JUPYTERHUB_API_URL", "http://hub:8081/hub/api"),
-        base_url=os.environ.get("JUPYTERHUB_SERVICE_PREFIX", PREFIX),
-        oauth_client_id=os.environ.get("JUPYTERHUB_CLIENT_ID", f"service-{SERVICE}"),
-        access_scopes={f"access:services!service={SERVICE}"},
-        cookie_options={"secure": True, "samesite": "Lax"},
-        # The path of such a cookie is "/": not where servers have the same host.
-        cookie_host_prefix_enabled=origins.apart(site),
-        # A person who is no longer administrator is refused within a minute.
-        cache_max_age=30,
-    )
+def described(prefix: str) -> dict[str, Any]:
+    """The API in OpenAPI; and, for who starts servers at the hub's, what may be asked there."""
+    document = openapi.document("LabCommons console", prefix, ROUTES)
+    document["components"]["schemas"]["UserOptions"] = options.schema()
+    return document
 
 
-def make_app(site: Site, store: Store, hub_auth: HubOAuth, data: Path | None = None) -> Application:
-    """The application, for a site, its store, a way to ask the hub, and the data folder."""
+def make_app(
+    site: Site,
+    store: Store,
+    hub_auth: HubOAuth,
+    data: Path | None = None,
+    audit: AuditTrail | None = None,
+) -> Application:
+    """The application: a site, its store, a way to ask the hub, the data folder, the trail."""
     data = data or Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
-    templates = Environment(
-        loader=FileSystemLoader([_PACKAGE / "templates", *pages.template_paths]),
-        autoescape=True,
-        **pages.jinja_environment_options,
-    )
-    templates.globals.update(pages.template_vars(site))
+    templates = service_templates(site, _PACKAGE / "templates")
     shared = {"hub_auth": hub_auth, "store": store, "templates": templates, "site": site}
     prefix = hub_auth.base_url
-    api, one = f"{prefix}api/v1/", "([^/]{1,255})"
-    routes: list[tuple[str, type[handlers.Base]]] = [
-        (prefix, gpu_pages.Overview),
-        (f"{prefix}quotas", quota_pages.Quotas),
-        (f"{prefix}quotas/edit", quota_pages.Edit),
-        (f"{prefix}quotas\\.yaml", quota_pages.Export),
-        (f"{prefix}reservations", reservation_pages.Reservations),
-        (f"{prefix}oauth_callback", handlers.Callback),
-        (f"{api}gpus", gpu_api.GpusApi),
-        (f"{api}gpus/devices", gpu_api.DevicesApi),
-        (f"{api}gpus/(drain|undrain)", gpu_api.DrainApi),
-        (f"{api}leases", gpu_api.LeasesApi),
-        (f"{api}leases/{one}", gpu_api.LeaseApi),
-        (f"{api}leases/{one}/(cancel|extend|keep)", gpu_api.LeaseActionApi),
-        (f"{api}queue", gpu_api.QueueApi),
-        (f"{api}usage", gpu_api.UsageApi),
-        (f"{api}me", gpu_api.MeApi),
-        (f"{api}explain/{one}", gpu_api.ExplainApi),
-        (f"{api}quotas", quota_api.QuotasApi),
-        (f"{api}quotas/apply", quota_api.ApplyApi),
-        (f"{api}quotas/history", quota_api.QuotaHistoryApi),
-        (f"{api}quotas/{one}", quota_api.QuotaApi),
-        (f"{api}reservations", reservation_api.ReservationsApi),
-        (f"{api}reservations/{one}", reservation_api.ReservationApi),
-        (f"{api}reservations/{one}/skip", reservation_api.SkipApi),
-        (f"{api}notices", notice_api.NoticesApi),
-        (f"{api}notices/seen", notice_api.SeenApi),
-        (f"{prefix}metrics", metrics.Metrics),
-        (f"{prefix}openapi.json", handlers.OpenApi),
-        (f"{prefix}health", handlers.Health),
-    ]
+    with_data, static = {**shared, "data": data}, r"([a-z]+\.(?:css|js|svg))"
+    picture = r"([A-Za-z_]+/[a-z-]+\.webp)"
     rules: list[tuple[str, type, dict[str, Any]]] = [
-        *((address, handler, shared) for address, handler in routes),
-        *environments.routes(prefix, shared, data),
-        (f"{prefix}static/([a-z]+\\.(?:css|js|svg))", handlers.Static, {"path": str(_STATIC)}),
+        (prefix, gpu_pages.Overview, shared),
+        (f"{prefix}quotas", quota_pages.Quotas, shared),
+        (f"{prefix}quotas/edit", quota_pages.Edit, shared),
+        (f"{prefix}quotas\\.yaml", quota_pages.Export, shared),
+        (f"{prefix}reservations", reservation_pages.Reservations, shared),
+        (f"{prefix}ahead", warm_pages.Ahead, shared),
+        (f"{prefix}maintenance", maintenance_api.MaintenancePage, shared),
+        (f"{prefix}broadcasts", broadcast_pages.Broadcasts, shared),
+        (f"{prefix}environments", environments.EnvironmentsPage, with_data),
+        (f"{prefix}disk", disk_pages.Disk, with_data),
+        (f"{prefix}audit", audit_pages.Trail, with_data),
+        (f"{prefix}audit\\.(csv|jsonl)", audit_pages.Export, with_data),
+        (f"{prefix}files", backup_pages.EarlierFiles, shared),
+        (f"{prefix}files/download", backup_pages.EarlierFile, shared),
+        (f"{prefix}doctor", doctor_pages.HealthPage, shared),
+        (f"{prefix}inbox", inbox_pages.Inbox, shared),
+        (f"{prefix}help(?:/([a-z]+))?", help_pages.Help, shared),
+        (f"{prefix}help/pictures/{picture}", handlers.Static, {"path": str(help_pages.PICTURES)}),
+        (f"{prefix}oauth_callback", handlers.Callback, shared),
+        *((one.regex(prefix), one.handler, shared) for one in _ROUTES),
+        *(
+            (one.regex(prefix), one.handler, with_data)
+            for one in (*environments.ROUTES, *audit_api.ROUTES)
+        ),
+        (f"{prefix}openapi.json", handlers.Described, shared),
+        (f"{prefix}static/{static}", handlers.Static, {"path": str(STATIC)}),
+        (f"{prefix}assets/{static}", handlers.Static, {"path": str(_PACKAGE / "static")}),
         (f"{prefix}api/.*", handlers.ApiNotFound, shared),
     ]
     return Application(
         [(address, guarded(handler, handlers.kind_of), given) for address, handler, given in rules],
         default_handler_class=guarded(handlers.NotFound, handlers.kind_of),
         default_handler_args=shared,
-        # To the log: a trail for the console's changes beside that in the store.
-        audit=AuditTrail(),
+        described=described(prefix),
+        audit=audit or AuditTrail(),
+        readers=Readers(store, site),
+        board=Board(store),
         # For the cookie of a login under way only; a restart asks to log in once more.
         cookie_secret=secrets.token_bytes(32),
         xsrf_cookie_kwargs=XSRF_COOKIE,
     )
 
 
-async def serve(app: Application, port: int) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    server = HTTPServer(app, max_body_size=MAX_BODY)
-    server.listen(port, "0.0.0.0")  # noqa: S104 - in a container, reached by the proxy alone
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    looking = asyncio.create_task(proxies.keep())
-    await ended.wait()
-    looking.cancel()
-    server.stop()
-    await asyncio.wait_for(server.close_all_connections(), 10)
-
-
 @click.command()
 @click.option("--port", default=PORT, show_default=True, help="Port to listen on.")
 def console(port: int) -> None:
     """Serve the console (settings: the site file and the variables JUPYTERHUB_*)."""
-    log_to_stderr()
     site = load_site()
-    hub_auth = make_hub_auth(site)
+    auth = hub_auth(site, SERVICE, TOKEN_FILE)
     store = Store()
     try:
-        asyncio.run(serve(make_app(site, store, hub_auth), port))
+        app = make_app(site, store, auth, audit=AuditTrail(Chain(folder("console"), "console")))
+        # In a container, reached by the proxy alone.
+        asyncio.run(serve(app, "0.0.0.0", port, MAX_BODY))  # noqa: S104
     finally:
         store.close()

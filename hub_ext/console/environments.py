@@ -1,69 +1,60 @@
-"""The console's part for environments of all tiers: the page, and what it asks for over REST."""
+"""The console's part for environments of all scopes: the page, and what it asks for over REST."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast, get_args
 
 from sqlalchemy.orm import Session
-from tornado.web import Finish, HTTPError
 
-from hub_ext.console import tiers
-from hub_ext.console.handlers import MAX_BODY, Api, Base, Page
-from hub_ext.i18n import N_
-from hub_ext.pages import language_of
-from hub_ext.store import StoreError
-from hub_ext.store.environments import EnvironmentBuild
-from kernels.hostile import parse_json
-from spawner.environments import compare
-from spawner.environments.files import EXPORTS, FILE_NAMES
-from spawner.errors import BadRequest, SpawnerError
-from spawner.tiers import asking, decisions, jobs, shelf
-from spawner.tiers.rights import Person, check_see
-from spawner.tiers.tier import Kind, Tier, check_name, parse_source
+from commons.errors import BadRequest, LabError
+from commons.i18n import N_
+from commons.messages import Text
+from commons.principal import Principal
+from commons.rights import Action, can, check
+from commons.scopes import Scope, parse_source, personal
+from commons.web.operations import Part, Route, operation
+from commons.web.pages import language_of
+from commons.web.refused import Refused
+from environments import compare
+from environments.builds import decisions, editing, repository, service
+from environments.builds.names import check_name
+from environments.edit import Change
+from environments.files import EXPORTS, FILE_NAMES
+from hub_ext.console import environment_schemas as schemas
+from hub_ext.console import environment_views as views
+from hub_ext.console.handlers import Api, Base, Page
 
-T = TypeVar("T")
 log = logging.getLogger("labcommons.console")
 
-_SOURCE = r"([a-z0-9][a-z0-9._-]{0,70})"
-_NAME = r"([a-z0-9][a-z0-9._-]{0,63})"
-_ID = r"([0-9a-f]{32})"
+# Operations that put a build into the queue.
+_ASKED: dict[str, Any] = {
+    "answer": schemas.OneBuild,
+    "status": 202,
+    "described": "it will be done; Location says where to look",
+    "servers": True,
+}
 
 
-def routes(prefix: str, shared: dict[str, Any], data: Path) -> list[Any]:
-    """The addresses of this part, for ``tornado.web.Application``."""
-    mine = {**shared, "data": data}
-    api = f"{prefix}api/v1/"
-    return [
-        (f"{prefix}environments", EnvironmentsPage, mine),
-        (f"{api}environments", EnvironmentsApi, mine),
-        (f"{api}environments/look", LookApi, mine),
-        (f"{api}environments/{_SOURCE}/{_NAME}", EnvironmentApi, mine),
-        (f"{api}environments/{_SOURCE}/{_NAME}/copy", CopyApi, mine),
-        (f"{api}environments/{_SOURCE}/{_NAME}/export", ExportApi, mine),
-        (f"{api}environments/{_SOURCE}/{_NAME}/diff", DiffApi, mine),
-        (f"{api}environments/{_SOURCE}/{_NAME}/versions/{_NAME}/([a-z]+)", DecideApi, mine),
-        (f"{api}builds", BuildsApi, mine),
-        (f"{api}builds/{_ID}", BuildApi, mine),
-        (f"{api}builds/{_ID}/(cancel|retry)", BuildActionApi, mine),
-    ]
+EXPORT_FORMAT = Text(
+    "export_format", N_("“{format}” is no format of an export; there are {formats}.")
+)
 
 
 class _Mine(Base):
     """What page and API share here: the site, the data folder, who asks."""
 
     def initialize(self, data: Path, **shared: Any) -> None:  # type: ignore[override]
-        """Called by tornado with what ``routes`` gives."""
+        """Called by tornado with what ``make_app`` gives."""
         super().initialize(**shared)
         self.data = data
 
     @property
-    def who(self) -> Person:
-        """The person with their positions."""
-        return tiers.person(self.viewer)
+    def who(self) -> Principal:
+        """Who asks."""
+        return self.viewer
 
 
 class EnvironmentsPage(_Mine, Page):
@@ -74,22 +65,22 @@ class EnvironmentsPage(_Mine, Page):
         lang, who = language_of(self), self.who
 
         def work(session: Session) -> dict[str, Any]:
-            found = tiers.listing(session, who, lang)
+            found = views.listing(session, who, lang)
             return {
                 "environments": found,
-                "digest": tiers.digest(found),
-                "builds": tiers.fresh_builds(session, who, self._),
+                "digest": views.digest(found),
+                "builds": views.fresh_builds(session, who, self._),
             }
 
         def label(source: str) -> str:
-            return tiers.tier_label(self._, source)
+            return parse_source(source, self.viewer.name).title(self._)
 
         self.render_page(
             "environments.html",
             here="environments",
             label=label,
-            targets=tiers.targets(who),
-            copy_targets=tiers.copy_targets(who),
+            targets=views.targets(who),
+            copy_targets=views.copy_targets(who),
             exports=list(FILE_NAMES),
             xsrf=self.xsrf_token.decode("ascii"),
             **await self.read(work),
@@ -97,94 +88,53 @@ class EnvironmentsPage(_Mine, Page):
 
 
 class _Asking(_Mine, Api):
-    """An API whose refusals come from ``spawner.tiers``, in the language of the request.
+    """An API whose refusals come from ``environments.builds``, in the language of the request.
 
     A server may work on its owner's personal environments, and on no others.
     """
 
-    async def ask(self, work: Callable[[Session], T], reading: bool = False) -> T:
-        """Work in a transaction; answers with code and sentence where it is refused."""
+    def scope(self, source: object, user: str = "") -> Scope:
+        """The scope that a source names. Raises Refused.
+
+        ``user``: whose personal one; another person's is looked at by administrators alone.
+        """
+        named = user if user and can(self.viewer, Action.SEE, personal(user)) else self.viewer.name
         try:
-            return await (self.store.read(work) if reading else self.store.run(work))
-        except SpawnerError as error:
-            raise self.refuse(error) from error
-        except StoreError as error:
-            log.error("%s", error)
-            raise HTTPError(503) from error
+            return parse_source(source, named)
+        except LabError as error:
+            raise Refused(error, self._) from error
 
-    def refuse(self, error: SpawnerError) -> Finish:
-        """Answer with an error; what is returned is to be raised."""
-        self.set_status(error.status)
-        self.reply({"error": {"code": error.code, "message": error.sentence(self._)}})
-        return Finish()
-
-    def document(self) -> dict[str, Any]:
-        """The JSON object that was sent."""
-        try:
-            found = parse_json(self.request.body or b"{}", MAX_BODY)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            sentence = N_("The request's body must be a JSON object.")
-            raise self.refuse(BadRequest("not_json", sentence))
-        return found
-
-    def tier(self, source: object) -> Tier:
-        """The tier that a source names."""
-        try:
-            return self.within_reach(parse_source(source, self._person_named()))
-        except SpawnerError as error:
-            raise self.refuse(error) from error
-
-    def within_reach(self, tier: Tier) -> Tier:
-        """The tier itself. Raises Refused for a server's token where it is not personal."""
-        if self.viewer.server is not None and tier.kind is not Kind.PERSONAL:
-            raise self.person_wanted()
-        return tier
-
-    def job(self, session: Session, job_id: str) -> EnvironmentBuild:
-        """A job that is the viewer's business."""
-        job = asking.find_build(session, self.who, job_id)
-        self.within_reach(jobs.tier_of(job))
-        return job
-
-    def _person_named(self) -> str:
-        """Whose personal tier: one's own; an administrator may look at another's (``?user=``)."""
-        named = self.get_query_argument("user", "")
-        return (
-            named
-            if named and self.viewer.admin and self.request.method == "GET"
-            else (self.viewer.name)
-        )
+    @property
+    def kept(self) -> editing.Kept:
+        """What image versions were made from."""
+        return editing.kept_in(self.data / "versions")
 
     def asked(self, job: Any) -> None:
         """202: it will be done, and this is where to look."""
         if self.viewer.server is not None:  # a person's own: by the hub, once it is done
             self.record("environment-request", job=job.id, asked=job.action, environment=job.name)
-        self.set_status(202)
         self.set_header("Location", f"{self.hub_auth.base_url}api/v1/builds/{job.id}")
-        self.reply({"build": tiers.build(job, self._)})
+        self.reply({"build": views.build(job, self._)})
 
 
 class EnvironmentsApi(_Asking):
     """``GET`` and ``POST api/v1/environments``."""
 
-    for_servers = ("POST",)
-
+    @operation("Environments that one may use", schemas.Environments)
     async def get(self) -> None:
         """Environments that the viewer may use, with words in the language of the request."""
         lang, who = language_of(self), self.who
-        self.reply({"environments": await self.read(lambda s: tiers.listing(s, who, lang))})
+        self.reply({"environments": await self.read(lambda s: views.listing(s, who, lang))})
 
-    async def post(self) -> None:
-        """Build one from ``{"source", "name", "spec", "words"?}``."""
-        body, who = self.document(), self.who
-        tier, limits, address = self.tier(body.get("source")), self.site.builds, _address(self)
+    @operation("Build an environment", body=schemas.NewEnvironment, **_ASKED)
+    async def post(self, body: schemas.NewEnvironment) -> None:
+        """Build one."""
+        who = self.who
+        scope, limits, address = self.scope(body.source), self.site.builds, _address(self)
         self.asked(
-            await self.ask(
-                lambda s: asking.create(
-                    s, who, limits, tier, body.get("name"), body.get("spec"),
-                    body.get("words") or "", address,
+            await self.change(
+                lambda s: service.create(
+                    s, who, limits, scope, body.name, body.spec, body.words or "", address,
                 )
             )
         )  # fmt: skip
@@ -193,87 +143,158 @@ class EnvironmentsApi(_Asking):
 class LookApi(_Asking):
     """``GET`` and ``POST api/v1/environments/look``: whether the list is as it was."""
 
+    @operation(
+        "Whether the list is as it was: a digest of names, versions and states", schemas.Digest
+    )
     async def get(self) -> None:
         """A digest of names, versions and states: another one means that the list has changed."""
         who, lang = self.who, language_of(self)
-        found = await self.read(lambda s: tiers.listing(s, who, lang))
-        self.reply({"digest": tiers.digest(found)})
+        found = await self.read(lambda s: views.listing(s, who, lang))
+        self.reply({"digest": views.digest(found)})
 
+    @operation(
+        "Find out what was made and removed in a terminal, at one's home",
+        schemas.Looking,
+        status=202,
+        described="it is being looked; false: it was, just now",
+    )
     async def post(self) -> None:
         """Find out what was made and removed in a terminal; asked often, it is done seldom."""
         who, limits = self.who, self.site.builds
-        job = await self.ask(lambda s: asking.look(s, who, limits))
-        self.set_status(202)
+        job = await self.change(lambda s: service.look(s, who, limits))
         self.reply({"looking": job is not None})
 
 
 class EnvironmentApi(_Asking):
     """``GET`` and ``DELETE api/v1/environments/SOURCE/NAME``."""
 
-    for_servers = ("GET", "DELETE")
-
-    async def get(self, source: str, name: str) -> None:
+    @operation(
+        "One environment with its packages and versions",
+        schemas.OneEnvironment,
+        query=schemas.Whose,
+        servers=True,
+    )
+    async def get(self, source: str, name: str, query: schemas.Whose) -> None:
         """One environment with all its packages and versions."""
-        tier, who, lang = self.tier(source), self.who, language_of(self)
+        scope, who, lang = self.scope(source, query.user), self.who, language_of(self)
 
         def work(session: Session) -> dict[str, Any]:
-            check_see(who, tier)
-            if tier.kind is Kind.IMAGE:
-                for item in tiers.listing(session, who, lang):
+            check(who, Action.SEE, scope)
+            if not scope.has_folder:
+                for item in views.listing(session, who, lang):
                     if item["source"] == source and item["name"] == name:
-                        return tiers.image_details(session, who, item)
-            versions = shelf.versions(session, tier, check_name(name))
+                        return views.image_details(session, who, item)
+            versions = repository.versions(session, scope, check_name(name))
             shown = next((row for row in versions if row.current), None)
             if shown is None:
-                raise _no_environment(tier, name)
-            return tiers.details(shown, versions, lang)
+                raise _no_environment(scope, name)
+            return views.details(shown, versions, lang)
 
-        self.reply({"environment": await self.ask(work, reading=True)})
+        self.reply({"environment": await self.read(work)})
 
+    @operation("Delete an environment, unless it is in use", **_ASKED)
     async def delete(self, source: str, name: str) -> None:
         """Delete it with all its versions; the job refuses where it is in use."""
-        tier, who, limits, address = self.tier(source), self.who, self.site.builds, _address(self)
-        self.asked(await self.ask(lambda s: asking.delete(s, who, limits, tier, name, address)))
+        scope, who, limits, address = self.scope(source), self.who, self.site.builds, _address(self)
+        self.asked(
+            await self.change(lambda s: service.delete(s, who, limits, scope, name, address))
+        )
 
 
 class CopyApi(_Asking):
     """``POST api/v1/environments/SOURCE/NAME/copy``: clone, publish, promote."""
 
-    for_servers = ("POST",)
-
-    async def post(self, source: str, name: str) -> None:
-        """Copy it to ``{"to": source, "name"?}``."""
-        body, who = self.document(), self.who
-        origin, target = self.tier(source), self.tier(body.get("to"))
+    @operation("Clone, publish or promote an environment", body=schemas.Copy, **_ASKED)
+    async def post(self, source: str, name: str, body: schemas.Copy) -> None:
+        """Copy it to another scope, or under another name."""
+        who = self.who
+        origin, target = self.scope(source), self.scope(body.to)
         limits, address = self.site.builds, _address(self)
         self.asked(
-            await self.ask(
-                lambda s: asking.copy(
-                    s, who, limits, origin, name, target, body.get("name"), address
-                )
+            await self.change(
+                lambda s: service.copy(s, who, limits, origin, name, target, body.name, address)
             )
         )
+
+
+class DeriveApi(_Asking):
+    """``POST api/v1/environments/SOURCE/NAME/derive``: one's own, with other packages."""
+
+    @operation(
+        "Make one's own copy of an environment with packages added and removed; of one's own, "
+        "a new version",
+        body=schemas.Derived,
+        **_ASKED,
+    )
+    async def post(self, source: str, name: str, body: schemas.Derived) -> None:
+        """Ask for it; the build says what it is called."""
+        who, origin = self.who, self.scope(source)
+        limits, address, kept = self.site.builds, _address(self), self.kept
+        # What an owner uses by way of a server is there for that server.
+        groups = (self.current_user or {}).get("groups") or ()
+        reader = None if who.server is None else Principal.from_groups(who.name, False, groups)
+
+        def work(session: Session) -> Any:
+            return editing.derive(
+                session,
+                who,
+                limits,
+                origin,
+                name,
+                _change(body),
+                kept=kept,
+                new_name=body.name,
+                version=body.version,
+                reader=reader,
+                address=address,
+            )
+
+        self.asked(await self.change(work))
+
+
+class EditApi(_Asking):
+    """``POST api/v1/environments/SOURCE/NAME/edit``: a new version of it, from a changed text."""
+
+    @operation("Change an environment: a new version of it", body=schemas.Edited, **_ASKED)
+    async def post(self, source: str, name: str, body: schemas.Edited) -> None:
+        """The version that people use stays until the new one is built."""
+        who, scope, limits, address = self.who, self.scope(source), self.site.builds, _address(self)
+        self.asked(
+            await self.change(
+                lambda s: editing.ask(s, who, limits, _draft(s, who, scope, name, body), address)
+            )
+        )
+
+
+class PreviewApi(_Asking):
+    """``POST api/v1/environments/SOURCE/NAME/preview``: the same, only shown."""
+
+    @operation(
+        "What an environment.yml would become, and how it differs",
+        schemas.Preview,
+        body=schemas.Edited,
+        servers=True,
+    )
+    async def post(self, source: str, name: str, body: schemas.Edited) -> None:
+        """Nothing is changed."""
+        who, scope = self.who, self.scope(source)
+        draft = await self.read(lambda s: _draft(s, who, scope, name, body))
+        self.reply(draft.as_json())
 
 
 class ExportApi(_Asking):
     """``GET …/environments/SOURCE/NAME/export?format=…&version=…``: to rebuild it elsewhere."""
 
-    async def get(self, source: str, name: str) -> None:
+    @operation("A file to rebuild it elsewhere", media="text/plain", query=schemas.Export)
+    async def get(self, source: str, name: str, query: schemas.Export) -> None:
         """The file."""
-        tier, who = self.tier(source), self.who
-        wanted = self.get_query_argument("format", "environment.yml")
-        version = self.get_query_argument("version", "")
+        scope, who, wanted = self.scope(source, query.user), self.who, query.wanted
         if wanted not in FILE_NAMES:
-            raise self.refuse(
-                BadRequest(
-                    "export_format",
-                    N_("“{format}” is no format of an export; there are {formats}."),
-                    {"format": wanted[:40], "formats": ", ".join(FILE_NAMES)},
-                )
-            )
+            error = BadRequest(EXPORT_FORMAT(format=wanted[:40], formats=[*FILE_NAMES]))
+            raise Refused(error, self._)
         file = FILE_NAMES[wanted]
-        found, text = await self.ask(
-            lambda s: tiers.export(s, who, tier, name, version, wanted), reading=True
+        found, text = await self.read(
+            lambda s: views.export(s, who, scope, name, query.version, wanted)
         )
         if text is None:
             path = self.data / "versions" / name / found / EXPORTS / file
@@ -281,7 +302,7 @@ class ExportApi(_Asking):
                 text = await asyncio.to_thread(path.read_text, "utf-8")
             except OSError as error:
                 log.warning("%s: %s", path, error.strerror)
-                raise self.refuse(asking.no_export(name, found)) from error
+                raise Refused(service.no_export(name, found), self._) from error
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="{file}"')
         self.finish(text)
@@ -290,12 +311,16 @@ class ExportApi(_Asking):
 class DiffApi(_Asking):
     """``GET api/v1/environments/SOURCE/NAME/diff?from=…&to=…``: which packages differ."""
 
-    async def get(self, source: str, name: str) -> None:
+    @operation(
+        "Which packages differ between two versions, by default the last two",
+        schemas.Difference,
+        query=schemas.Between,
+    )
+    async def get(self, source: str, name: str, query: schemas.Between) -> None:
         """By default between the newest version and the one before it."""
-        tier, who = self.tier(source), self.who
-        before, after = (self.get_query_argument(key, "") for key in ("from", "to"))
-        left, right = await self.ask(
-            lambda s: tiers.two_versions(s, who, tier, name, before, after), reading=True
+        scope, who = self.scope(source, query.user), self.who
+        left, right = await self.read(
+            lambda s: views.two_versions(s, who, scope, name, query.before, query.after)
         )
         changes = compare.compare(left[1], right[1])
         self.reply(
@@ -306,32 +331,33 @@ class DiffApi(_Asking):
 class DecideApi(_Asking):
     """``POST …/environments/SOURCE/NAME/versions/VERSION/(pin|tag|deprecate|withdraw)``."""
 
-    for_servers = ("POST",)
-
-    async def post(self, source: str, name: str, version: str, what: str) -> None:
-        """Decide as ``{"reason"?, "tag"?, "undo"?}`` says."""
-        body, who, tier = self.document(), self.who, self.tier(source)
+    @operation("Decide about a version", schemas.Decided, body=schemas.Decision, servers=True)
+    async def post(
+        self, source: str, name: str, version: str, what: str, body: schemas.Decision
+    ) -> None:
+        """Decide, or take a decision back."""
+        who, scope = self.who, self.scope(source)
         limits, address = self.site.builds, _address(self)
-        value = None if body.get("undo") is True else str(body.get("tag", body.get("reason", "")))
+        value = None if body.undo else body.reason if body.tag is None else body.tag
 
         def work(session: Session) -> tuple[dict[str, Any], dict[str, Any] | None]:
             found, job = decisions.decide(
                 session,
                 who,
                 limits,
-                tier,
+                scope,
                 name,
                 version,
                 cast(decisions.What, what),
                 value,
                 address,
             )
-            return tiers.version(found), tiers.build(job, self._) if job else None
+            return views.version(found), views.build(job, self._) if job else None
 
-        found, job = await self.ask(work)
+        found, job = await self.change(work)
         self.record(
             "environment-decide",
-            tier=tier.source,
+            scope=scope.source,
             environment=name,
             version=found["version"],
             decision=what,
@@ -344,52 +370,138 @@ class DecideApi(_Asking):
 class BuildsApi(_Asking):
     """``GET api/v1/builds``."""
 
+    @operation("One's newest builds", schemas.Builds)
     async def get(self) -> None:
         """The newest builds that are the viewer's business."""
         who = self.who
-        self.reply({"builds": await self.read(lambda session: tiers.builds(session, who, self._))})
+        self.reply({"builds": await self.read(lambda session: views.builds(session, who, self._))})
 
 
 class BuildApi(_Asking):
     """``GET api/v1/builds/ID?offset=…``: how far it is, and its log from an offset on."""
 
-    for_servers = ("GET",)
-
-    async def get(self, job_id: str) -> None:
+    @operation(
+        "How far a build is, and its log from an offset on",
+        schemas.FollowedBuild,
+        query=schemas.From,
+        servers=True,
+    )
+    async def get(self, build: str, query: schemas.From) -> None:
         """State, percentage and a part of the log."""
-        found = await self.ask(lambda s: tiers.build(self.job(s, job_id), self._), reading=True)
-        try:
-            offset = max(0, int(self.get_query_argument("offset", "0")))
-        except ValueError:
-            offset = 0
-        text, end = await asyncio.to_thread(tiers.log_part, self.data / "builds" / job_id, offset)
+        found = await self.read(
+            lambda s: views.with_text(service.find_build(s, self.who, build), self._)
+        )
+        text, end = await asyncio.to_thread(
+            views.log_part, self.data / "builds" / build, query.offset
+        )
         self.reply({"build": found, "log": text, "offset": end})
 
 
-class BuildActionApi(_Asking):
-    """``POST api/v1/builds/ID/cancel`` and ``…/retry``."""
+class CancelBuildApi(_Asking):
+    """``POST api/v1/builds/ID/cancel``."""
 
-    for_servers = ("POST",)
+    @operation("Cancel a build", **_ASKED)
+    async def post(self, build: str) -> None:
+        """It ends soon."""
+        who = self.who
+        self.asked(await self.change(lambda s: service.cancel(s, who, build)))
 
-    async def post(self, job_id: str, action: str) -> None:
-        """Cancel it, or ask for it again."""
+
+class CorrectBuildApi(_Asking):
+    """``POST api/v1/builds/ID/correct``."""
+
+    @operation("Build what failed, with its text corrected", body=schemas.Corrected, **_ASKED)
+    async def post(self, build: str, body: schemas.Corrected) -> None:
+        """Another build, of the corrected text."""
         who, limits, address = self.who, self.site.builds, _address(self)
-
-        def work(session: Session) -> EnvironmentBuild:
-            self.job(session, job_id)
-            if action == "cancel":
-                return asking.cancel(session, who, job_id)
-            return asking.retry(session, who, limits, job_id, address)
-
-        self.asked(await self.ask(work))
+        self.asked(
+            await self.change(
+                lambda s: editing.ask(s, who, limits, _correction(s, who, build, body), address)
+            )
+        )
 
 
-def _no_environment(tier: Tier, name: str) -> SpawnerError:
-    return asking.NotThere(
-        "no_environment", asking.NO_ENVIRONMENT, {"name": name, "tier": tier.source}
+class PreviewBuildApi(_Asking):
+    """``POST api/v1/builds/ID/preview``: the same, only shown."""
+
+    @operation(
+        "What the text of a failed build would become, and how it differs",
+        schemas.Preview,
+        body=schemas.Corrected,
+        servers=True,
     )
+    async def post(self, build: str, body: schemas.Corrected) -> None:
+        """Nothing is changed."""
+        who = self.who
+        self.reply((await self.read(lambda s: _correction(s, who, build, body))).as_json())
+
+
+class RetryBuildApi(_Asking):
+    """``POST api/v1/builds/ID/retry``."""
+
+    @operation("Ask for a build again", **_ASKED)
+    async def post(self, build: str) -> None:
+        """Another build of the same."""
+        who, limits, address = self.who, self.site.builds, _address(self)
+        self.asked(await self.change(lambda s: service.retry(s, who, limits, build, address)))
+
+
+def _change(body: schemas.Changes) -> Change:
+    return Change(tuple(body.add), tuple(body.pip), tuple(body.remove))
+
+
+def _draft(
+    session: Session, who: Principal, scope: Scope, name: str, body: schemas.Edited
+) -> editing.Draft:
+    return editing.draft_edit(
+        session, who, scope, name, _change(body), spec=body.spec, words=body.words, base=body.base
+    )
+
+
+def _correction(
+    session: Session, who: Principal, build: str, body: schemas.Corrected
+) -> editing.Draft:
+    return editing.draft_correction(
+        session, who, build, _change(body), spec=body.spec, words=body.words
+    )
+
+
+def _no_environment(scope: Scope, name: str) -> LabError:
+    return service.NotThere(service.NO_ENVIRONMENT(name=name, scope=scope.source))
 
 
 def _address(handler: Any) -> str | None:
     address = handler.request.remote_ip
     return str(address)[:64] if address else None
+
+
+_WHICH = {
+    "source": Part(
+        "image, shared, team-NAME, course-NAME or personal", "[a-z0-9][a-z0-9._-]{0,70}"
+    ),
+    "name": Part("of the environment", "[a-z0-9][a-z0-9._-]{0,63}"),
+}
+_VERSION = {
+    **_WHICH,
+    "version": Part("or its tag", "[a-z0-9][a-z0-9._-]{0,63}"),
+    "what": Part("is decided", "[a-z]+", get_args(decisions.What)),
+}
+_BUILD = {"build": Part("its id", "[0-9a-f]{32}")}
+ROUTES = (
+    Route("/api/v1/environments", EnvironmentsApi),
+    Route("/api/v1/environments/look", LookApi),
+    Route("/api/v1/environments/{source}/{name}", EnvironmentApi, _WHICH),
+    Route("/api/v1/environments/{source}/{name}/copy", CopyApi, _WHICH),
+    Route("/api/v1/environments/{source}/{name}/derive", DeriveApi, _WHICH),
+    Route("/api/v1/environments/{source}/{name}/edit", EditApi, _WHICH),
+    Route("/api/v1/environments/{source}/{name}/preview", PreviewApi, _WHICH),
+    Route("/api/v1/environments/{source}/{name}/export", ExportApi, _WHICH),
+    Route("/api/v1/environments/{source}/{name}/diff", DiffApi, _WHICH),
+    Route("/api/v1/environments/{source}/{name}/versions/{version}/{what}", DecideApi, _VERSION),
+    Route("/api/v1/builds", BuildsApi),
+    Route("/api/v1/builds/{build}", BuildApi, _BUILD),
+    Route("/api/v1/builds/{build}/cancel", CancelBuildApi, _BUILD),
+    Route("/api/v1/builds/{build}/correct", CorrectBuildApi, _BUILD),
+    Route("/api/v1/builds/{build}/preview", PreviewBuildApi, _BUILD),
+    Route("/api/v1/builds/{build}/retry", RetryBuildApi, _BUILD),
+)

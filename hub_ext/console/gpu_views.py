@@ -7,12 +7,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from hub_ext.console.viewer import Viewer
-from hub_ext.store.models import LeaseState
-from spawner.gpu import board, ledger, quotas
-from spawner.gpu.explain import settings_for
-from spawner.gpu.limits import Scope
-from spawner.gpu.outlook import (
+from commons.leases import LeaseState
+from commons.principal import Principal
+from commons.rights import Action, Resource, can
+from commons.scopes import SITE, Keeper, of_account
+from spawner.gpu import views
+from spawner.gpu.ledger import transitions
+from spawner.gpu.ledger.snapshot import read_snapshot
+from spawner.gpu.policy.forecast import (
     BudgetLeft,
     budgets_left,
     held,
@@ -20,15 +22,17 @@ from spawner.gpu.outlook import (
     probe,
     usual_time_limit,
 )
-from spawner.gpu.snapshot import read_snapshot
-from spawner.gpu.state import HOUR, Snapshot
+from spawner.gpu.policy.limits import LimitScope
+from spawner.gpu.policy.state import HOUR, Snapshot
+from spawner.gpu.quotas import quota_store
+from spawner.gpu.quotas.explain import settings_for
 from spawner.options import show_bytes
 
 
 def gpus(session: Session) -> dict[str, Any]:
     """Models of GPU with how many there are and how many are free; how many people wait."""
-    found = ledger.availability(session)
-    requests, wanted = board.count(session, board.WAITING)
+    found = transitions.availability(session)
+    requests, wanted = views.count(session, views.WAITING)
     return {
         "simulated": found.simulated,
         "total": found.total,
@@ -47,64 +51,69 @@ def gpus(session: Session) -> dict[str, Any]:
     }
 
 
-def devices(session: Session, viewer: Viewer) -> dict[str, Any]:
+def sees_everyone(viewer: Principal) -> bool:
+    """Whether whose everything is, is this viewer's to know."""
+    return bool(can(viewer, Action.ADMINISTER, SITE))
+
+
+def devices(session: Session, viewer: Principal) -> dict[str, Any]:
     """Every device with its state; which leases are on it is for administrators."""
-    found = board.devices(session)
+    found, everyone = views.devices(session), sees_everyone(viewer)
     for device in found:
         device["memory"] = show_bytes(device["memory_bytes"])
-        if not viewer.admin:
+        if not everyone:
             del device["leases"], device["drained_by"]
     return {"devices": found}
 
 
-def leases(session: Session, viewer: Viewer, say: board.Say) -> dict[str, Any]:
+def leases(session: Session, viewer: Principal, say: views.Say) -> dict[str, Any]:
     """Who holds GPUs, oldest first, as far as the viewer may see it."""
     return {
-        "everyone": viewer.admin,
+        "everyone": sees_everyone(viewer),
         # How many leases there are is no secret; whose they are is.
-        "total": board.count(session, board.HOLDING)[0],
-        "leases": _seen(session, board.HOLDING, viewer, say),
+        "total": views.count(session, views.HOLDING)[0],
+        "leases": _seen(session, views.HOLDING, viewer, say),
     }
 
 
-def queue(session: Session, viewer: Viewer, say: board.Say) -> dict[str, Any]:
+def queue(session: Session, viewer: Principal, say: views.Say) -> dict[str, Any]:
     """Who waits, in order, as far as the viewer may see it."""
-    requests, wanted = board.count(session, board.WAITING)
+    requests, wanted = views.count(session, views.WAITING)
     return {
-        "everyone": viewer.admin,
+        "everyone": sees_everyone(viewer),
         "total": requests,
         "total_gpus": wanted,
-        "requests": _seen(session, board.WAITING, viewer, say),
+        "requests": _seen(session, views.WAITING, viewer, say),
     }
 
 
 def _seen(
-    session: Session, states: Collection[LeaseState], viewer: Viewer, say: board.Say
+    session: Session, states: Collection[LeaseState], viewer: Principal, say: views.Say
 ) -> list[dict[str, Any]]:
-    by_id = board.known_devices(session)
+    known = views.known(session)
     # Who looks after nobody else has no need to read everybody's.
-    alone = "" if viewer.admin or viewer.leads else viewer.name
+    alone = "" if sees_everyone(viewer) or viewer.led else viewer.name
     return [
-        board.lease(row, by_id, say)
-        for row in board.live(session, states, alone)
-        if viewer.looks_after(row.username, row.account)
+        views.lease(row, known, say)
+        for row in views.live(session, states, alone)
+        if can(viewer, Action.SEE_LEASE, Resource.charged(row.account, row.username))
     ]
 
 
-def me(session: Session, viewer: Viewer, say: board.Say, now: float) -> dict[str, Any]:
+def me(session: Session, viewer: Principal, say: views.Say, now: float) -> dict[str, Any]:
     """What the viewer may use, holds and waits for."""
-    accounts = (*viewer.accounts, f"user:{viewer.name}")
+    accounts = viewer.accounts
     snapshot = read_snapshot(
         session, now, probes=tuple(probe(viewer.name, one, now) for one in accounts)
     )
-    by_id = board.known_devices(session)
+    known = views.known(session)
     return {
         "name": viewer.name,
         "admin": viewer.admin,
-        "leads": sorted(viewer.leads),
+        "leads": sorted(scope.account for scope in viewer.led),
         "accounts": [_account(session, snapshot, viewer.name, one) for one in accounts],
-        "held": held(snapshot, Scope(viewer.name)),
-        "leases": [board.lease(row, by_id, say) for row in board.live(session, user=viewer.name)],
+        "held": held(snapshot, LimitScope(viewer.name)),
+        "leases": [views.lease(row, known, say) for row in views.live(session, user=viewer.name)],
     }
 
 
@@ -115,11 +124,11 @@ def explain(session: Session, user: str, account: str, now: float) -> dict[str, 
 
 
 def _account(session: Session, snapshot: Snapshot, user: str, account: str) -> dict[str, Any]:
-    settings = settings_for(quotas.specs(session), user, account)
+    settings = settings_for(quota_store.specs(session), user, account)
     return {
         "account": account,
-        "held": held(snapshot, Scope(user, account)),
-        "held_by_all": held(snapshot, Scope("", account)),
+        "held": held(snapshot, LimitScope(user, account)),
+        "held_by_all": held(snapshot, LimitScope("", account)),
         "time_limit": longest_time_limit(snapshot, user, account),
         "default_time_limit": usual_time_limit(snapshot, user, account),
         "limits": [
@@ -143,7 +152,7 @@ def _budget(one: BudgetLeft) -> dict[str, Any]:
     }
 
 
-def usage(session: Session, viewer: Viewer, now: float) -> dict[str, Any]:
+def usage(session: Session, viewer: Principal, now: float) -> dict[str, Any]:
     """Past use (decayed, as fair share counts it) and budgets, of whom the viewer may see."""
     asking = _whose(session, viewer)
     snapshot = read_snapshot(session, now, probes=tuple(probe(*one, now) for one in asking))
@@ -164,20 +173,18 @@ def usage(session: Session, viewer: Viewer, now: float) -> dict[str, Any]:
     }
 
 
-def _may_see(viewer: Viewer, user: str, subject: str, account: str) -> bool:
+def _may_see(viewer: Principal, user: str, subject: str, account: str) -> bool:
     """One's own, what one leads; what all of one's team have together."""
-    if viewer.admin or account in viewer.leads:
+    if can(viewer, Action.READ_USAGE, Resource.charged(account, user)):
         return True
-    return user == viewer.name or (not user and subject in viewer.accounts)
+    return not user and bool(can(viewer, Action.READ_TOTAL, of_account(subject) or SITE))
 
 
-def _whose(session: Session, viewer: Viewer) -> list[tuple[str, str]]:
+def _whose(session: Session, viewer: Principal) -> list[tuple[str, str]]:
     """People and accounts whose budgets are wanted though they may hold nothing."""
-    accounts = {*viewer.accounts, *viewer.leads, f"user:{viewer.name}"}
-    found = [(viewer.name, account) for account in sorted(accounts)]
-    if viewer.admin:
-        for subject in quotas.specs(session):
-            kind, _, name = subject.partition(":")
-            if kind in ("group", "course", "user"):
-                found.append((name if kind == "user" else "", subject))
+    found = [(viewer.name, account) for account in sorted(viewer.accounts)]
+    if sees_everyone(viewer):
+        for subject in quota_store.specs(session):
+            if scope := of_account(subject):
+                found.append((scope.owner if scope.keeper is Keeper.PERSON else "", subject))
     return found

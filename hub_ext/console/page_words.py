@@ -6,14 +6,17 @@ import time
 from datetime import datetime, tzinfo
 from typing import Any
 
-from hub_ext.i18n import N_, Gettext
-from spawner.gpu import reasons
-from spawner.gpu.quota_document import show_value
+from commons.i18n import N_, Gettext
+from commons.scopes import Keeper, of_account
+from spawner.gpu.policy import reasons
+from spawner.gpu.quotas.document import show_value
 
 # Keys of the quotas document that a person wants to know.
 _LIMITS = {
     "max_gpus": N_("GPUs at once"),
     "max_by_type": N_("GPUs at once"),
+    "ceiling": N_("GPUs at once over all accounts"),
+    "own_gpus": N_("GPUs at once on their own account"),
     "max_queued": N_("Requests waiting at once"),
     "time_limit": N_("Longest time limit"),
     "default_time_limit": N_("Time limit where none is asked for"),
@@ -53,10 +56,16 @@ def for_page(_: Gettext, zone: tzinfo) -> dict[str, Any]:
         special = {"settings": N_("Settings of all"), "default": N_("Everybody (default)")}
         return _(special[subject]) if subject in special else reasons.subject_name(subject, _)
 
+    def is_own(account: str) -> bool:
+        """Whether a person is charged, and no group."""
+        scope = of_account(account)
+        return scope is not None and scope.keeper is Keeper.PERSON
+
     return {
         "when": when,
         "whom": whom,
         "show_value": show_value,
+        "is_own": is_own,
         "subject_name": lambda subject: reasons.subject_name(subject, _),
         "duration": lambda seconds: reasons.duration(seconds, _),
         "limit_words": {key: _(words) for key, words in _LIMITS.items()},

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hub_ext.i18n import N_
-from spawner.gpu.quota_document import keys_of
+from commons.i18n import N_
+from spawner.gpu.quotas.document import keys_of
 
 Path = tuple[str, ...]
 _YES_NO = (("", N_("not set")), ("true", N_("yes")), ("false", N_("no")))
@@ -76,11 +76,13 @@ class Section:
 def sections(subject: str, models: Collection[str], spec: Mapping[str, Any]) -> tuple[Section, ...]:
     """The form for a subject: what its mapping may have, nothing else."""
     if subject == "settings":
-        return (_queue(), _idle())
+        return (_queue(models, spec), _idle())
     allowed = keys_of(subject)
     person = (
         Field(("max_gpus",), N_("GPUs at once"), "number"),
         *_by_type("max_by_type", models, spec),
+        Field(("ceiling",), N_("GPUs at once over all accounts"), "number"),
+        Field(("own_gpus",), N_("GPUs at once on their own account"), "number"),
         Field(("max_queued",), N_("Requests waiting at once"), "number"),
         Field(("time_limit",), N_("Longest time limit"), "duration"),
         Field(("default_time_limit",), N_("Time limit where none is asked for"), "duration"),
@@ -122,9 +124,10 @@ def sections(subject: str, models: Collection[str], spec: Mapping[str, Any]) -> 
     return (*found, _idle())
 
 
-def _by_type(key: str, models: Collection[str], spec: Mapping[str, Any]) -> Iterator[Field]:
+def _by_type(
+    key: str, models: Collection[str], spec: Mapping[str, Any], label: str = N_("{model} at once")
+) -> Iterator[Field]:
     for model in sorted({*models, *spec.get(key, {})}):
-        label = N_("{model} at once")
         yield Field((key, model), label, "number", params={"model": model})
 
 
@@ -136,18 +139,26 @@ def _budget(key: str) -> tuple[Field, ...]:
     )
 
 
-def _queue() -> Section:
+def _queue(models: Collection[str], spec: Mapping[str, Any]) -> Section:
     return Section(
         N_("The queue"),
         N_("How requests that wait are ordered and started."),
         (
-            Field(("half_life",), N_("Past use counts half after"), "duration"),
-            Field(("entry_penalty",), N_("Charge for the order at the start"), "choice", _YES_NO),
-            Field(("strategy",), N_("Filling gaps"), "choice", _STRATEGIES),
+            Field(("half_life",), N_("Half-life of past use"), "duration"),
+            Field(
+                ("entry_penalty",),
+                N_("Count the full time limit at start (queue order)"),
+                "choice",
+                _YES_NO,
+            ),
+            Field(("strategy",), N_("Queue strategy"), "choice", _STRATEGIES),
             Field(("patience",), N_("Whoever has waited this long goes first"), "duration"),
             Field(("hold_time",), N_("A granted server must be opened within"), "duration"),
+            Field(("release_after",), N_("An unused reservation is lent out after"), "duration"),
             Field(("warn_before",), N_("Warning before a server's end"), "duration"),
             Field(("timezone",), N_("Time zone of a day, week or month"), "text"),
+            *_by_type("worth", models, spec, N_("Worth of a {model} (1 is usual)")),
+            Field(("charge_by_worth",), N_("Charge GPU-hours by worth"), "choice", _YES_NO),
         ),
     )
 
@@ -157,13 +168,23 @@ def _idle() -> Section:
         N_("Unused GPUs"),
         N_("When a server that leaves its GPUs idle is warned and stopped."),
         (
-            Field(("idle", "after"), N_("Idle for"), "duration"),
+            Field(("idle", "after"), N_("Stop after idle time (warning included)"), "duration"),
             Field(("idle", "gpu_percent"), N_("Use below which it is idle, in percent"), "number"),
+            Field(
+                ("idle", "cpu_percent"),
+                N_("CPU use from which it works, in percent of one core"),
+                "number",
+            ),
+            Field(("idle", "preparation"), N_("Work without the GPU counts for"), "duration"),
             Field(("idle", "grace"), N_("Time between warning and stop"), "duration"),
-            Field(("idle", "busy_queue_after"), N_("Idle for, while people wait"), "duration"),
+            Field(
+                ("idle", "busy_queue_after"),
+                N_("Stop after idle time while people wait"),
+                "duration",
+            ),
             Field(("idle", "start_after"), N_("Not before a server has run for"), "duration"),
             Field(("idle", "keep_alive"), N_("“Keep” puts the stop off by"), "duration"),
-            Field(("idle", "keep_alive_cap"), N_("… in all by at most"), "duration"),
+            Field(("idle", "keep_alive_cap"), N_("Maximum total delay"), "duration"),
             Field(("idle", "exempt"), N_("Never stopped for idleness"), "choice", _YES_NO),
         ),
     )

@@ -7,12 +7,25 @@ from urllib.parse import quote
 
 from sqlalchemy.orm import Session
 
+from commons.errors import NotAvailable
+from commons.i18n import N_
+from commons.messages import Text
+from commons.scopes import SITE_SUBJECTS, groups_of_site, own_account
+from commons.web.refused import Refused
 from hub_ext.console import quota_form
-from hub_ext.console.handlers import Page, Refused
-from hub_ext.i18n import N_
-from spawner.gpu import board, quotas
-from spawner.gpu.problems import ProblemsError
-from spawner.gpu.quota_document import check_names, check_spec, to_yaml
+from hub_ext.console.handlers import Page
+from spawner.gpu import views
+from spawner.gpu.quotas import quota_store
+from spawner.gpu.quotas.document import check_names, check_spec, to_yaml
+from spawner.gpu.quotas.problems import ProblemsError
+
+LIMITS_CHANGED = Text(
+    "limits_changed",
+    N_(
+        "Somebody else has changed these limits meanwhile. Look at them again; what you filled "
+        "in is still below."
+    ),
+)
 
 
 class Quotas(Page):
@@ -21,35 +34,31 @@ class Quotas(Page):
     async def get(self) -> None:
         """The list."""
         self.need_admin()
-        known = self.site.directory
 
         def work(session: Session) -> dict[str, Any]:
             return {
-                "specs": quotas.specs(session),
-                "people": sorted(quotas.people(session)),
+                "specs": quota_store.specs(session),
+                "people": sorted(quota_store.people(session)),
                 "history": [
                     {
-                        "at": board.iso(row.at),
+                        "at": views.iso(row.at),
                         "by": row.by,
                         "subject": row.subject,
-                        "changes": quotas.diff(
+                        "changes": quota_store.diff(
                             {row.subject: row.before or {}}, {row.subject: row.after or {}}
                         ),
                     }
-                    for row in quotas.history(session, limit=12)
+                    for row in quota_store.history(session, limit=12)
                 ],
             }
 
         found = await self.read(work)
-        possible = [
-            "settings",
-            "default",
-            *(f"group:{name}" for name in known.teams),
-            *(f"course:{name}" for name in known.courses),
-        ]
+        groups = [scope.account for scope in groups_of_site(self.site) if scope.account]
+        possible = [*SITE_SUBJECTS, *groups]
         self.render_page(
             "quotas.html",
             unset=[subject for subject in possible if subject not in found["specs"]],
+            own_prefix=own_account(""),
             saved=self.get_query_argument("saved", ""),
             **found,
         )
@@ -61,33 +70,28 @@ class Edit(Page):
     async def get(self) -> None:
         """The form, filled with what is set."""
         self.need_admin()
-        spec = await self.read(lambda session: quotas.specs(session).get(self.subject(), {}))
-        await self._show(spec, quotas.tag(spec), [])
+        spec = await self.read(lambda session: quota_store.specs(session).get(self.subject(), {}))
+        await self._show(spec, quota_store.tag(spec), [])
 
     async def post(self) -> None:
         """Save, and come back to the list; what was wrong is said beside the field."""
         self.need_admin()
         subject, by, site = self.subject(), self.viewer.name, self.site
         tag = self.get_body_argument("tag", "")
-        models = await self.read(quotas.models)
-        current = await self.read(lambda session: quotas.specs(session).get(subject, {}))
+        models = await self.read(quota_store.models)
+        current = await self.read(lambda session: quota_store.specs(session).get(subject, {}))
         form = quota_form.sections(subject, models, current)
         sent = quota_form.filled_in(form, lambda name: self.get_body_argument(name, ""))
 
-        def work(session: Session) -> tuple[quotas.Change, ...]:
+        def work(session: Session) -> tuple[quota_store.Change, ...]:
             spec = check_spec(subject, sent)
             if spec:
-                check_names({subject: spec}, site, quotas.people(session), quotas.models(session))
-            quotas.lock(session)
-            if quotas.tag(quotas.specs(session).get(subject)) != tag:
-                sentence = self._(
-                    N_(
-                        "Somebody else has changed these limits meanwhile. Look at them again; "
-                        "what you filled in is still below."
-                    )
-                )
-                raise Refused(409, "changed_meanwhile", sentence)
-            return quotas.apply(session, {subject: spec}, by)
+                people, models = quota_store.people(session), quota_store.models(session)
+                check_names({subject: spec}, site, people, models)
+            quota_store.lock(session)
+            if quota_store.tag(quota_store.specs(session).get(subject)) != tag:
+                raise Refused(NotAvailable(LIMITS_CHANGED()), self._)
+            return quota_store.apply(session, {subject: spec}, by)
 
         try:
             changes = await self.change(work)
@@ -96,7 +100,7 @@ class Edit(Page):
                 (one["path"].removeprefix(f"{subject}.").removeprefix(subject), one["message"])
                 for one in error.details.get("problems", ())
             ]
-            fresh = await self.read(lambda s: quotas.tag(quotas.specs(s).get(subject)))
+            fresh = await self.read(lambda s: quota_store.tag(quota_store.specs(s).get(subject)))
             await self._show(sent, fresh, problems or [("", error.sentence)], error.status_code)
             return
         if changes:
@@ -109,14 +113,14 @@ class Edit(Page):
         try:
             check_spec(subject, {})
         except ProblemsError as error:
-            raise Refused(400, error.code, error.problems[0].sentence(self._)) from error
+            raise Refused(error, self._) from error
         return subject
 
     async def _show(
         self, spec: dict[str, Any], tag: str, problems: list[tuple[str, str]], status: int = 200
     ) -> None:
         subject = self.subject()
-        models = await self.read(quotas.models)
+        models = await self.read(quota_store.models)
         sections = quota_form.sections(subject, models, spec)
         names = {field.name for section in sections for field in section.fields}
         self.set_status(status)
@@ -137,7 +141,7 @@ class Export(Page):
     async def get(self) -> None:
         """Download it."""
         self.need_admin()
-        found = await self.read(quotas.specs)
+        found = await self.read(quota_store.specs)
         self.set_header("Content-Type", "application/yaml; charset=utf-8")
         self.set_header("Content-Disposition", 'attachment; filename="quotas.yaml"')
         self.finish(to_yaml(found))

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from hub_ext.console.handlers import Api, Refused
-from hub_ext.i18n import N_
-from hub_ext.store.models import GpuReservation
-from spawner.gpu import board
-from spawner.gpu import reservation_store as reservations
-from spawner.gpu.state import Window
+from commons.messages import Locale
+from commons.rights import Action, check
+from commons.scopes import SITE, Scope, of_account
+from commons.store.models import GpuReservation
+from commons.web.operations import Part, Route, operation
+from commons.web.refused import Refused
+from hub_ext.console import quota_schemas as schemas
+from hub_ext.console.handlers import Api
+from spawner.gpu import views
+from spawner.gpu.ledger import reservations
+from spawner.gpu.policy.promises import Shortage
+from spawner.gpu.policy.state import Window
 
 WEEK = 7 * 86400.0
 
 
-def shown(row: GpuReservation, start: float, end: float) -> dict[str, Any]:
-    """A reservation with its windows in a span; times in ISO 8601."""
-    found = reservations.show(row, start, end)
+def shown(
+    row: GpuReservation, now: float, locale: Locale, unkept: Iterable[Shortage] = ()
+) -> dict[str, Any]:
+    """A reservation with its windows of the next seven days; times in ISO 8601."""
+    found = reservations.show(row, now, now + WEEK, unkept)
     for window in found["windows"]:
-        window["start"], window["end"] = board.iso(window["start"]), board.iso(window["end"])
+        window["start"], window["end"] = views.iso(window["start"]), views.iso(window["end"])
+    for one in found["unkept"]:
+        one["start"] = views.iso(one["start"])
+        one["reasons"] = [reason.as_json(locale) for reason in one["reasons"]]
     return found
+
+
+def _whose(row: GpuReservation) -> Scope:
+    return of_account(row.subject) or SITE
 
 
 def clash_details(clash: reservations.ReservationClash) -> list[dict[str, Any]]:
@@ -33,8 +49,8 @@ def clash_details(clash: reservations.ReservationClash) -> list[dict[str, Any]]:
             "reservation": one.reservation,
             "name": one.name,
             "subject": one.subject,
-            "start": board.iso(one.start),
-            "end": board.iso(one.end),
+            "start": views.iso(one.start),
+            "end": views.iso(one.end),
         }
 
     return [{"wanted": window(mine), "with": window(other)} for mine, other in clash.clashes[:20]]
@@ -43,89 +59,96 @@ def clash_details(clash: reservations.ReservationClash) -> list[dict[str, Any]]:
 class ReservationsApi(Api):
     """``api/v1/reservations``: GET, and POST by administrators."""
 
+    @operation("All that stand", schemas.Reservations)
     async def get(self) -> None:
         """All that stand, with their windows of the next seven days."""
         now = time.time()
 
         def work(session: Session) -> list[dict[str, Any]]:
-            return [shown(row, now, now + WEEK) for row in reservations.standing(session)]
+            unkept = reservations.unkept_soon(session, now, reservations.WATCHED)
+            return [shown(row, now, self.reading, unkept) for row in reservations.standing(session)]
 
         self.reply({"reservations": await self.read(work)})
 
-    async def post(self) -> None:
-        """Reserve; 409 with the clash where another one is in the way."""
-        self.need_admin()
-        sent = self.body(**dict.fromkeys(reservations.ReservationSpec.model_fields, object))
-        wanted = {key: value for key, value in sent.items() if value is not None}
+    @operation(
+        "Reserve",
+        schemas.Reservation,
+        status=201,
+        body=reservations.ReservationSpec,
+        refusals={
+            409: "another one is in the way: error.clashes; or it cannot be kept as things are: "
+            "error.reasons, and anyway reserves it all the same"
+        },
+        admins=True,
+    )
+    async def post(self, body: dict[str, Any]) -> None:
+        """What is wrong with it, ``reservations.check`` says."""
         by, site, now = self.viewer.name, self.site, time.time()
 
         def work(session: Session) -> dict[str, Any]:
-            spec = reservations.check(wanted, site)
+            spec = reservations.check(body, site)
             try:
-                return shown(reservations.create(session, spec, by, now), now, now + WEEK)
+                return shown(reservations.create(session, spec, by, now), now, self.reading)
             except reservations.ReservationClash as clash:
-                raise Refused(
-                    409, clash.code, clash.sentence(self._), clashes=clash_details(clash)
-                ) from clash
+                raise Refused(clash, self._, clashes=clash_details(clash)) from clash
 
         made = await self.change(work)
         self.record("reservation-change", done="create", reservation=made["id"])
-        self.set_status(201)
         self.reply(made)
 
 
 class ReservationApi(Api):
     """``api/v1/reservations/ID``: GET, and DELETE by administrators and who looks after it."""
 
-    async def get(self, reservation_id: str) -> None:
+    @operation("One reservation", schemas.Reservation)
+    async def get(self, reservation: str) -> None:
         """One, with its windows of the next seven days."""
         now = time.time()
-        self.reply(
-            await self.read(
-                lambda session: shown(reservations.get(session, reservation_id), now, now + WEEK)
-            )
-        )
 
-    async def delete(self, reservation_id: str) -> None:
+        def work(session: Session) -> dict[str, Any]:
+            unkept = reservations.unkept_soon(session, now, reservations.WATCHED)
+            return shown(reservations.get(session, reservation), now, self.reading, unkept)
+
+        self.reply(await self.read(work))
+
+    @operation("Cancel it: for administrators, and who leads its team or course", schemas.Cancelled)
+    async def delete(self, reservation: str) -> None:
         """Cancel it."""
 
         def work(session: Session) -> dict[str, Any]:
-            self.need_lead(reservations.get(session, reservation_id))
-            row = reservations.cancel(session, reservation_id)
+            check(self.viewer, Action.GIVE_UP, _whose(reservations.get(session, reservation)))
+            row = reservations.cancel(session, reservation)
             return {"id": row.id, "name": row.name, "cancelled": True}
 
         done = await self.change(work)
         self.record("reservation-change", done="cancel", reservation=done["id"])
         self.reply(done)
 
-    def need_lead(self, row: GpuReservation) -> None:
-        """Raises Refused for whom the reservation is not to give up."""
-        if not self.viewer.admin and row.subject not in self.viewer.leads:
-            sentence = self._(
-                N_("Only an administrator, or who looks after the team or course, may do this.")
-            )
-            raise Refused(403, "not_yours", sentence)
 
-
-class SkipApi(ReservationApi):
+class SkipApi(Api):
     """``POST api/v1/reservations/ID/skip``."""
 
-    async def get(self, reservation_id: str) -> None:
-        """Nothing to read here."""
-        self.send_error(405)
-
-    async def delete(self, reservation_id: str) -> None:
-        """Nothing to delete here."""
-        self.send_error(405)
-
-    async def post(self, reservation_id: str) -> None:
+    @operation(
+        "Leave out a day: for administrators, and who leads its team or course",
+        schemas.Reservation,
+        body=schemas.Skip,
+    )
+    async def post(self, reservation: str, body: schemas.Skip) -> None:
         """Leave out one day."""
-        day, now = self.body(day=str)["day"] or "", time.time()
+        day, now = body.day, time.time()
 
         def work(session: Session) -> dict[str, Any]:
-            self.need_lead(reservations.get(session, reservation_id))
-            return shown(reservations.skip(session, reservation_id, day), now, now + WEEK)
+            check(self.viewer, Action.GIVE_UP, _whose(reservations.get(session, reservation)))
+            return shown(reservations.skip(session, reservation, day), now, self.reading)
 
         done = await self.change(work)
         self.record("reservation-change", done="skip", reservation=done["id"], day=day)
         self.reply(done)
+
+
+_RESERVATION = {"reservation": Part("its id")}
+ROUTES = (
+    Route("/api/v1/reservations", ReservationsApi),
+    Route("/api/v1/reservations/{reservation}", ReservationApi, _RESERVATION),
+    Route("/api/v1/reservations/{reservation}/skip", SkipApi, _RESERVATION),
+)

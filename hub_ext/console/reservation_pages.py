@@ -8,11 +8,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from hub_ext.console.handlers import Page, Refused
-from hub_ext.pages import timezone_of
-from hub_ext.store.models import GpuReservation
-from spawner.gpu import quotas
-from spawner.gpu import reservation_store as reservations
+from commons.rights import Action, can
+from commons.scopes import SITE, groups_of_site, of_account
+from commons.store.models import GpuReservation
+from commons.web.pages import timezone_of
+from commons.web.refused import Refused
+from hub_ext.console.handlers import Page
+from spawner.gpu.ledger import reservations
+from spawner.gpu.quotas import quota_store
 
 FIELDS = (
     "name",
@@ -44,6 +47,7 @@ class Reservations(Page):
         )
         if sent["gpus"].isdecimal():
             wanted["gpus"] = int(sent["gpus"])
+        wanted["anyway"] = bool(self.get_body_argument("anyway", ""))
         if sent["repeat"] == "once":
             wanted.pop("until", None)
         by, site = self.viewer.name, self.site
@@ -56,6 +60,9 @@ class Reservations(Page):
         except Refused as error:
             problems = [(one["path"], one["message"]) for one in error.details.get("problems", ())]
             sent_again = {**sent, "weekdays": wanted["weekdays"]}
+            if error.code == "reservation_unkept":
+                sent_again["unkept"] = True
+                problems = [("", one["sentence"]) for one in error.details["reasons"]]
             await self._show(sent_again, problems or [("", error.sentence)], error.status_code)
         else:
             self.record("reservation-change", done="create", reservation=row.id)
@@ -70,15 +77,21 @@ class Reservations(Page):
         start, end = time.time(), (midnight + timedelta(days=7)).timestamp()
 
         def work(session: Session) -> dict[str, Any]:
+            unkept = reservations.unkept_soon(session, start, reservations.WATCHED)
             rows = [
-                reservations.show(row, min(start, midnight.timestamp()), end + 21 * 86400)
+                reservations.show(row, min(start, midnight.timestamp()), end + 21 * 86400, unkept)
                 for row in reservations.standing(session)
             ]
-            return {"rows": rows, "models": sorted(quotas.models(session))}
+            return {"rows": rows, "models": sorted(quota_store.models(session))}
 
         found = await self.read(work)
         for row in found["rows"]:
-            row["mine"] = viewer.admin or row["subject"] in viewer.leads
+            row["mine"] = bool(can(viewer, Action.GIVE_UP, of_account(row["subject"]) or SITE))
+            row["unkept"] = [
+                reason.in_words(self.reading)
+                for one in row["unkept"][:1]
+                for reason in one["reasons"]
+            ]
             row["coming"] = [w for w in row["windows"] if w["end"] > start][:6]
         week = [
             {
@@ -96,11 +109,7 @@ class Reservations(Page):
             }
             for day in days
         ]
-        known = self.site.directory
-        subjects = [
-            *(f"group:{name}" for name in known.teams),
-            *(f"course:{name}" for name in known.courses),
-        ]
+        subjects = [scope.account for scope in groups_of_site(self.site) if scope.account]
         self.set_status(status)
         self.render_page(
             "reservations.html",
@@ -108,6 +117,7 @@ class Reservations(Page):
             models=found["models"],
             week=week,
             zone=zone,
+            words_of=lambda keys, words: [words[key] for key in keys],
             at=lambda moment: datetime.fromtimestamp(moment, zone),
             subjects=subjects,
             weekdays=reservations.WEEKDAYS,

@@ -8,8 +8,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from hub_ext.i18n import N_
-
+from . import messages
 from .entry import Entry, Searcher
 from .errors import AccountBarred, AccountUnusable
 from .servers import Log
@@ -94,6 +93,17 @@ def password_bytes(text: str) -> bytes | None:
     return password
 
 
+def password_forms(text: str) -> list[bytes]:
+    """A password in the forms that keyboards give it, the one that was typed first.
+
+    Of the same letters a keyboard makes one character or two, and an input method wide ones (ＡＢ).
+    Directories compare bytes; RFC 4513, 5.1.1 leaves it to the client to prepare them (RFC 4013).
+    """
+    plain = unicodedata.normalize("NFKC", text)
+    forms = (password_bytes(one) for one in (text, plain, unicodedata.normalize("NFD", plain)))
+    return list(dict.fromkeys(form for form in forms if form))
+
+
 def split_domain(login: str, netbios_domain: str) -> str | None:
     """``"LAB\\alice"`` -> ``"alice"`` where LAB is the site's domain; None for another domain's."""
     domain, backslash, name = login.partition("\\")
@@ -153,8 +163,13 @@ def find_entry(
             ),
             None,
         )
-    text = settings.user_filter.replace("{login}", escape_filter_value(name))
-    return _one(searcher, settings, text, name, log)
+    names = [name]
+    if settings.name_domain and "@" not in name:
+        names.append(f"{name}@{settings.name_domain}")
+    terms = [settings.user_filter.replace("{login}", escape_filter_value(one)) for one in names]
+    return _one(
+        searcher, settings, terms[0] if len(terms) == 1 else f"(|{''.join(terms)})", name, log
+    )
 
 
 def find_by_id(searcher: Searcher, settings: DirectorySettings, id: str, log: Log) -> Entry | None:
@@ -225,12 +240,11 @@ def read_account(entry: Entry, settings: DirectorySettings) -> Account:
     """Check an entry. Raises AccountUnusable, which says what to put right."""
     entry_name = _single(entry, settings.name_attribute)
     name = entry_name.strip().lower()
+    if settings.name_domain:
+        name = name.removesuffix(f"@{settings.name_domain.lower()}")
     if not _NAME.fullmatch(name):
         raise AccountUnusable(
-            N_(
-                "Your name in the directory cannot be used on this site: only letters a-z, digits "
-                "and . _ - are possible, up to 64. Please ask the administrators."
-            ),
+            messages.NAME_UNUSABLE(),
             detail=f"{entry.dn}: {settings.name_attribute} is {entry_name[:80]!r}; it must match "
             f"{_NAME.pattern} after lower-casing",
         )
@@ -259,22 +273,14 @@ def _single(entry: Entry, attribute: str) -> str:
     values = entry.values(attribute)
     if len(values) != 1:
         raise AccountUnusable(
-            N_(
-                "Your directory entry must have exactly one value of {attribute}, and has {count}. "
-                "Please ask the administrators to correct it."
-            ),
-            params={"attribute": attribute, "count": len(values)},
+            messages.NOT_ONE_VALUE(attribute=attribute, count=len(values)),
             detail=f"{entry.dn}: {len(values)} values of {attribute}; give it exactly one",
         )
     try:
         return values[0].decode("utf-8")
     except UnicodeDecodeError:
         raise AccountUnusable(
-            N_(
-                "Your directory entry has a {attribute} that cannot be read. "
-                "Please ask the administrators to correct it."
-            ),
-            params={"attribute": attribute},
+            messages.VALUE_UNREADABLE(attribute=attribute),
             detail=f"{entry.dn}: {attribute} is not UTF-8 text",
         ) from None
 
@@ -284,11 +290,7 @@ def _number(entry: Entry, attribute: str, minimum: int) -> int:
     number = parse_id(text.encode(), minimum)
     if number is None:
         raise AccountUnusable(
-            N_(
-                "Your directory entry has a {attribute} that this site does not accept. "
-                "Please ask the administrators to correct it."
-            ),
-            params={"attribute": attribute},
+            messages.VALUE_NOT_ACCEPTED(attribute=attribute),
             detail=f"{entry.dn}: {attribute} is {text[:40]!r}; it must be a number from {minimum} "
             f"to {_MAX_ID} (min_uid, min_gid)",
         )

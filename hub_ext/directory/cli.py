@@ -10,8 +10,10 @@ import sys
 import click
 from traitlets.config import Config
 
-from hub_ext.site import Site, load_site
-from hub_ext.store import Store
+from commons.errors import in_terminal
+from commons.i18n import gettext_for, terminal_language
+from commons.site import Site, load_site
+from commons.store import Store
 
 from .client import Directory
 from .errors import DirectoryError, SettingsError
@@ -37,7 +39,7 @@ class DirectoryOfSite:
             self.roles = traits.role_map()
             self.directory = Directory(self.settings, _log)
         except SettingsError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(in_terminal(error)) from error
 
     def unknown_groups(self) -> list[Finding]:
         """About groups that the directory does not have. Raises DirectoryError."""
@@ -92,7 +94,10 @@ def login(user: str, password_stdin: bool, as_json: bool) -> None:
         check_admitted(person.groups, site.roles)
     except DirectoryError as error:
         if as_json:
-            click.echo(json.dumps({"let_in": False, "reason": error.outcome, "text": str(error)}))
+            told = error.message.as_json()
+            refused = {"reason": error.outcome, "text": str(error)}
+            more = {"code": told["code"], "data": told["data"]}
+            click.echo(json.dumps({"let_in": False, **refused, **more}))
             raise SystemExit(1) from None
         raise click.ClickException(f"refused: {error.outcome}: {error}") from error
     roles = roles_of(person.groups, site.roles)
@@ -131,7 +136,9 @@ def _print(report: Report, user: str | None) -> None:
 
 
 def _lines(findings: list[Finding]) -> None:
+    gettext = gettext_for(terminal_language())
     for finding in findings:
-        click.echo(f"  {_MARKS[finding.level]} {finding.topic}: {finding.text}")
+        text = finding.text.in_words(gettext)
+        click.echo(f"  {_MARKS[finding.level]} {finding.topic}: {text}")
         if finding.remedy:
-            click.echo(f"        -> {finding.remedy}")
+            click.echo(f"        -> {finding.remedy.in_words(gettext)}")

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +20,7 @@ from .accounts import (
     find_by_id,
     find_entry,
     login_dns,
-    password_bytes,
+    password_forms,
     password_time,
     read_account,
     read_entry,
@@ -34,7 +35,7 @@ from .errors import AccountBarred, DirectoryUnavailable, ServerFailed, WrongCred
 from .groups import Groups, read_groups, unknown_groups
 from .pool import ServicePool
 from .servers import Log, Servers
-from .settings import DirectorySettings, Server
+from .settings import DirectoryServer, DirectorySettings
 
 T = TypeVar("T")
 # Called before a password is tried, with the name that a login means and the time of its password's
@@ -88,15 +89,21 @@ class Directory:
         AccountBarred, AccountUnusable or DirectoryUnavailable, the last one no later than
         ``settings.login_deadline`` seconds from now.
         """
-        name, secret = clean_login(login), password_bytes(password)
-        if name is None or secret is None:
+        name, secrets = clean_login(login), password_forms(password)
+        if name is None or not secrets:
             raise WrongCredentials("empty, too long or with characters that no account has")
         work = self._login_as_self if self._without_service else self._login
-        return await self._within_deadline(
-            lambda deadline: self.servers.attempt(
-                lambda server: work(server, deadline, name, secret, gate)
-            )
-        )
+
+        def attempt(deadline: Deadline, secret: bytes) -> Person:
+            return self.servers.attempt(lambda server: work(server, deadline, name, secret, gate))
+
+        def every_form(deadline: Deadline) -> Person:
+            for secret in secrets[:-1]:
+                with suppress(WrongCredentials):
+                    return attempt(deadline, secret)
+            return attempt(deadline, secrets[-1])
+
+        return await self._within_deadline(every_form)
 
     async def lookup(self, name: str, id: str = "") -> Person | None:
         """The person with this stable id, else with this name, as the directory knows them now.
@@ -123,7 +130,7 @@ class Directory:
             raise DirectoryUnavailable(["groups cannot be looked up without bind_dn"])
 
         def look(deadline: Deadline) -> list[str]:
-            def ask(server: Server) -> list[str]:
+            def ask(server: DirectoryServer) -> list[str]:
                 with self.pool.service(server, deadline) as service:
                     return unknown_groups(service, self._settings, wanted)
 
@@ -158,7 +165,7 @@ class Directory:
             deadline.abort()
 
     def _login(
-        self, server: Server, deadline: Deadline, login: str, password: bytes, gate: Gate
+        self, server: DirectoryServer, deadline: Deadline, login: str, password: bytes, gate: Gate
     ) -> Person:
         with self.pool.service(server, deadline) as service:
             entry = find_entry(service, self._settings, login, self._log)
@@ -171,7 +178,7 @@ class Directory:
             return self._person(service, entry)
 
     def _login_as_self(
-        self, server: Server, deadline: Deadline, login: str, password: bytes, gate: Gate
+        self, server: DirectoryServer, deadline: Deadline, login: str, password: bytes, gate: Gate
     ) -> Person:
         """Without a service account: whoever binds reads their own entry and groups."""
         gate(throttle_key(None, login, self._settings), "")
@@ -190,7 +197,9 @@ class Directory:
                     return self._person(session, entry)
         raise WrongCredentials("no such entry, or wrong password")
 
-    def _lookup(self, server: Server, deadline: Deadline, login: str, id: str) -> Person | None:
+    def _lookup(
+        self, server: DirectoryServer, deadline: Deadline, login: str, id: str
+    ) -> Person | None:
         with self.pool.service(server, deadline) as service:
             entry = (
                 find_by_id(service, self._settings, id, self._log)
@@ -205,7 +214,9 @@ class Directory:
         groups = read_groups(searcher, self._settings, account, entry, self._log)
         return Person(account, groups, password_time(entry, self._settings))
 
-    def _bind(self, server: Server, deadline: Deadline, dn: str, password: bytes) -> BindAnswer:
+    def _bind(
+        self, server: DirectoryServer, deadline: Deadline, dn: str, password: bytes
+    ) -> BindAnswer:
         """On a connection of its own: a failed bind leaves one anonymous (RFC 4513, 4)."""
         with self._session(server, deadline) as session:
             return session.bind(dn, password)
@@ -215,10 +226,10 @@ class Directory:
         name = escape_rdn(f"nobody-{secrets.token_hex(8)}")
         return f"{self._settings.name_attribute}={name},{self._settings.user_base_dn}"
 
-    def _session(self, server: Server, deadline: Deadline) -> Session:
+    def _session(self, server: DirectoryServer, deadline: Deadline) -> Session:
         return Session(server, self._tls, self._settings.timeout, deadline)
 
-    def open_service_session(self, server: Server, deadline: Deadline) -> Session:
+    def open_service_session(self, server: DirectoryServer, deadline: Deadline) -> Session:
         """A session bound as the service account, or anonymous without one."""
         session = self._session(server, deadline)
         try:
@@ -243,7 +254,7 @@ def _check(answer: BindAnswer, dn: str) -> None:
         raise AccountBarred(answer.standing, dn)
 
 
-def _read_secret(server: Server, path: Path) -> bytes:
+def _read_secret(server: DirectoryServer, path: Path) -> bytes:
     """A password from a file, without the line's end; read each time, so that it can be changed."""
     try:
         secret = path.read_bytes().rstrip(b"\r\n")

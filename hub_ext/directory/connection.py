@@ -24,7 +24,7 @@ from ldap3.core import results
 from .answers import PASSWORD_POLICY, BindAnswer, read_bind_answer
 from .entry import Entry
 from .errors import DirectoryError, DirectoryUnavailable, ServerFailed, SettingsError
-from .settings import Server
+from .settings import DirectoryServer
 
 _PAGED_RESULTS = "1.2.840.113556.1.4.319"
 
@@ -128,7 +128,7 @@ class Session:
     """A connection that is open under TLS. Use it as a context manager."""
 
     def __init__(
-        self, server: Server, context: ssl.SSLContext, timeout: int, deadline: Deadline
+        self, server: DirectoryServer, context: ssl.SSLContext, timeout: int, deadline: Deadline
     ) -> None:
         """Connect and start TLS. Raises ServerFailed with the cause."""
         self._server = server

@@ -16,7 +16,7 @@ import aiodns
 import pycares
 
 from .servers import Log, Servers
-from .settings import Server
+from .settings import DirectoryServer
 
 # Seconds: DNS is asked again no sooner, and no later, whatever the records' time to live says.
 _SHORTEST, _LONGEST = 60, 3600
@@ -130,7 +130,7 @@ class Discovery:
         return False
 
 
-def order(records: Sequence[tuple[bool, Srv]]) -> list[Server]:
+def order(records: Sequence[tuple[bool, Srv]]) -> list[DirectoryServer]:
     """Servers by priority, and by chance within one, heavier ones rather first (RFC 2782)."""
     ranked = sorted(
         records,
@@ -140,4 +140,4 @@ def order(records: Sequence[tuple[bool, Srv]]) -> list[Server]:
             -(random.random() ** (1 / max(item[1].weight, 0.01))),  # noqa: S311
         ),
     )
-    return [Server(srv.host, srv.port, ldaps) for ldaps, srv in ranked[:_MAX_SERVERS]]
+    return [DirectoryServer(srv.host, srv.port, ldaps) for ldaps, srv in ranked[:_MAX_SERVERS]]

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from hub_ext.i18n import N_, Gettext
+from commons.errors import LabError
+from commons.messages import Message
 
+from . import messages
 from .standing import Standing
 
 
-class DirectoryError(Exception):
+class DirectoryError(LabError):
     """Base of this package's errors.
 
     Attributes:
         outcome: a stable, machine-readable word for the log and the audit trail.
-        status: the HTTP status that fits.
         dismissal: whether the person is not to work here any more, so that after a grace their
             running servers are stopped; a lock or an expired password is not that.
-        message: an English sentence for the person, with ``{placeholders}``, translated
-            where it is shown.
-        params: the values of the placeholders.
         detail: cause and remedy for the administrator's log; never shown to the person.
     """
 
     outcome = "error"
-    status = 500
     dismissal = False
 
-    def __init__(
-        self, message: str, *, params: Mapping[str, object] | None = None, detail: str = ""
-    ) -> None:
-        self.message = message
-        self.params = dict(params or {})
+    def __init__(self, message: Message, *, detail: str = "") -> None:
         self.detail = detail
         super().__init__(message)
-
-    def sentence(self, gettext: Gettext = lambda message: message) -> str:
-        """The message in a language. Values are inserted as text and never formatted again."""
-        return gettext(self.message).format_map(self.params)
 
     def __str__(self) -> str:
         return self.detail or self.sentence()
@@ -53,9 +42,7 @@ class WrongCredentials(DirectoryError):
     def __init__(self, detail: str = "", standing: Standing | None = None) -> None:
         """``standing``: what the directory said besides; for the log, as it may tell a stranger
         that the account exists."""
-        super().__init__(
-            N_("Unknown name or wrong password. Please check both and try again."), detail=detail
-        )
+        super().__init__(messages.WRONG_CREDENTIALS(), detail=detail)
         if standing:
             self.outcome = standing.value
 
@@ -68,8 +55,7 @@ class TooManyAttempts(DirectoryError):
 
     def __init__(self, seconds: float, what: str) -> None:
         super().__init__(
-            N_("Too many failed logins. Please try again in {minutes} minutes."),
-            params={"minutes": max(1, math.ceil(seconds / 60))},
+            messages.TOO_MANY_ATTEMPTS(minutes=max(1, math.ceil(seconds / 60))),
             detail=f"too many failed logins {what}; again in {seconds:.0f} s",
         )
 
@@ -83,22 +69,7 @@ class AccountBarred(DirectoryError):
         self.standing = standing
         self.outcome = standing.value
         self.dismissal = standing in (Standing.DISABLED, Standing.EXPIRED)
-        super().__init__(_SENTENCES[standing], detail=f"{dn}: {standing.value}")
-
-
-_SENTENCES = {
-    Standing.DISABLED: N_("Your account is disabled. Please ask the administrators."),
-    Standing.EXPIRED: N_("Your account has expired. Please ask the administrators."),
-    Standing.LOCKED: N_(
-        "Your account is locked after too many wrong passwords. "
-        "Please wait, or ask the administrators."
-    ),
-    Standing.MUST_CHANGE: N_(
-        "Your password must be changed before you can log in here. Please change it first."
-    ),
-    Standing.PASSWORD_EXPIRED: N_("Your password has expired. Please change it first."),
-    Standing.NOT_NOW: N_("Your account may not log in at this time or from this place."),
-}
+        super().__init__(messages.BARRED[standing](), detail=f"{dn}: {standing.value}")
 
 
 class AccountUnusable(DirectoryError):
@@ -116,10 +87,10 @@ class AccountGone(DirectoryError):
     dismissal = True
 
     def __init__(self, detail: str) -> None:
-        super().__init__(N_("Your account is no longer in the directory."), detail=detail)
+        super().__init__(messages.ACCOUNT_GONE(), detail=detail)
 
 
-class NotAllowed(DirectoryError):
+class NotAdmitted(DirectoryError):
     """The password was right, but the site does not admit this person."""
 
     outcome = "not_allowed"
@@ -128,10 +99,7 @@ class NotAllowed(DirectoryError):
 
     def __init__(self, groups: Sequence[str]) -> None:
         super().__init__(
-            N_(
-                "Your account is fine, but it is in none of the groups that may use this site. "
-                "Please ask the administrators to be added to one."
-            ),
+            messages.IN_NO_GROUP(),
             detail=f"in none of allowed_groups ({', '.join(groups)})",
         )
 
@@ -148,10 +116,7 @@ class Denied(DirectoryError):
         if unclear:
             detail += f", or it cannot be told, as a group is unclear: {'; '.join(unclear[:3])}"
         super().__init__(
-            N_(
-                "Your account is in a group that may not use this site. "
-                "Please ask the administrators."
-            ),
+            messages.DENIED(),
             detail=detail,
         )
 
@@ -164,10 +129,7 @@ class NameTaken(DirectoryError):
 
     def __init__(self, name: str, old: str, new: str) -> None:
         super().__init__(
-            N_(
-                "Your name was used on this site by another person before. "
-                "Please ask the administrators to free it."
-            ),
+            messages.NAME_TAKEN(),
             detail=f"{name!r} belongs to the directory's id {old}, and this entry has {new}; move "
             f"the home away, then run: labcommons ldap release {name}",
         )
@@ -182,10 +144,7 @@ class DirectoryUnavailable(DirectoryError):
     def __init__(self, causes: Sequence[str]) -> None:
         self.causes = tuple(causes)
         super().__init__(
-            N_(
-                "The directory cannot be reached, so nobody can log in at the moment. "
-                "Running servers go on. Please try again in a few minutes."
-            ),
+            messages.UNAVAILABLE(),
             detail="; ".join(self.causes) or "no server was asked",
         )
 

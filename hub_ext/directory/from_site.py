@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from traitlets.config import Config
 
-from hub_ext.store.database import DEFAULT_URL
+from commons.store.database import DEFAULT_URL
 
 if TYPE_CHECKING:
-    from hub_ext.site import Site
+    from commons.site import Site
 
 
 def configure_from_site(c: Config, site: Site) -> None:
@@ -35,6 +35,7 @@ def configure_from_site(c: Config, site: Site) -> None:
     traits.user_dn_templates = list(users.dn_templates)
     traits.user_filter = users.filter
     traits.netbios_domain = users.netbios_domain
+    traits.name_domain = users.name_domain
     for kind in ("name", "id", "uid", "gid", "display_name", "mail", "language"):
         traits[f"{kind}_attribute"] = getattr(users, f"{kind}_attribute")
     if groups:
@@ -55,6 +56,7 @@ def configure_from_site(c: Config, site: Site) -> None:
         name: course.model_dump(exclude=numbers) for name, course in directory.courses.items()
     }
     traits.hub_groups = directory.hub_groups
+    traits.min_uid, traits.min_gid = directory.min_uid, directory.min_gid
     traits.outage_grace = directory.outage_grace
     traits.disabled_grace = directory.disabled_grace
     throttle = directory.throttle
@@ -64,7 +66,7 @@ def configure_from_site(c: Config, site: Site) -> None:
     traits.lockout_seconds = throttle.directory_lockout
     traits.state_database = os.environ.get("LABCOMMONS_DATABASE_URL") or DEFAULT_URL
     data = Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"))
-    traits.audit_file = str(data / "hub" / "audit.jsonl")
+    traits.audit_folder = str(data / "audit" / "hub")
     # A right that was taken away must end for tokens too, and before a server starts.
     traits.auth_refresh_strict = True
     # ... and within a minute: services and servers remember an answer for half of one.

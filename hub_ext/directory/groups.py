@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
+from commons.directory_names import InvalidDN, normal_dn, parse_dn, prepared
+
 from .accounts import Account, escape_filter_bytes, escape_filter_value, parse_id
-from .dn import InvalidDN, normal_dn, parse_dn, prepared
 from .entry import Entry, Searcher
 from .servers import Log
 from .settings import DirectorySettings

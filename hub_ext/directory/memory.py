@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from hub_ext.store import DirectoryFailures, DirectoryPerson, Store, StoreError
+from commons.store import DirectoryFailures, DirectoryPerson, Store, StoreError
 
 from .servers import Log
 

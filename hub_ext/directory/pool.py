@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from .connection import Deadline, Session
 from .entry import Entry
 from .errors import ServerFailed
-from .settings import Server
+from .settings import DirectoryServer
 
 # Seconds a connection may wait unused: servers and firewalls forget it after some minutes.
 _MAX_IDLE = 60.0
 
-Open = Callable[[Server, Deadline], Session]
+Open = Callable[[DirectoryServer, Deadline], Session]
 
 
 class Service:
@@ -65,10 +65,10 @@ class ServicePool:
     def __init__(self, open_session: Open) -> None:
         self._open = open_session
         self._lock = threading.Lock()
-        self._idle: dict[Server, list[tuple[float, Session]]] = {}
+        self._idle: dict[DirectoryServer, list[tuple[float, Session]]] = {}
 
     @contextmanager
-    def service(self, server: Server, deadline: Deadline) -> Iterator[Service]:
+    def service(self, server: DirectoryServer, deadline: Deadline) -> Iterator[Service]:
         """A connection for this caller alone. Raises ServerFailed when none can be opened."""
         session = self._take(server, deadline)
         service = (
@@ -89,7 +89,7 @@ class ServicePool:
         for session in kept:
             session.close()
 
-    def _take(self, server: Server, deadline: Deadline) -> Session | None:
+    def _take(self, server: DirectoryServer, deadline: Deadline) -> Session | None:
         oldest = time.monotonic() - _MAX_IDLE
         stale: list[Session] = []
         session = None
@@ -114,7 +114,7 @@ class ServicePool:
                 raise
         return session
 
-    def _reopened(self, server: Server, deadline: Deadline) -> Session:
+    def _reopened(self, server: DirectoryServer, deadline: Deadline) -> Session:
         # The others kept for this server died with it.
         with self._lock:
             dead = self._idle.pop(server, [])
@@ -122,7 +122,7 @@ class ServicePool:
             session.close()
         return self._open(server, deadline)
 
-    def _give_back(self, server: Server, session: Session) -> None:
+    def _give_back(self, server: DirectoryServer, session: Session) -> None:
         if session.broken:
             session.close()
             return

@@ -11,7 +11,7 @@ Membership = Literal["member", "memberof", "in-chain"]
 
 _GROUPS = (
     "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=posixGroup)"
-    "(objectClass=groupOfURLs))"
+    "(objectClass=groupOfURLs)(objectClass=group))"
 )
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from commons.i18n import NP_, Gettext, in_context
+from commons.messages import Message, Text, verbatim
+
+from . import messages
 from .accounts import (
     check_standing,
     clean_login,
@@ -41,8 +45,32 @@ class Finding:
 
     level: Level
     topic: str
-    text: str
-    remedy: str = ""
+    text: Message
+    remedy: Message | None = None
+
+    def sentence(self, gettext: Gettext = str) -> str:
+        """What was found and the remedy, in a language."""
+        parts = [part.in_words(gettext) for part in (self.text, self.remedy) if part]
+        return in_context(gettext, NP_("between a finding and its remedy", "; ")).join(parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """In English, as the log is, with code and data for programs."""
+        told = self.text.as_json()
+        return {
+            "level": self.level,
+            "topic": self.topic,
+            "text": told["sentence"],
+            "remedy": str(self.remedy or ""),
+            "code": told["code"],
+            "data": told["data"],
+        }
+
+
+def _finding(
+    level: Level, topic: str, text: Text, remedy: Text | None = None, **facts: object
+) -> Finding:
+    """Both texts are said of the same facts."""
+    return Finding(level, topic, text(**facts), remedy(**facts) if remedy else None)
 
 
 @dataclass
@@ -67,10 +95,10 @@ class Report:
         return {
             "right": self.right,
             "servers": {
-                server: [asdict(finding) for finding in findings]
+                server: [finding.as_json() for finding in findings]
                 for server, findings in self.servers.items()
             },
-            "person": [asdict(finding) for finding in self.person],
+            "person": [finding.as_json() for finding in self.person],
         }
 
 
@@ -82,11 +110,12 @@ async def check(
     report = Report()
     if not directory.servers.known:
         report.servers[settings.dns_domain] = [
-            Finding(
+            _finding(
                 "wrong",
                 "dns",
-                "DNS names no server",
-                f"check the SRV records _ldaps._tcp.{settings.dns_domain} and _ldap._tcp",
+                messages.NO_SERVER,
+                messages.NO_SERVER_REMEDY,
+                domain=settings.dns_domain,
             )
         ]
     for server in directory.servers.known:
@@ -94,7 +123,7 @@ async def check(
         try:
             session = directory.open_service_session(server, Deadline(settings.login_deadline))
         except (ServerFailed, DirectoryError) as error:
-            findings.append(Finding("wrong", "connection", _cause(error)))
+            findings.append(_failed("connection", error))
             continue
         with session:
             try:
@@ -104,49 +133,49 @@ async def check(
                 if user and not report.person:
                     report.person = _person(session, settings, roles, user, log)
             except (ServerFailed, DirectoryError) as error:
-                findings.append(Finding("wrong", "search", _cause(error)))
+                findings.append(_failed("search", error))
     return report
 
 
 def _server(session: Session, settings: DirectorySettings) -> Iterator[Finding]:
-    yield Finding("ok", "tls", f"{session.tls_version}, chain and host name verified")
+    yield _finding("ok", "tls", messages.TLS_VERIFIED, version=session.tls_version)
     ends = session.certificate.get("notAfter")
     if ends:
         days = int((ssl.cert_time_to_seconds(ends) - time.time()) // _DAY)
-        yield Finding(
-            "ok" if days >= _SOON else "note",
+        soon = days < _SOON
+        yield _finding(
+            "note" if soon else "ok",
             "certificate",
-            f"valid for {days} more days",
-            "" if days >= _SOON else "renew it, or nobody can log in afterwards",
+            messages.CERTIFICATE_DAYS,
+            messages.CERTIFICATE_REMEDY if soon else None,
+            count=days,
         )
     if settings.bind_dn:
-        yield Finding("ok", "bind", f"as {settings.bind_dn}")
+        yield _finding("ok", "bind", messages.BOUND_AS, dn=settings.bind_dn)
     else:
-        yield Finding("note", "bind", "anonymous", "give the hub an account: set bind_dn")
+        yield _finding("note", "bind", messages.ANONYMOUS, messages.ANONYMOUS_REMEDY)
     bases = [("people", settings.user_base_dn)]
     if settings.group_base_dn:
         bases.append(("groups", settings.group_base_dn))
     for topic, base in bases:
         if session.search(base, "(objectClass=*)", ["1.1"], limit=1, base_only=True):
-            yield Finding("ok", topic, f"{base} can be read")
+            yield _finding("ok", topic, messages.BASE_READ, base=base)
         else:
-            yield Finding(
-                "wrong",
-                topic,
-                f"{base} does not exist, or may not be read",
-                "check the base DN and what the service account may read",
+            yield _finding(
+                "wrong", topic, messages.BASE_UNREADABLE, messages.BASE_REMEDY, base=base
             )
 
 
 def unknown(wanted: Mapping[str, Collection[str]], missing: Collection[str]) -> list[Finding]:
     """What to say of groups that the site names and the directory does not have."""
     return [
-        Finding(
+        _finding(
             "wrong" if "denied_groups" in wanted[group] else "note",
             "group",
-            f"{group!r} ({', '.join(sorted(wanted[group]))}) is not in the directory, "
-            "or may not be read",
-            "correct its name in the site file, or let the service account read it",
+            messages.GROUP_ABSENT,
+            messages.GROUP_REMEDY,
+            group=group,
+            named=sorted(wanted[group]),
         )
         for group in missing
     ]
@@ -159,43 +188,45 @@ def _person(
     entry = find_entry(session, settings, login, log) if login else None
     if entry is None:
         return [
-            Finding(
+            _finding(
                 "wrong",
                 "entry",
-                f"no single entry answers to {user!r} below {settings.user_base_dn}",
-                f"check the name and the filter {settings.user_filter}",
+                messages.NOBODY,
+                messages.NOBODY_REMEDY,
+                user=user,
+                base=settings.user_base_dn,
+                filter=settings.user_filter,
             )
         ]
     return [*_entry(entry, settings), *_verdict(session, settings, role_map, entry, log)]
 
 
 def _entry(entry: Entry, settings: DirectorySettings) -> Iterator[Finding]:
-    yield Finding("ok", "entry", entry.dn)
+    yield _finding("ok", "entry", messages.VALUE, value=entry.dn)
     for attribute in entry_attributes(settings):
         values = entry.values(attribute)
         if values:
-            shown = ", ".join(ascii(value[:60].decode("utf-8", "replace")) for value in values[:3])
-            more = f" and {len(values) - 3} more" if len(values) > 3 else ""
-            yield Finding("ok", attribute, shown + more)
+            shown = [ascii(value[:60].decode("utf-8", "replace")) for value in values[:3]]
+            text = messages.VALUES_AND_MORE if len(values) > 3 else messages.VALUE
+            yield _finding("ok", attribute, text, value=shown, count=len(values) - 3)
     known = stable_id(entry, settings)
     if known:
-        yield Finding("ok", "stable id", known)
+        yield _finding("ok", "stable id", messages.VALUE, value=known)
     else:
-        yield Finding(
+        yield _finding(
             "note",
             "stable id",
-            f"no single {settings.id_attribute}",
-            "let the service account read it: without it, a name that is given to another person "
-            "gives them the first one's home",
+            messages.NO_ID,
+            messages.NO_ID_REMEDY,
+            attribute=settings.id_attribute,
         )
     if not any(entry.values(name) for name in STANDING_ATTRIBUTES[settings.server_type]):
-        yield Finding(
+        yield _finding(
             "note",
             "account state",
-            "nothing tells whether it is disabled or expired",
-            "let the service account read "
-            + ", ".join(STANDING_ATTRIBUTES[settings.server_type])
-            + ", where the directory has them",
+            messages.NO_STANDING,
+            messages.NO_STANDING_REMEDY,
+            attributes=STANDING_ATTRIBUTES[settings.server_type],
         )
 
 
@@ -206,20 +237,25 @@ def _verdict(
         check_standing(entry, settings)
         account = read_account(entry, settings)
         groups = read_groups(session, settings, account, entry, log)
-        yield Finding("ok", "groups", ", ".join(groups.names) or "none")
-        yield Finding("ok", "gids", ", ".join(map(str, groups.gids)))
+        yield _names("groups", groups.names)
+        yield _names("gids", groups.gids)
         check_admitted(groups, role_map)
     except DirectoryError as error:
-        yield Finding("wrong", "login", f"would be refused: {error.outcome}", str(error))
+        refused = messages.WOULD_BE_REFUSED(outcome=error.outcome)
+        yield Finding("wrong", "login", refused, verbatim(str(error)))
         return
     roles = roles_of(groups, role_map)
-    yield Finding("ok", "administrator", "yes" if roles.admin else "no")
+    yield _finding("ok", "administrator", messages.YES if roles.admin else messages.NO)
     for topic, positions in (("teams", roles.teams), ("courses", roles.courses)):
-        text = ", ".join(f"{name} ({position})" for name, position in positions.items())
-        yield Finding("ok", topic, text or "none")
-    yield Finding("ok", "hub groups", ", ".join(roles.hub_groups) or "none")
-    yield Finding("ok", "login", f"would be let in as {account.name}, with the right password")
+        yield _names(topic, [f"{name} ({position})" for name, position in positions.items()])
+    yield _names("hub groups", roles.hub_groups)
+    yield _finding("ok", "login", messages.WOULD_BE_LET_IN, name=account.name)
 
 
-def _cause(error: Exception) -> str:
-    return error.cause if isinstance(error, ServerFailed) else str(error)
+def _names(topic: str, names: Sequence[object]) -> Finding:
+    return _finding("ok", topic, messages.VALUE if names else messages.NONE, value=names)
+
+
+def _failed(topic: str, error: Exception) -> Finding:
+    cause = error.cause if isinstance(error, ServerFailed) else str(error)
+    return _finding("wrong", topic, messages.SERVER_FAILED, cause=cause)

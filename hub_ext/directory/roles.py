@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .dn import InvalidDN, normal_dn, parse_dn, prepared
-from .errors import Denied, NotAllowed, SettingsError
-from .groups import Groups
+from commons import scopes
+from commons.directory_names import check_group, normal_dn, prepared
+from commons.scopes import SCOPES, Scope
 
-# Hub groups that this module makes. A directory's group of such a name is not passed on:
-# whoever may name groups there must not give rights here.
-_OURS = ("team:", "course:")
+from .errors import Denied, NotAdmitted, SettingsError
+from .groups import Groups
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Roles:
 
 
 def check_admitted(groups: Groups, role_map: RoleMap, by_name: bool = False) -> None:
-    """Raises Denied or NotAllowed. ``by_name``: the person's own name is allowed, whatever groups.
+    """Raises Denied or NotAdmitted. ``by_name``: the person's own name is allowed, whatever groups.
 
     Who may be in a denied group that cannot be made out is denied: a rule that keeps people out
     holds where something is unclear, and by each name that a group has.
@@ -69,21 +68,22 @@ def check_admitted(groups: Groups, role_map: RoleMap, by_name: bool = False) -> 
     if role_map.denied and (groups.unclear or in_any(every, role_map.denied)):
         raise Denied(role_map.denied, groups.unclear)
     if role_map.allowed and not by_name and not in_any(groups, role_map.allowed):
-        raise NotAllowed(role_map.allowed)
+        raise NotAdmitted(role_map.allowed)
 
 
 def roles_of(groups: Groups, role_map: RoleMap) -> Roles:
     """What these groups give."""
-    teams = _positions(groups, role_map.teams, "lead", "member")
-    courses = _positions(groups, role_map.courses, "instructor", "student")
+    teams = _positions(groups, role_map.teams, "team")
+    courses = _positions(groups, role_map.courses, "course")
     names = (
         {name for name, from_ in role_map.hub_groups.items() if in_any(groups, from_)}
         if role_map.hub_groups
-        else {name for name in groups.names if not name.casefold().startswith(_OURS)}
+        # One that would give a position is not passed on: whoever may name groups in the directory
+        # must not give rights here.
+        else {name for name in groups.names if not scopes.is_ours(name)}
     )
-    names |= {f"team:{team}" for team in teams}
-    names |= {f"team:{team}:leads" for team, position in teams.items() if position == "lead"}
-    names |= {f"course:{course}:{position}s" for course, position in courses.items()}
+    for kind, positions in (("team", teams), ("course", courses)):
+        names |= scopes.hub_groups({Scope(kind, name): word for name, word in positions.items()})
     return Roles(in_any(groups, role_map.admins), teams, courses, tuple(sorted(names)))
 
 
@@ -111,24 +111,6 @@ def in_any(groups: Groups, wanted: Iterable[str]) -> bool:
     )
 
 
-def check_group(text: str) -> str:
-    """A group as a site names it: a name, or a whole DN. Raises ValueError, which says why not."""
-    if "=" not in text:
-        if not prepared(text):
-            raise ValueError(f"{text!r} names no group")
-        return text
-    try:
-        parts = parse_dn(text)
-    except InvalidDN as error:
-        raise ValueError(f"{text!r} is not a group's DN (RFC 4514): {error}") from error
-    if len(parts) < 2:
-        raise ValueError(
-            f"{text!r} has “=” in it and so is a DN, but not a whole one; write it with its place, "
-            "such as cn=staff,ou=groups,dc=example,dc=org"
-        )
-    return text
-
-
 def read_groups_of(value: Sequence[str], trait: str) -> tuple[str, ...]:
     """Names and DNs of groups, checked. Raises SettingsError."""
     try:
@@ -152,9 +134,8 @@ def read_positions(
     return result
 
 
-def _positions(
-    groups: Groups, wanted: Mapping[str, Positions], higher: str, ordinary: str
-) -> dict[str, str]:
+def _positions(groups: Groups, wanted: Mapping[str, Positions], kind: str) -> dict[str, str]:
+    higher, ordinary = (position.word for position in SCOPES[kind].positions)
     found = {}
     for name, positions in wanted.items():
         if in_any(groups, positions.higher):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from .errors import DirectoryUnavailable, ServerFailed
-from .settings import Server
+from .settings import DirectoryServer
 
 T = TypeVar("T")
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -28,16 +28,16 @@ class Servers:
     answers, and loops while all refuse.)
     """
 
-    def __init__(self, servers: Iterable[Server], cool_down: float, log: Log) -> None:
+    def __init__(self, servers: Iterable[DirectoryServer], cool_down: float, log: Log) -> None:
         self._servers = tuple(servers)
         self._cool_down = cool_down
         self._log = log
         self._lock = threading.Lock()
-        self._rests_until: dict[Server, float] = {}
+        self._rests_until: dict[DirectoryServer, float] = {}
         # When each attempt that is under way began.
-        self._waiting: dict[Server, list[float]] = {}
+        self._waiting: dict[DirectoryServer, list[float]] = {}
 
-    def replace(self, servers: Iterable[Server]) -> None:
+    def replace(self, servers: Iterable[DirectoryServer]) -> None:
         """Go on with other servers; what is known of those that stay is kept."""
         replaced = tuple(servers)
         with self._lock:
@@ -47,12 +47,12 @@ class Servers:
             self._log.info("directory: servers are %s", ", ".join(map(str, replaced)))
 
     @property
-    def known(self) -> tuple[Server, ...]:
+    def known(self) -> tuple[DirectoryServer, ...]:
         """All of them, in order."""
         with self._lock:
             return self._servers
 
-    def attempt(self, work: Callable[[Server], T], *, patient: bool = True) -> T:
+    def attempt(self, work: Callable[[DirectoryServer], T], *, patient: bool = True) -> T:
         """The result of ``work`` with the first server that answers.
 
         ``patient`` also asks resting servers, after all others; a caller who can do without
@@ -85,7 +85,7 @@ class Servers:
         raise DirectoryUnavailable(causes)
 
     @contextmanager
-    def _watched(self, server: Server) -> Iterator[None]:
+    def _watched(self, server: DirectoryServer) -> Iterator[None]:
         begun = time.monotonic()
         with self._lock:
             self._waiting.setdefault(server, []).append(begun)
@@ -95,7 +95,7 @@ class Servers:
             with self._lock:
                 self._waiting[server].remove(begun)
 
-    def _candidates(self, patient: bool) -> list[Server]:
+    def _candidates(self, patient: bool) -> list[DirectoryServer]:
         now = time.monotonic()
         with self._lock:
             until = {server: self._rests_until.get(server, 0.0) for server in self._servers}
@@ -115,11 +115,11 @@ class Servers:
         )
         return awake + resting if patient else awake
 
-    def _rest(self, server: Server) -> None:
+    def _rest(self, server: DirectoryServer) -> None:
         with self._lock:
             self._rests_until[server] = time.monotonic() + self._cool_down
 
-    def _wake(self, server: Server) -> None:
+    def _wake(self, server: DirectoryServer) -> None:
         with self._lock:
             rested = self._rests_until.pop(server, None)
         if rested is not None:

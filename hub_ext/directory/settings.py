@@ -14,7 +14,7 @@ _PORTS = {"ldap": 389, "ldaps": 636}
 
 
 @dataclass(frozen=True)
-class Server:
+class DirectoryServer:
     """One server. ``ldaps``: TLS from the start; otherwise StartTLS. There is no clear text."""
 
     host: str
@@ -26,8 +26,8 @@ class Server:
         return f"{'ldaps' if self.ldaps else 'ldap'}://{host}:{self.port}"
 
 
-def parse_server(text: str) -> Server:
-    """``"ldap://[::1]:1389"`` -> Server. Raises SettingsError for anything else than a server."""
+def parse_server(text: str) -> DirectoryServer:
+    """``"ldap://[::1]:1389"`` -> its server. Raises SettingsError for anything else."""
     try:
         url = urlsplit(text)
         host, port = url.hostname, url.port
@@ -41,7 +41,7 @@ def parse_server(text: str) -> Server:
         or "@" in text
     ):
         raise SettingsError(f"servers: {text!r} must be ldaps://HOST[:PORT] or ldap://HOST[:PORT]")
-    return Server(host, port or _PORTS[url.scheme], url.scheme == "ldaps")
+    return DirectoryServer(host, port or _PORTS[url.scheme], url.scheme == "ldaps")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class DirectorySettings:
 
     user_base_dn: str
     server_type: str = "openldap"
-    servers: tuple[Server, ...] = ()
+    servers: tuple[DirectoryServer, ...] = ()
     dns_domain: str = ""
     ca_file: Path | None = None
     bind_dn: str | None = None
@@ -70,6 +70,7 @@ class DirectorySettings:
     user_dn_templates: tuple[str, ...] = ()
     user_filter: str = PRESETS["openldap"].user_filter
     netbios_domain: str = ""
+    name_domain: str = ""
     name_attribute: str = PRESETS["openldap"].name_attribute
     id_attribute: str = PRESETS["openldap"].id_attribute
     uid_attribute: str = "uidNumber"

@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from commons.work import Periodic
+
 from .memory import Memory
 from .servers import Log
 
@@ -44,13 +46,8 @@ class Sweep:
         self._clock = clock
 
     async def forever(self, interval: float) -> None:
-        """``once``, again and again; one that fails is in the log and does not end it."""
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.once()
-            except Exception:
-                self._log.exception("directory: looking after running servers failed")
+        """``once``, again and again."""
+        await Periodic("directory sweep", self.once, interval, self._log, first=interval).run()
 
     async def once(self) -> None:
         """One look at everybody."""

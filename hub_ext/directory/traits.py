@@ -129,6 +129,13 @@ class DirectoryTraits(Authenticator):
         """,
     ).tag(config=True)
 
+    name_domain = Unicode(
+        help="""Where names are addresses: the domain that they lose, as alice@lab.example is alice.
+
+        People may type either. A name in another domain is refused. Example: `"lab.example"`
+        """,
+    ).tag(config=True)
+
     name_attribute = Unicode(
         help="""Holds the name in the hub, whatever was typed; must have exactly one value.
 
@@ -370,13 +377,14 @@ class DirectoryTraits(Authenticator):
         """,
     ).tag(config=True)
 
-    audit_file = Unicode(
+    audit_folder = Unicode(
         None,
         allow_none=True,
-        help="""File for one JSON line (ECS) for each login, refusal, lockout and change of roles.
+        help="""Folder of a chain of events (ECS, docs/audit.md): each login, refusal, lockout and
+        change of roles.
 
         Without it they go to the logger `labcommons.audit`.
-        Example: `"/var/log/jupyterhub/audit.jsonl"`
+        Example: `"/var/log/jupyterhub/audit"`
         """,
     ).tag(config=True)
 

@@ -15,7 +15,10 @@
     elapsed.textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
   };
   tick();
-  const clock = setInterval(tick, 1000);
+  const clock = setInterval(() => {
+    tick();
+    if (!queue.hidden) text("queue-start", whenStarts());
+  }, 1000);
 
   const advance = (value) => {
     const whole = Math.min(100, Math.max(0, Math.round(value)));
@@ -40,13 +43,18 @@
     const place = document.getElementById(id);
     if (place.textContent !== value) place.textContent = value;
   };
-  const whenStarts = (seconds) => {
-    const at = new Date(seconds * 1000);
+  let expected = null;
+  const whenStarts = () => {
+    if (!expected) return words.unknown;
+    const at = new Date(expected * 1000);
+    const left = Math.round((at - Date.now()) / 1000);
+    if (left < 120) return words.soon.replace("{seconds}", Math.max(2, left));
     const today = at.toDateString() === new Date().toDateString();
     return at.toLocaleString(document.documentElement.lang, {
       ...(today ? {} : { weekday: "short", month: "short", day: "numeric" }),
       hour: "2-digit",
       minute: "2-digit",
+      hourCycle: "h23",
     });
   };
   const wait = (state) => {
@@ -54,15 +62,16 @@
     document.getElementById("leave").hidden = !waits;
     document.getElementById("give-up").hidden = waits;
     document.getElementById("next").hidden = waits;
-    if (queue.hidden === !waits) {
-      if (!waits) return;
-    } else {
-      queue.hidden = !waits;
-      heading.textContent = waits ? words.waiting : words.starting;
-      if (!waits) return;
-    }
+    if (!waits && queue.hidden) return;
+    queue.hidden = !waits;
+    expected = state?.expected_start;
+    if (!waits) return text("heading", words.starting);
+    const of = words[state.of ?? "gpus"];
+    text("heading", of.heading);
+    text("queue-title", of.title);
+    text("queue-close", of.close);
     text("queue-position", state.position ? String(state.position) : "–");
-    text("queue-start", state.expected_start ? whenStarts(state.expected_start) : words.unknown);
+    text("queue-start", whenStarts());
     const list = document.getElementById("queue-reasons");
     const sentences = (state.reasons ?? []).map((reason) => reason.sentence);
     if ([...list.children].map((item) => item.textContent).join("\n") !== sentences.join("\n")) {
@@ -80,11 +89,45 @@
     document.getElementById("cancel").hidden = true;
   };
 
-  // While the hub restarts it refuses, and an event stream gives up at a refusal: ask anew, until
-  // the hub has taken the start up again.
+  // While the hub restarts it refuses, and an event stream gives up at a refusal: look what became
+  // of the start, and listen anew where it goes on: the hub begins it again soon after it is back.
   const away = document.getElementById("away");
-  const PATIENCE = 180000;
-  let lost = 0;
+  const PATIENCE = 20000;
+  let idleSince = 0;
+  let wasReady = false;
+
+  const standing = async () => {
+    const answer = await fetch(page.dataset.server, {
+      credentials: "same-origin",
+      redirect: "error",
+      headers: { "X-XSRFToken": page.dataset.xsrf, Accept: "application/json" },
+      signal: AbortSignal.timeout(10000),
+    });
+    if (answer.status === 404) return {};
+    if (!answer.ok) throw new Error(answer.status);
+    return answer.json();
+  };
+
+  const lookAgain = async () => {
+    try {
+      const server = await standing();
+      // Twice: for a moment one that was just cancelled looks so, too.
+      if (server.ready && wasReady) return location.reload();
+      wasReady = server.ready;
+      away.hidden = true;
+      if (server.pending === "spawn") {
+        idleSince = 0;
+        return listen();
+      }
+      // The hub answers, and the server is not on its way.
+      if (!server.ready) idleSince ||= Date.now();
+      if (idleSince && Date.now() - idleSince >= PATIENCE) return fail(words.lost);
+    } catch {
+      idleSince = 0;
+      away.hidden = false;
+    }
+    setTimeout(lookAgain, 1500);
+  };
 
   const listen = () => {
     const source = new EventSource(page.dataset.progress);
@@ -92,16 +135,28 @@
     source.onopen = () => {
       steps.replaceChildren();
       away.hidden = true;
-      lost = 0;
+      idleSince = 0;
     };
     source.onmessage = (message) => heard(source, message);
     source.onerror = () => {
-      lost ||= Date.now();
-      away.hidden = false;
-      if (source.readyState !== EventSource.CLOSED) return;
-      if (Date.now() - lost > PATIENCE) location.reload();
-      else setTimeout(listen, 3000);
+      source.close();
+      setTimeout(lookAgain, 1000);
     };
+  };
+
+  const fail = (reason) => {
+    clearInterval(clock);
+    wait(null);
+    away.hidden = true;
+    steps.classList.add("lc-steps--over", "lc-steps--failed");
+    document.getElementById("next").hidden = true;
+    document.getElementById("cancel").hidden = true;
+    bar.classList.add("lc-bar--failed");
+    document.getElementById("reason").textContent = reason;
+    heading.textContent = words.failed;
+    const box = document.getElementById("failed");
+    box.hidden = false;
+    box.focus();
   };
 
   const heard = (source, message) => {
@@ -114,14 +169,8 @@
       say(words.ready);
       location.reload();
     } else if (event.failed) {
-      end(source);
-      bar.classList.add("lc-bar--failed");
-      steps.classList.add("lc-steps--failed");
-      document.getElementById("reason").textContent = translated(event.message.replace(/^Spawn failed: /, ""));
-      heading.textContent = words.failed;
-      const box = document.getElementById("failed");
-      box.hidden = false;
-      box.focus();
+      source.close();
+      fail(translated(event.message.replace(/^Spawn failed: /, "")));
     } else if (event.message) {
       say(translated(event.message));
     }

@@ -8,18 +8,51 @@
   const trouble = document.getElementById("trouble");
   let wanted = null;
 
-  const end = async (url, remove) => {
-    const answer = await fetch(url, {
-      method: "DELETE",
-      body: JSON.stringify({ remove }),
+  const ask = (url, method, body) =>
+    fetch(url, {
+      method,
+      body: body && JSON.stringify(body),
       credentials: "same-origin",
       headers: { "X-XSRFToken": frame.dataset.xsrf, "Content-Type": "application/json" },
       signal: AbortSignal.timeout(30000),
     });
-    // 404: it is gone already, which is what was wanted.
-    if (answer.ok || answer.status === 404) return;
-    const body = await answer.json().catch(() => ({}));
-    throw new Error(body.message || `HTTP ${answer.status}`);
+
+  // No answer says nothing about what was done: with the container the browser's own network may
+  // have changed. Look what became of the server; true: it is gone, or on its way.
+  const LOOKS = 12;
+  const became = async (url, remove) => {
+    for (let n = 0; n < LOOKS; n++) {
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+      try {
+        const answer = await ask(url, "GET");
+        if (answer.status === 404) return true;
+        if (!answer.ok) continue;
+        const server = await answer.json();
+        if (server.pending === "stop" || (!remove && !server.ready && !server.pending)) return true;
+        return false;
+      } catch {
+        // Not yet.
+      }
+    }
+    throw new Error(words.unknown);
+  };
+
+  const end = async (url, remove) => {
+    for (let again = false; ; again = true) {
+      let answer;
+      try {
+        answer = await ask(url, "DELETE", { remove });
+      } catch {
+        if (await became(url, remove)) return;
+        // It did not reach the hub: once more, which does no harm.
+        if (!again) continue;
+        throw new Error(words.unknown);
+      }
+      // 404: it is gone already, which is what was wanted.
+      if (answer.ok || answer.status === 404) return;
+      const body = await answer.json().catch(() => ({}));
+      throw new Error(words.failed.replace("%s", body.message || `HTTP ${answer.status}`));
+    }
   };
 
   document.addEventListener("click", (event) => {
@@ -41,7 +74,7 @@
       location.assign(wanted.dataset.then);
     } catch (error) {
       wanted.disabled = false;
-      trouble.querySelector("p").textContent = words.failed.replace("%s", error.message);
+      trouble.querySelector("p").textContent = error.message;
       trouble.hidden = false;
       trouble.focus();
     }

@@ -33,30 +33,47 @@
   // Each account has its own limits, and another wait.
   const account = form.elements.account;
   const charged = () => words.accounts.find((one) => one.name === account?.value) ?? words.accounts[0];
+  const outlooks = (one) => one.types[type?.value] ?? one.outlooks;
+  // The time that starts now comes first where the usual one would wait.
+  const showLimit = () => {
+    const one = charged();
+    const limit = form.elements.time_limit;
+    if (!one || !limit) return;
+    const before = limit.value;
+    const gap = outlooks(one)[form.elements.gpus.value]?.until;
+    const usual = one.usual ? words.usual.replace("{time}", words.minutes[one.usual]) : words.none;
+    limit.replaceChildren(
+      ...(gap ? [new Option(gap.text, gap.value)] : []),
+      new Option(usual, ""),
+      ...one.minutes.map((m) => new Option(words.minutes[m], m)),
+    );
+    if (one.minutes.includes(Number(before))) limit.value = before;
+  };
   const showAccount = () => {
     const one = charged();
     document.getElementById("account-facts").replaceChildren(
       ...one.facts.map((fact) => Object.assign(document.createElement("li"), { textContent: fact })),
     );
-    const limit = form.elements.time_limit;
-    const before = limit.value;
-    const usual = one.usual ? words.usual.replace("{time}", words.minutes[one.usual]) : words.none;
-    limit.replaceChildren(new Option(usual, ""), ...one.minutes.map((m) => new Option(words.minutes[m], m)));
-    limit.value = one.minutes.includes(Number(before)) ? before : "";
     for (const radio of form.querySelectorAll("input[name=gpus]")) {
-      const seen = one.outlooks[radio.value] ?? { state: "now", text: "" };
-      const never = seen.state === "never";
+      const why = one.outlooks[radio.value];
+      const never = why?.state === "never"; // of any type: what one type lacks another may have
       const note = document.getElementById(`${radio.id}-note`);
       const reason = document.getElementById(`${radio.id}-why`);
-      note.hidden = never || !(note.textContent = seen.text);
+      note.hidden = never || !(note.textContent = outlooks(one)[radio.value]?.text ?? "");
       reason.hidden = !never;
-      reason.textContent = never ? seen.text : "";
+      reason.textContent = never ? why.text : "";
       radio.disabled = never;
       if (never && radio.checked) form.querySelector("input[name=gpus][value='0']").checked = true;
     }
+    showLimit();
     withGpu();
   };
   account?.addEventListener("change", showAccount);
+  if (words.accounts.length) {
+    type?.addEventListener("change", showAccount);
+    showAccount(); // what was posted, and refused, may be of another type
+  }
+  for (const radio of form.querySelectorAll("input[name=gpus]")) radio.addEventListener("change", showLimit);
 
   const free = document.getElementById("gpu-free");
   if (!free) return;

@@ -14,15 +14,18 @@ from typing import Any, TypeVar
 import click
 from sqlalchemy.orm import Session
 
-from hub_ext.store import DirectoryPerson, Store
-from hub_ext.store.models import utcnow
-from hub_ext.store.usage import LATELY, Use, uses
+from commons.principal import Principal
+from commons.scopes import SCOPES, Keeper
+from commons.store import DirectoryPerson, Store
+from commons.store.models import utcnow
+from commons.store.usage import LATELY, Use, uses
 from kernels.service.app import PORT
 from kernels.service.app import run as run_service
-from kernels.service.entries import Entry, State
+from kernels.service.entries import RegistryEntry, State
+from kernels.service.registrar import reasons
+from kernels.service.roots import FOLDERS
 from kernels.service.rows import read_entries
-from kernels.service.tiers import TIERS
-from kernels.service.viewer import Reader
+from kernels.service.visible import visible
 
 T = TypeVar("T")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -44,9 +47,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     help="Folder of the registry.  [default: $LABCOMMONS_DATA/kernels]",
 )
 @click.option(
-    "--tiers",
+    "--folders",
     type=click.Path(path_type=Path, file_okay=False),
-    default=TIERS,
+    default=FOLDERS,
     show_default=True,
     help="Folder with shared/, teams/ and courses/, at the path it has in people's servers.",
 )
@@ -57,7 +60,7 @@ def kernels(
     port: int,
     interval: float,
     registry: Path | None,
-    tiers: Path,
+    folders: Path,
 ) -> None:
     """Run the service that registers every environment as kernels; list and show them.
 
@@ -70,7 +73,7 @@ def kernels(
       JUPYTERHUB_API_URL=http://127.0.0.1:8081/hub/api labcommons kernels --host 127.0.0.1
     """
     if context.invoked_subcommand is None:
-        run_service(host, port, interval, registry, tiers)
+        run_service(host, port, interval, registry, folders)
 
 
 @kernels.command("list")
@@ -142,6 +145,9 @@ def show_command(name: str, as_json: bool) -> None:
             click.echo(f"    {one['reason']}")
 
 
+_EVERYBODYS = [row.name for row in SCOPES.values() if row.keeper is Keeper.SITE]
+
+
 def _read(work: Callable[[Session], T]) -> T:
     store = Store()
     try:
@@ -154,7 +160,7 @@ def _registered(session: Session, user: str) -> list[dict[str, Any]]:
     """All environments, or those of a person, by source, name and version."""
     entries = [entry for entry, _ in read_entries(session)]
     if user:
-        entries = _person(session, user).visible(entries)
+        entries = visible(_person(session, user), entries)
     since = (utcnow() - LATELY).date()
     used: dict[tuple[str, str, str], list[Use]] = {}
     for use in uses(session, since, user or None):
@@ -162,18 +168,17 @@ def _registered(session: Session, user: str) -> list[dict[str, Any]]:
     return [_plain(entry, used) for entry in sorted(entries, key=lambda entry: entry.key)]
 
 
-def _person(session: Session, user: str) -> Reader:
+def _person(session: Session, user: str) -> Principal:
     """What the directory last said of a person. Raises ClickException."""
     row = session.get(DirectoryPerson, user)
     if row is None:
         raise click.ClickException(f"nobody called {user!r} has logged in yet; see the spelling")
-    groups = {
-        f"{kind}:{name}" for kind in ("team", "course") for name in row.roles.get(f"{kind}s", ())
-    }
-    return Reader(user, bool(row.roles.get("admin")), frozenset(groups))
+    return Principal.from_auth_state(user, bool(row.roles.get("admin")), row.roles)
 
 
-def _plain(entry: Entry, used: Mapping[tuple[str, str, str], Sequence[Use]]) -> dict[str, Any]:
+def _plain(
+    entry: RegistryEntry, used: Mapping[tuple[str, str, str], Sequence[Use]]
+) -> dict[str, Any]:
     mine = used.get(entry.key, ())
     last = max((use.last_used for use in mine), default=None)
     return {
@@ -183,8 +188,8 @@ def _plain(entry: Entry, used: Mapping[tuple[str, str, str], Sequence[Use]]) -> 
         "prefix": entry.prefix,
         "python": entry.python,
         "state": entry.state.value,
-        "reason": entry.reason,
-        "for": ["everybody" if one in ("image", "shared") else one for one in entry.audience],
+        **reasons(entry.reason),
+        "for": ["everybody" if one in _EVERYBODYS else one for one in entry.audience],
         "kernels": [{"name": k.name, "display_name": k.display_name} for k in entry.kernels],
         "starts": sum(use.starts for use in mine),
         "last_used": _iso(last),

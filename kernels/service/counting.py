@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
 
-from hub_ext.store import Store
-from hub_ext.store.models import utcnow
-from hub_ext.store.usage import Started, add_starts, last_used
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from commons.errors import BadRequest
+from commons.i18n import N_
+from commons.messages import Text
+from commons.store import Store
+from commons.store.models import utcnow
+from commons.store.usage import Started, add_starts, last_used
+from commons.web.operations import AnyText
 from kernels.hostile import parse_json
-from kernels.service.entries import Entry, Key
-from kernels.service.viewer import Reader
+from kernels.service.entries import Key, RegistryEntry
 
 # Of one report: kernels, and starts of each.
 MAX_ITEMS, MAX_STARTS = 50, 100
@@ -23,46 +27,62 @@ BURST, SECONDS_EACH = 30, 2.0
 _FRESH = 30.0
 
 
-class ReportError(ValueError):
-    """A report that cannot be read; the message says what is wrong with it."""
+REPORT_NOT_JSON = Text("report_not_json", N_("The report cannot be read: it is not JSON."))
+REPORT_WRONG = Text(
+    "report_wrong", N_("The report cannot be read: {where} is missing, unknown or wrong.")
+)
 
 
-def read_report(body: bytes) -> list[dict[str, Any]]:
-    """The items of a report: ``{"starts": [{"kernel": …, "source": …, …, "count": 1}]}``.
+class ReportError(BadRequest):
+    """A report that cannot be read."""
 
-    Raises ReportError.
-    """
+
+class Start(BaseModel):
+    """Starts of a kernel; what is no environment that one may see is not counted."""
+
+    model_config = ConfigDict(strict=True)
+
+    kernel: str
+    source: AnyText = None
+    environment: AnyText = None
+    version: AnyText = None
+    count: int = Field(1, ge=1, le=MAX_STARTS)
+
+
+class Report(BaseModel):
+    """What a person's server says that it started."""
+
+    model_config = ConfigDict(strict=True)
+
+    starts: list[Start] = Field(max_length=MAX_ITEMS)
+
+
+def read_report(body: bytes) -> list[Start]:
+    """The starts of a report. Raises ReportError."""
     try:
-        document = parse_json(body, MAX_BYTES)
+        return Report.model_validate(parse_json(body, MAX_BYTES)).starts
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ReportError(REPORT_WRONG(where=where)) from error
     except ValueError as error:
-        raise ReportError("the body is not JSON") from error
-    items = document.get("starts") if isinstance(document, dict) else None
-    if not isinstance(items, list) or len(items) > MAX_ITEMS:
-        raise ReportError(f"“starts” is not a list of at most {MAX_ITEMS}")
-    for item in items:
-        if not isinstance(item, dict) or not isinstance(item.get("kernel"), str):
-            raise ReportError("each of “starts” needs “kernel”, a kernel's name")
-        count = item.get("count", 1)
-        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_STARTS:
-            raise ReportError(f"“count” is not a number from 1 to {MAX_STARTS}")
-    return items
+        raise ReportError(REPORT_NOT_JSON()) from error
 
 
-def believed(items: Iterable[Mapping[str, Any]], entries: Iterable[Entry]) -> list[Started]:
+def believed(items: Iterable[Start], entries: Iterable[RegistryEntry]) -> list[Started]:
     """The starts of kernels that are among the entries, which are those a person may see."""
-    by_name: dict[tuple[str, Any, Any], list[Entry]] = {}
+    by_name: dict[tuple[str, str, str], list[RegistryEntry]] = {}
     for entry in entries:
         for kernel in entry.kernels:
             key = (kernel.name, entry.source, entry.environment)
             by_name.setdefault(key, []).append(entry)
     starts = []
     for item in items:
-        place = (item["kernel"], str(item.get("source")), str(item.get("environment")))
-        candidates = by_name.get(place, [])
-        exact = [entry for entry in candidates if entry.version == item.get("version")]
-        # A tier's environment has one version at a time, whatever a server calls it.
+        candidates = by_name.get((item.kernel, str(item.source), str(item.environment)), [])
+        exact = [entry for entry in candidates if entry.version == item.version]
+        # A scope's environment has one version at a time, whatever a server calls it.
         for entry in exact[:1] or candidates[:1]:
-            starts.append(Started(item["kernel"], *entry.key, int(item.get("count", 1))))
+            starts.append(Started(item.kernel, *entry.key, item.count))
     return starts
 
 
@@ -85,11 +105,11 @@ class Counter:
         self._allowance[name] = (left - 1 if left >= 1 else left, now)
         return left >= 1
 
-    async def count(self, reader: Reader, starts: list[Started]) -> None:
+    async def count(self, name: str, starts: list[Started]) -> None:
         """Write starts of a person. Raises StoreError."""
         if starts:
             now = utcnow()
-            await self.store.run(lambda session: add_starts(session, reader.name, starts, now))
+            await self.store.run(lambda session: add_starts(session, name, starts, now))
             self._until = 0.0
 
     async def last_used(self) -> Mapping[Key, datetime]:

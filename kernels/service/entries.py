@@ -1,7 +1,7 @@
 """What the registry says of environments: plain records, and the pure rules that make them.
 
 An entry is one environment of one source. Those in images come from the catalog; those of the
-tiers (shared, teams, courses) from looking at their folders. Nothing here touches disk or
+scopes (shared, teams, courses) from looking at their folders. Nothing here touches disk or
 database.
 """
 
@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from commons.scopes import listed
 from kernels.discovery import Environment
 from kernels.kernelspec import (
     CheckedSpec,
@@ -26,16 +27,15 @@ from kernels.kernelspec import (
     load_document,
     plain_spec,
 )
-from kernels.prefix import in_one
+from kernels.messages import Message, in_one, say, why
+from kernels.prefix import of_kernels
 from kernels.service.registry import IMAGE, Shelf
-from kernels.words import say
 
 LIVE = "live"
 # How long what cannot be seen any more is kept: longer than a weekend without the file server.
 KEEP = timedelta(days=4)
 
 _MAX_KERNELS = 100
-_MAX_REASON = 1000
 _MAX_VARIABLES = 64
 _MAX_VALUE = 4096
 
@@ -72,7 +72,7 @@ Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegistryEntry:
     """One environment of one source. ``reason`` says why it is not healthy and what to do.
 
     ``facts`` may have ``title`` (a text, or texts by language), ``deprecated`` (a date) and
@@ -86,7 +86,7 @@ class Entry:
     prefix: str
     python: str | None
     state: State
-    reason: str = ""
+    reason: Message | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     kernels: tuple[KernelEntry, ...] = ()
 
@@ -96,10 +96,15 @@ class Entry:
         return self.source, self.environment, self.version
 
     @property
+    def access(self) -> tuple[str, ...]:
+        """The sources whose people alone may use it; empty where it is for all of its source."""
+        access = self.facts.get("access")
+        return tuple(access) if isinstance(access, list) else ()
+
+    @property
     def audience(self) -> tuple[str, ...]:
         """The sources of which one has to be a person's for this environment to be."""
-        access = self.facts.get("access")
-        return tuple(access) if isinstance(access, list) and access else (self.source,)
+        return self.access or (self.source,)
 
     @property
     def shelf(self) -> Shelf:
@@ -121,7 +126,7 @@ class CatalogRow:
     words: Mapping[str, Any] = field(default_factory=dict)
     access: Mapping[str, Any] = field(default_factory=dict)
     deprecated: datetime | None = None
-    withdrawn: str | None = None
+    withdrawn: Message | None = None
 
 
 @dataclass(frozen=True)
@@ -141,32 +146,28 @@ class Found:
 # From the catalog ------------------------------------------------------------------------------
 
 
-def from_catalog(row: CatalogRow) -> tuple[Entry | None, list[str]]:
-    """The entry of a catalog row, and one sentence for each thing that cannot be used."""
-    where = say(
-        "environment {name}, version {version}", name=repr(row.name), version=repr(row.version)
-    )
+def from_catalog(row: CatalogRow) -> tuple[RegistryEntry | None, list[Message]]:
+    """The entry of a catalog row, and a message for each thing that cannot be used."""
+    where = say("environment_version", name=repr(row.name), version=repr(row.version))
     for value in (row.name, row.version):
         if not isinstance(value, str) or not _is_folder(value):
-            return None, [
-                say("{where}: not a name that a folder can have; build it again", where=where)
-            ]
+            return None, [say("name_no_folder", where=where)]
     prefix = row.prefix
     if not isinstance(prefix, str) or not _is_plain_path(prefix):
         return None, [
             say(
-                "{where}: prefix {prefix} is not a plain absolute path; build it again",
+                "prefix_not_plain",
                 where=where,
                 prefix=repr(prefix),
             )
         ]
     if not isinstance(row.kernelspecs, Mapping) or len(row.kernelspecs) > _MAX_KERNELS:
-        return None, [say("{where}: its kernelspecs are not usable; build it again", where=where)]
+        return None, [say("kernelspecs_unusable", where=where)]
     if os.path.basename(prefix) != row.name:
         # A user's server names kernels by the prefix; both lists must give one name.
         return None, [
             say(
-                "{where}: prefix {prefix} does not end in its name; build it again",
+                "prefix_not_its_name",
                 where=where,
                 prefix=repr(prefix),
             )
@@ -174,28 +175,29 @@ def from_catalog(row: CatalogRow) -> tuple[Entry | None, list[str]]:
     python = row.python if isinstance(row.python, str) else None
     place = Place(IMAGE, "", prefix, row.name, row.version, python)
     checked: list[tuple[str, CheckedSpec]] = []
-    problems: list[str] = []
+    problems: list[Message] = []
     for own_name, document in sorted(row.kernelspecs.items(), key=lambda item: str(item[0])):
         try:
             raw = json.dumps(document).encode()
             checked.append((str(own_name), check_document(load_document(raw), prefix)))
         except (SpecError, TypeError, ValueError, RecursionError) as error:
             problems.append(
-                say("{where}, kernel {name}: {why}", where=where, name=repr(own_name), why=error)
+                say("kernel_in_version", where=where, name=repr(own_name), why=why(error))
             )
     names = kernel_names([(place, own_name) for own_name, _ in checked])
     kernels = tuple(
         _kernel(name, place, own_name, spec, {})
         for name, (own_name, spec) in zip(names, checked, strict=True)
     )
-    state, reason = State.HEALTHY, ""
+    state: State = State.HEALTHY
+    reason: Message | None = None
     if row.withdrawn is not None:
         state = State.WITHDRAWN
-        reason = say("{reason}; choose another version", reason=row.withdrawn)
+        reason = say("withdrawn_version", reason=row.withdrawn)
     elif not kernels:
         state = State.BROKEN if problems else State.NO_KERNEL
-        reason = "; ".join(problems) or say("no kernel is installed in it; build it with ipykernel")
-    entry = Entry(
+        reason = in_one(problems) if problems else say("built_without_kernel")
+    entry = RegistryEntry(
         IMAGE,
         row.name,
         row.version,
@@ -203,7 +205,7 @@ def from_catalog(row: CatalogRow) -> tuple[Entry | None, list[str]]:
         prefix,
         python,
         state,
-        _one_line(reason)[:_MAX_REASON],
+        _cleaned(reason),
         _facts_of(row),
         kernels,
     )
@@ -216,11 +218,8 @@ def _facts_of(row: CatalogRow) -> dict[str, Any]:
         facts["title"] = row.words["title"]
     if row.deprecated is not None:
         facts["deprecated"] = row.deprecated.date().isoformat()
-    access = [
-        f"{kind}-{name}" for kind in ("team", "course") for name in row.access.get(f"{kind}s") or ()
-    ]
-    if access:
-        facts["access"] = sorted(access)
+    if access := sorted(scope.source for scope in listed(row.access)):
+        facts["access"] = access
     return facts
 
 
@@ -242,16 +241,16 @@ def _is_plain_path(path: str) -> bool:
 
 
 # What was made of an environment the last time, by its prefix: from what, under which names.
-Memory = dict[str, tuple[Found, tuple[str, ...], Entry]]
+Memory = dict[str, tuple[Found, tuple[str, ...], RegistryEntry]]
 
 
-def from_disk(found: Sequence[Found], memory: Memory) -> tuple[list[Entry], list[str]]:
-    """The entries of one source's environments, and a sentence for each that cannot be listed.
+def from_disk(found: Sequence[Found], memory: Memory) -> tuple[list[RegistryEntry], list[Message]]:
+    """The entries of one source's environments, and a message for each that cannot be listed.
 
     What is in ``memory`` and has not changed is not made again; ``memory`` is brought up to date.
     """
     listed: list[Found] = []
-    problems: list[str] = []
+    problems: list[Message] = []
     for item in found:
         place = item.environment.place
         if place.prefix.isprintable() and len(place.prefix) <= 1024:
@@ -260,7 +259,7 @@ def from_disk(found: Sequence[Found], memory: Memory) -> tuple[list[Entry], list
             # Surrogates of a name that is not UTF-8, control characters: no page can show them.
             problems.append(
                 say(
-                    "environment {prefix}: its name cannot be shown; rename it",
+                    "name_not_shown",
                     prefix=ascii(place.prefix),
                 )
             )
@@ -291,7 +290,7 @@ def _place(found: Found) -> Place:
     return replace(found.environment.place, version=found.version)
 
 
-def _entry(found: Found, names: Sequence[str]) -> Entry:
+def _entry(found: Found, names: Sequence[str]) -> RegistryEntry:
     environment, place = found.environment, _place(found)
     kernels = [
         _kernel(name, place, kernel.own_name, kernel.spec, found.variables)
@@ -303,8 +302,8 @@ def _entry(found: Found, names: Sequence[str]) -> Entry:
         state = State.BROKEN
     reason = environment.reason
     if state is State.HEALTHY and environment.problems:
-        reason = in_one(environment.problems)
-    return Entry(
+        reason = of_kernels(environment.problems)
+    return RegistryEntry(
         place.source,
         place.environment,
         found.version,
@@ -312,14 +311,15 @@ def _entry(found: Found, names: Sequence[str]) -> Entry:
         place.prefix,
         place.python,
         state,
-        _one_line(reason)[:_MAX_REASON],
+        _cleaned(reason),
         found.facts,
         tuple(sorted(kernels, key=lambda kernel: kernel.name)),
     )
 
 
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+def _cleaned(reason: Message | None) -> Message | None:
+    """As it comes back from the store: within limits, and without what no page could show."""
+    return reason and Message.from_json(reason.as_json())
 
 
 def _kernel(
@@ -366,12 +366,12 @@ class Look:
     source: str
     label: str
     state: State
-    reason: str = ""
+    reason: Message | None = None
     device: str = ""
     found: tuple[Found, ...] = ()
 
 
-def is_lost(look: Look, known: Iterable[Entry], device: str) -> bool:
+def is_lost(look: Look, known: Iterable[RegistryEntry], device: str) -> bool:
     """Whether what was known is out of sight rather than removed.
 
     That is so where the folder cannot be read; and where all is gone at once together with
@@ -384,7 +384,9 @@ def is_lost(look: Look, known: Iterable[Entry], device: str) -> bool:
     return look.device != device
 
 
-def kept(known: Iterable[Entry], look: Look, last_seen: datetime, now: datetime) -> list[Entry]:
+def kept(
+    known: Iterable[RegistryEntry], look: Look, last_seen: datetime, now: datetime
+) -> list[RegistryEntry]:
     """What stays listed of a source that is lost: all that it had, for as long as ``KEEP``.
 
     A clock that was set back makes nothing older.
@@ -392,8 +394,5 @@ def kept(known: Iterable[Entry], look: Look, last_seen: datetime, now: datetime)
     if now - last_seen > KEEP:
         return []
     state = look.state if look.state is not State.HEALTHY else State.UNAVAILABLE
-    reason = look.reason or say(
-        "its folder is empty or gone, and was not before; ask an administrator whether the file "
-        "system is mounted"
-    )
+    reason = look.reason or say("folder_lost")
     return [replace(entry, state=state, reason=reason) for entry in known]

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from hub_ext.i18n import N_, Gettext
-from hub_ext.site import words_in
-from kernels.service.entries import Entry, Key, State
-from kernels.service.registry import IMAGE
-from kernels.words import in_language
+from commons.errors import BadRequest
+from commons.i18n import N_, Gettext
+from commons.scopes import SCOPES, parse_source
+from commons.site import words_in
+from kernels.messages import Message
+from kernels.service.entries import Key, RegistryEntry, State
 
 # Environments on one page; a search finds the others.
 SHOWN = 200
@@ -25,13 +26,6 @@ STATES = {
     State.UNAVAILABLE: N_("unavailable"),
     State.WITHDRAWN: N_("withdrawn"),
     State.UNWRITTEN: N_("not registered"),
-}
-# The heading of each kind of source; a team's or a course's name takes the place of %s.
-_HEADINGS = {
-    "image": N_("For everybody, in the servers’ images"),
-    "shared": N_("For everybody, on this site’s disk"),
-    "team": N_("Team %s"),
-    "course": N_("Course %s"),
 }
 
 
@@ -58,7 +52,7 @@ class Search:
     text: str = ""
     problems: bool = False
 
-    def finds(self, entry: Entry, title: str) -> bool:
+    def finds(self, entry: RegistryEntry, title: str) -> bool:
         """Whether every word of the text is somewhere in an environment."""
         if self.problems and entry.state is State.HEALTHY and not entry.reason:
             return False
@@ -71,7 +65,7 @@ class Search:
 
 
 def sections(
-    entries: Iterable[Entry],
+    entries: Iterable[RegistryEntry],
     sources: Mapping[str, Any],
     used: Used,
     search: Search,
@@ -80,12 +74,15 @@ def sections(
 ) -> dict[str, Any]:
     """The page's contents: ``sections``, how many environments fit, and how many are shown."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    say_it = in_language(lang)
+
+    def words(reason: Message | None) -> str:
+        return reason.in_words(lang) if reason else ""
+
     for entry in entries:
         title = words_in(entry.facts.get("title") or "", lang)
         if search.finds(entry, title):
             versions = found.setdefault(entry.source, {}).setdefault(entry.environment, [])
-            versions.append(_version(entry, title, used, translate, say_it(entry.reason)))
+            versions.append(_version(entry, title, used, translate, words(entry.reason)))
     if not search.text:
         for source, known in sources.items():
             if known.state is not State.HEALTHY or not search.problems:
@@ -102,7 +99,7 @@ def sections(
                 {
                     "source": source,
                     "heading": _heading(source, translate),
-                    "reason": say_it(known.reason) if known and out_of_sight else "",
+                    "reason": words(known.reason) if known and out_of_sight else "",
                     "state": translate(STATES[known.state]) if known and out_of_sight else "",
                     "environments": [
                         {"name": name, "versions": _newest_first(found[source][name])}
@@ -114,7 +111,7 @@ def sections(
 
 
 def _version(
-    entry: Entry, title: str, used: Used, translate: Gettext, reason: str
+    entry: RegistryEntry, title: str, used: Used, translate: Gettext, reason: str
 ) -> dict[str, Any]:
     deprecated = entry.facts.get("deprecated")
     return {
@@ -137,12 +134,12 @@ def _newest_first(versions: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _order(source: str) -> tuple[int, str]:
-    kind = source.partition("-")[0]
-    return (list(_HEADINGS).index(kind) if kind in _HEADINGS else len(_HEADINGS), source)
+    kinds, kind = list(SCOPES), source.partition("-")[0]
+    return (kinds.index(kind) if kind in kinds else len(kinds), source)
 
 
 def _heading(source: str, translate: Gettext) -> str:
-    kind, _, name = source.partition("-")
-    if source == IMAGE or not name:
-        return translate(_HEADINGS.get(source, source))
-    return translate(_HEADINGS[kind]).replace("%s", name) if kind in _HEADINGS else source
+    try:
+        return parse_source(source, "").heading(translate)
+    except BadRequest:
+        return source

@@ -18,14 +18,17 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from hub_ext.store import Store, StoreError, usage
-from hub_ext.store.models import utcnow
+from commons.scopes import Scope
+from commons.store import Store, StoreError, usage
+from commons.store.models import utcnow
+from commons.work import Periodic
+from kernels.messages import ENGLISH, Message, in_one, say, why
 from kernels.service import rows
 from kernels.service.entries import (
-    Entry,
     Key,
     Look,
     Memory,
+    RegistryEntry,
     State,
     from_catalog,
     from_disk,
@@ -33,12 +36,14 @@ from kernels.service.entries import (
     kept,
 )
 from kernels.service.events import EventLog
-from kernels.service.lookout import Lookout
-from kernels.service.plan import Plan
 from kernels.service.registry import IMAGE, Changes, Shelf, write_registry, write_shelves
-from kernels.service.tiers import TIERS
+from kernels.service.roots import FOLDERS
+from kernels.service.source_poller import Lookout
+from kernels.service.survey import Survey
 
 # Seconds between passes that read every file of the registry again.
+INTERVAL = 2.0  # seconds between two passes, where nothing wakes them
+TOGETHER = 0.05  # seconds in which what belongs together happens
 FULL = 300.0
 # How many changes are told one by one; more are told as one "look again".
 TOLD = 50
@@ -55,18 +60,17 @@ class Registrar:
         self,
         store: Store,
         root: Path,
-        tiers: Path = TIERS,
-        teams: Collection[str] = (),
-        courses: Collection[str] = (),
+        folders: Path = FOLDERS,
+        groups: Collection[Scope] = (),
     ) -> None:
         self.store = store
         self.root = root
         self.events = EventLog()
-        self.entries: dict[Key, Entry] = {}
+        self.entries: dict[Key, RegistryEntry] = {}
         self.sources: dict[str, rows.KnownSource] = {}
         self.last_pass: datetime | None = None
-        self.error: str | None = "no pass has ended yet"
-        self._problems: dict[str, list[str]] = {}
+        self.error: Message | None = say("no_pass_yet")
+        self._problems: dict[str, list[Message]] = {}
         self._written: dict[Shelf, Mapping[str, bytes]] = {}
         self._memory: dict[str, Memory] = {}
         self._seen: dict[str, datetime] = {}
@@ -75,13 +79,13 @@ class Registrar:
         self._loaded = False
         self._full_due = 0.0
         self._forget_due = 0.0
-        self._wake = asyncio.Event()
-        self._lookout = Lookout(tiers, teams, courses, self._wake.set)
+        self._passes = Periodic("kernel registry", self._round, INTERVAL, _log)
+        self._lookout = Lookout(folders, groups, self._passes.wake)
         self._lock = asyncio.Lock()
 
     @property
-    def problems(self) -> list[str]:
-        """What cannot be listed or was left out, a sentence each."""
+    def problems(self) -> list[Message]:
+        """What cannot be listed or was left out."""
         return [problem for problems in self._problems.values() for problem in problems]
 
     async def refresh(self) -> Changes | None:
@@ -95,9 +99,10 @@ class Registrar:
             except (StoreError, OSError) as error:
                 # The store is behind by an unknown part: the next pass compares with it.
                 self._loaded = False
-                self._conclude(str(error))
+                self._conclude(why(error))
                 return None
-            self._conclude("; ".join(sorted(changes.failed.values())) or None)
+            failed = sorted(changes.failed.values(), key=str)
+            self._conclude(in_one(failed) if failed else None)
             return changes
 
     async def _pass(self, full: bool) -> Changes:
@@ -105,9 +110,9 @@ class Registrar:
         if not self._loaded:
             await self._load()
             full = True
-        plan = Plan()
+        plan = Survey()
         await self._look_at_catalog(plan, full)
-        await self._look_at_tiers(plan, full, now)
+        await self._look_at_folders(plan, full, now)
         changes = await self._to_disk(plan, full)
         self._without_failed(plan, changes)
         changed, removed = self._difference(plan)
@@ -132,12 +137,12 @@ class Registrar:
 
     # -- looking ----------------------------------------------------------------------------
 
-    async def _look_at_catalog(self, plan: Plan, full: bool) -> None:
+    async def _look_at_catalog(self, plan: Survey, full: bool) -> None:
         stamp = await self.store.read(rows.catalog_stamp)
         if stamp == self._catalog and not full:
             return
-        entries: list[Entry] = []
-        problems: list[str] = []
+        entries: list[RegistryEntry] = []
+        problems: list[Message] = []
         for row in await self.store.read(rows.read_catalog):
             entry, wrong = from_catalog(row)
             entries += [entry] if entry else []
@@ -146,7 +151,7 @@ class Registrar:
         plan.entries[IMAGE] = entries
         plan.problems[IMAGE] = problems
 
-    async def _look_at_tiers(self, plan: Plan, full: bool, now: datetime) -> None:
+    async def _look_at_folders(self, plan: Survey, full: bool, now: datetime) -> None:
         looks = await self._lookout.looks(full)
         gone = {entry.source: entry.label for entry in self.entries.values()}
         looks += [
@@ -171,7 +176,7 @@ class Registrar:
 
     # -- writing ----------------------------------------------------------------------------
 
-    async def _to_disk(self, plan: Plan, full: bool) -> Changes:
+    async def _to_disk(self, plan: Survey, full: bool) -> Changes:
         # What is lost keeps its kernelspecs, until nothing of it is kept.
         untouched = {source for source in plan.lost if plan.entries[source]}
         wanted = plan.shelves(untouched)
@@ -205,7 +210,7 @@ class Registrar:
         else:
             self._lookout.again(shelf[0])
 
-    def _without_failed(self, plan: Plan, changes: Changes) -> None:
+    def _without_failed(self, plan: Survey, changes: Changes) -> None:
         """Lists tell what people's servers find on disk, and nothing else."""
         if not changes.failed:
             return
@@ -220,15 +225,15 @@ class Registrar:
                 }
                 written = tuple(kernel for kernel in entry.kernels if not wrong[kernel.name])
                 if len(written) < len(entry.kernels):
-                    reasons = sorted({reason for reason in wrong.values() if reason})
+                    reasons = {reason for reason in wrong.values() if reason}
                     entries[index] = replace(
                         entry,
                         kernels=written,
                         state=entry.state if written else State.UNWRITTEN,
-                        reason="; ".join(reasons)[:1000],
+                        reason=in_one(sorted(reasons, key=str)),
                     )
 
-    def _difference(self, plan: Plan) -> tuple[list[Entry], list[Key]]:
+    def _difference(self, plan: Survey) -> tuple[list[RegistryEntry], list[Key]]:
         wanted = {entry.key: entry for entries in plan.entries.values() for entry in entries}
         changed = [
             entry
@@ -238,7 +243,7 @@ class Registrar:
         removed = [key for key in self.entries if key[0] in plan.entries and key not in wanted]
         return changed, removed
 
-    def _sources_of(self, plan: Plan, now: datetime) -> dict[str, rows.KnownSource]:
+    def _sources_of(self, plan: Survey, now: datetime) -> dict[str, rows.KnownSource]:
         """The sources whose state changed with this pass."""
         changed = {}
         for name, look in plan.looks.items():
@@ -259,8 +264,8 @@ class Registrar:
 
     async def _to_store(
         self,
-        plan: Plan,
-        changed: list[Entry],
+        plan: Survey,
+        changed: list[RegistryEntry],
         removed: list[Key],
         sources: dict[str, rows.KnownSource],
         now: datetime,
@@ -288,7 +293,7 @@ class Registrar:
     # -- concluding -------------------------------------------------------------------------
 
     def _conclude_sources(
-        self, plan: Plan, sources: dict[str, rows.KnownSource], now: datetime
+        self, plan: Survey, sources: dict[str, rows.KnownSource], now: datetime
     ) -> None:
         for name, source in sources.items():
             known = self.sources.get(name)
@@ -298,7 +303,7 @@ class Registrar:
                 _log.warning("%s: %s", name, source.reason)
             self.events.publish(
                 "source",
-                {"source": name, "state": source.state.value, "reason": source.reason},
+                {"source": name, "state": source.state.value, **reasons(source.reason)},
                 name,
             )
         self.sources = self.sources | sources
@@ -311,7 +316,7 @@ class Registrar:
                     _log.warning("%s", problem)
             self._problems[name] = problems
 
-    def _tell(self, changed: list[Entry], removed: list[Key]) -> None:
+    def _tell(self, changed: list[RegistryEntry], removed: list[Key]) -> None:
         for key in removed:
             entry = self.entries.pop(key)
             if len(changed) + len(removed) <= TOLD:
@@ -324,7 +329,7 @@ class Registrar:
         if len(changed) + len(removed) > TOLD:
             self.events.reset()
 
-    def _conclude(self, error: str | None) -> None:
+    def _conclude(self, error: Message | None) -> None:
         if error and error != self.error:
             _log.error("the registry is not up to date: %s", error)
         elif self.error and not error:
@@ -334,23 +339,25 @@ class Registrar:
 
     # -- for ever -----------------------------------------------------------------------------
 
-    async def keep_in_step(self, interval: float = 2.0) -> None:
+    async def keep_in_step(self, interval: float = INTERVAL) -> None:
         """Passes for ever: at once where a folder changes, else ``interval`` seconds apart."""
         if trouble := await self._lookout.start():
             _log.warning("%s; what changes there is found a little later", trouble)
+        self._passes.every = interval
         try:
-            while True:
-                await self._step()
-                pause = max(0.05, min(interval, self._lookout.pause()))
-                try:
-                    await asyncio.wait_for(self._wake.wait(), pause)
-                    # Let what belongs together happen together.
-                    await asyncio.sleep(0.05)
-                except TimeoutError:
-                    pass
-                self._wake.clear()
+            await self._passes.run()
         finally:
             self.close()
+
+    async def keep_alive(self) -> None:
+        """Fill the silence of open streams."""
+        self.events.keep_alive()
+
+    async def _round(self) -> float:
+        # Let what belongs together happen together.
+        await asyncio.sleep(TOGETHER)
+        await self._step()
+        return max(0.0, min(self._passes.every, self._lookout.pause()))
 
     async def _step(self) -> None:
         full = time.monotonic() >= self._full_due
@@ -359,7 +366,7 @@ class Registrar:
         except Exception:
             # A defect must not end the passes silently; health tells of it.
             _log.exception("a pass failed")
-            self._conclude("a pass failed; the log of the service says why")
+            self._conclude(say("pass_failed"))
             self._loaded = False
         if full:
             self._full_due = time.monotonic() + FULL
@@ -381,11 +388,18 @@ class Registrar:
             "problems": len(self.problems),
             "listeners": len(self.events.listeners),
             "last_pass": self.last_pass.isoformat(timespec="seconds") if self.last_pass else None,
-            **({"error": self.error} if self.error else {}),
+            **({"error": str(self.error)} if self.error else {}),
         }
 
 
-def told(entry: Entry) -> dict[str, Any]:
+def reasons(reason: Message | None, language: str = ENGLISH) -> dict[str, Any]:
+    """Why something is not well: a sentence, and the data of which it is made."""
+    if reason is None:
+        return {"reason": "", "reasons": []}
+    return {"reason": reason.in_words(language), "reasons": [reason.as_json(language)]}
+
+
+def told(entry: RegistryEntry, language: str = ENGLISH) -> dict[str, Any]:
     """An environment as lists and events show it."""
     return {
         "source": entry.source,
@@ -395,7 +409,7 @@ def told(entry: Entry) -> dict[str, Any]:
         "prefix": entry.prefix,
         "python": entry.python,
         "state": entry.state.value,
-        "reason": entry.reason,
+        **reasons(entry.reason, language),
         "kernels": [
             {"name": kernel.name, "display_name": kernel.display_name, "language": kernel.language}
             for kernel in entry.kernels

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernels.kernelspec import MAX_BYTES
-from kernels.words import say
+from kernels.messages import Message, say, why
 
 # A folder of the registry, as path below its root: ("shared",) or ("image", "data", "1").
 Shelf = tuple[str, ...]
@@ -46,13 +46,13 @@ _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Changes:
     """What a pass did to the disk.
 
-    ``failed`` has a sentence for each kernel that could not be written, by shelf and kernel
+    ``failed`` has a message for each kernel that could not be written, by shelf and kernel
     name; with an empty name it is about a whole shelf.
     """
 
     written: int = 0
     removed: int = 0
-    failed: dict[tuple[Shelf, str], str] = field(default_factory=dict)
+    failed: dict[tuple[Shelf, str], Message] = field(default_factory=dict)
 
 
 def write_registry(root: Path, wanted: Wanted, untouched: Set[str] = frozenset()) -> Changes:
@@ -69,7 +69,7 @@ def write_registry(root: Path, wanted: Wanted, untouched: Set[str] = frozenset()
         for shelf in _shelves(top):
             if shelf[0] not in untouched and shelf not in wanted:
                 _clear_shelf(root, top, shelf, (), changes)
-                if shelf[0] == IMAGE:  # one of a tier stays for those who have it mounted
+                if shelf[0] == IMAGE:  # one of a scope stays for those who have it mounted
                     _remove_empty(top, *shelf, "kernels")
     return changes
 
@@ -88,6 +88,14 @@ def write_shelves(root: Path, wanted: Wanted, written: Wanted) -> Changes:
     return changes
 
 
+class RegistryError(OSError):
+    """What is wrong with the registry's folder or a file in it: ``message``."""
+
+    def __init__(self, number: int | None, message: Message) -> None:
+        super().__init__(number, str(message))
+        self.message = message
+
+
 @contextmanager
 def _prepared(root: Path) -> Iterator[tuple[int, int]]:
     """The registry's folder and an empty one to stage in, both open."""
@@ -99,7 +107,8 @@ def _prepared(root: Path) -> Iterator[tuple[int, int]]:
             staging = stack.enter_context(_entered(top, _STAGING))
             _clear_staging(staging)
         except OSError as error:
-            raise OSError(error.errno, f"registry folder: {error.strerror}", str(root)) from error
+            message = say("registry_not_written", path=root, error=why(error))
+            raise RegistryError(error.errno, message) from error
         yield top, staging
 
 
@@ -141,7 +150,7 @@ def _write_kernel(folder: int, staging: int, shelf: Shelf, name: str, content: b
             if current == content:
                 return False
             if found and not _is_ours(current, shelf):
-                raise FileExistsError(errno.EEXIST, say("not of the registry; move it away"))
+                raise RegistryError(errno.EEXIST, say("not_of_registry"))
             if current is not None:
                 _write_file(staging, _FILE, content)
                 os.replace(_FILE, _FILE, src_dir_fd=staging, dst_dir_fd=existing)
@@ -317,6 +326,6 @@ def _is_ours(content: bytes | None, shelf: Shelf) -> bool:
     return written_for[: len(shelf)] == shelf
 
 
-def _say(root: Path, shelf: Shelf, error: OSError, name: str = "") -> str:
+def _say(root: Path, shelf: Shelf, error: OSError, name: str = "") -> Message:
     where = root.joinpath(*shelf, *(["kernels", name] if name else []))
-    return say("registry, {path}: {error}", path=where, error=error.strerror)
+    return say("registry_not_written", path=where, error=why(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,9 +11,9 @@ from typing import Any
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
-from hub_ext.store import EnvironmentVersion, RegisteredEnvironment, RegistrySource
-from kernels.service.entries import CatalogRow, Entry, KernelEntry, Key, State
-from kernels.words import say
+from commons.store import EnvironmentVersion, RegisteredEnvironment, RegistrySource
+from kernels.messages import Message, say, verbatim
+from kernels.service.entries import CatalogRow, KernelEntry, Key, RegistryEntry, State
 
 # Environments that a query names one by one; for more, it reads whole sources.
 _FEW = 100
@@ -69,10 +70,11 @@ def read_catalog(session: Session) -> list[CatalogRow]:
     ]
 
 
-def _withdrawn(row: Any) -> str | None:
+def _withdrawn(row: Any) -> Message | None:
     if row.withdrawn_at:
-        return row.withdrawn_reason or say("withdrawn")
-    return say("removed from the site's environments") if row.removed else None
+        reason = row.withdrawn_reason
+        return verbatim(reason) if reason else say("short_withdrawn")
+    return say("removed") if row.removed else None
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,18 @@ class KnownSource:
 
     device: str
     state: State
-    reason: str
+    reason: Message | None
     since: datetime
 
 
-def read_entries(session: Session) -> list[tuple[Entry, datetime]]:
+def read_entries(session: Session) -> list[tuple[RegistryEntry, datetime]]:
     """All environments as the last pass left them, and when each was seen.
 
     Their kernels come without kernel.json.
     """
     return [
         (
-            Entry(
+            RegistryEntry(
                 row.source,
                 row.environment,
                 row.version,
@@ -100,7 +102,7 @@ def read_entries(session: Session) -> list[tuple[Entry, datetime]]:
                 row.prefix,
                 row.python,
                 _state(row.state),
-                row.reason,
+                _read(row.reason),
                 row.facts,
                 tuple(
                     KernelEntry(kernel["name"], kernel["display_name"], kernel["language"])
@@ -116,9 +118,23 @@ def read_entries(session: Session) -> list[tuple[Entry, datetime]]:
 def read_sources(session: Session) -> dict[str, KnownSource]:
     """All sources on disk as the last pass left them."""
     return {
-        row.source: KnownSource(row.device, _state(row.state), row.reason, row.since)
+        row.source: KnownSource(row.device, _state(row.state), _read(row.reason), row.since)
         for row in session.scalars(select(RegistrySource))
     }
+
+
+def _written(reason: Message | None) -> str:
+    return json.dumps(reason.as_json()) if reason else ""
+
+
+def _read(text: str) -> Message | None:
+    """A reason as it is kept: JSON, or a sentence of an older version."""
+    if not text:
+        return None
+    try:
+        return Message.from_json(json.loads(text) if text.startswith("{") else text)
+    except (ValueError, RecursionError):
+        return verbatim(text)
 
 
 def _state(text: str) -> State:
@@ -129,7 +145,7 @@ def _state(text: str) -> State:
 
 
 def write_entries(
-    session: Session, changed: Sequence[Entry], removed: Sequence[Key], now: datetime
+    session: Session, changed: Sequence[RegistryEntry], removed: Sequence[Key], now: datetime
 ) -> None:
     """Write what changed and delete what is gone; harmless to repeat."""
     keys = [entry.key for entry in changed] + list(removed)
@@ -155,7 +171,8 @@ def write_entries(
             )
             session.add(row)
         row.label, row.prefix, row.python = entry.label, entry.prefix, entry.python
-        row.state, row.reason, row.facts = entry.state.value, entry.reason, dict(entry.facts)
+        row.state, row.reason = entry.state.value, _written(entry.reason)
+        row.facts = dict(entry.facts)
         row.kernels = [
             {"name": kernel.name, "display_name": kernel.display_name, "language": kernel.language}
             for kernel in entry.kernels
@@ -171,8 +188,8 @@ def write_sources(session: Session, sources: Mapping[str, KnownSource]) -> None:
         if row is None:
             row = RegistrySource(source=name)
             session.add(row)
-        row.device, row.state, row.reason = source.device, source.state.value, source.reason
-        row.since = source.since
+        row.device, row.state = source.device, source.state.value
+        row.reason, row.since = _written(source.reason), source.since
 
 
 def touch(session: Session, sources: Iterable[str], now: datetime) -> None:

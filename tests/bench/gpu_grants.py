@@ -24,12 +24,12 @@ sys.path.insert(0, str(HERE.parent))
 
 from sqlalchemy import select
 
-from hub_ext.store import GpuQuota, Lease, Store
+from commons.store import GpuQuota, Lease, Store
 from rig.postgres import Postgres
-from spawner.gpu import admission, invariants, ledger
-from spawner.gpu.admission import Admission, Ask
-from spawner.gpu.devices import Device
-from spawner.gpu.health import sync_inventory
+from spawner.gpu.devices.health import sync_inventory
+from spawner.gpu.ledger import batches, invariants, transitions
+from spawner.gpu.ledger.batches import Admission, Ask
+from spawner.gpu.policy.placement import Device
 
 WRITERS = 16
 SECONDS = float(os.environ.get("BENCH_SECONDS", "10"))
@@ -90,7 +90,7 @@ def process(url: str, writer: int, start: float, results: multiprocessing.Queue[
     while time.monotonic() < end:
         lease = (
             store.transact(
-                lambda s: admission.admit(s, [ask(writer)], all_verdicts=False), attempts=50
+                lambda s: batches.admit(s, [ask(writer)], all_verdicts=False), attempts=50
             )
             .standings[0]
             .lease
@@ -103,9 +103,9 @@ def process(url: str, writer: int, start: float, results: multiprocessing.Queue[
         while not store.transact(held, read=True):
             time.sleep(0.005)
         granted += 1
-        store.transact(lambda s, lease=lease: ledger.end(s, lease, "stopped"), attempts=50)  # type: ignore[misc]
+        store.transact(lambda s, lease=lease: transitions.end(s, lease, "stopped"), attempts=50)  # type: ignore[misc]
     # Whoever waited for what ended last is granted by the next pass.
-    store.transact(admission.run_pass, attempts=50)
+    store.transact(batches.run_pass, attempts=50)
     results.put(granted)
 
 

@@ -23,9 +23,9 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 from rig.lab import Lab, machine, request
-from spawner.gpu.devices import Device
-from spawner.gpu.policy import decide
-from spawner.gpu.state import HOUR, Budget, Quota, Settings, Snapshot, Window
+from spawner.gpu.policy.decision import decide
+from spawner.gpu.policy.placement import Device
+from spawner.gpu.policy.state import HOUR, Budget, Quota, Settings, Snapshot, Window
 
 RESULTS = Path(__file__).parent / "results" / "gpu_policy.md"
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "60"))

@@ -23,23 +23,24 @@ sys.path.insert(0, str(HERE.parent))
 
 from sqlalchemy.orm import Session
 
-from hub_ext.store import GpuQuota, GpuUsage, Lease, LeaseState, Store
-from rig.lab_life import StubEngine
+from commons.leases import LeaseState
+from commons.store import GpuQuota, GpuUsage, Lease, Store
+from rig.lab_life import Containers
 from rig.postgres import Postgres
-from spawner.gpu import admission, ledger
-from spawner.gpu.admission import Ask
-from spawner.gpu.devices import Device
-from spawner.gpu.health import sync_inventory
-from spawner.gpu.snapshot import read_snapshot
+from spawner.gpu.devices.health import sync_inventory
+from spawner.gpu.ledger import batches, transitions
+from spawner.gpu.ledger.batches import Ask
+from spawner.gpu.ledger.snapshot import read_snapshot
+from spawner.gpu.policy.placement import Device
 from spawner.reconcile import Reconciler
 
 CONTAINERS, WAITING, QUOTAS, PAST = 1000, 500, 100, 10_000
 RUNS = int(os.environ.get("BENCH_RUNS", "7"))
 
 
-def furnish(store: Store) -> StubEngine:
+def furnish(store: Store) -> Containers:
     store.migrate()
-    now = ledger.utcnow()
+    now = transitions.utcnow()
     devices = [Device(f"GPU-{n:04}", "A100", 80 * 2**30) for n in range(CONTAINERS)]
     store.transact(lambda s: sync_inventory(s, devices))
     store.transact(lambda s: _past(s, now))
@@ -51,13 +52,13 @@ def furnish(store: Store) -> StubEngine:
         Ask(f"u{n % 300}", f"s{n}", f"user:u{n % 300}", 1, time_limit=3600)
         for n in range(CONTAINERS + WAITING)
     ]
-    store.transact(lambda s: admission.admit(s, asks))
-    engine = StubEngine()
-    for lease in store.transact(ledger.live_leases):
+    store.transact(lambda s: batches.admit(s, asks))
+    engine = Containers()
+    for lease in store.transact(transitions.live_leases):
         if lease.state is LeaseState.HELD:
             engine.make(lease, now)
-            container = engine.containers[lease.username, lease.server_name].id
-            store.transact(lambda s, i=lease.id, c=container: ledger.activate(s, i, c))  # type: ignore[misc]
+            container = engine.named[lease.username, lease.server_name].handle
+            store.transact(lambda s, i=lease.id, c=container: transitions.activate(s, i, c))  # type: ignore[misc]
     return engine
 
 
@@ -96,9 +97,9 @@ def _past(session: Session, now: datetime) -> None:
 
 async def measure(store: Store) -> tuple[float, float, float, int]:
     engine = furnish(store)
-    known = set(engine.containers)
+    known = set(engine.named)
     log = logging.getLogger("bench")
-    reconciler = Reconciler(engine, store, "lab", lambda: known, log)  # type: ignore[arg-type]
+    reconciler = Reconciler(engine, store, lambda: known, log)
     passes, snapshots = [], []
     began = time.perf_counter()
     await reconciler.once()

@@ -33,7 +33,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from hub_ext.store import EnvironmentVersion, Store
+from commons.store import EnvironmentVersion, Store
 
 LISTENERS = int(os.environ.get("BENCH_LISTENERS", "200"))
 SHARED, TEAMS, OF_TEAM, IMAGE = 2500, 20, 100, 500
@@ -60,13 +60,13 @@ def make_environment(folder: Path) -> None:
     (folder / "conda-meta/history").touch()
 
 
-def fill(tiers: Path, store: Store) -> int:
+def fill(folders: Path, store: Store) -> int:
     """All environments. Returns how many."""
     for number in range(SHARED):
-        make_environment(tiers / f"shared/envs/env-{number:04}")
+        make_environment(folders / f"shared/envs/env-{number:04}")
     for team in range(TEAMS):
         for number in range(OF_TEAM):
-            make_environment(tiers / f"teams/team{team:02}/envs/env-{number:03}")
+            make_environment(folders / f"teams/team{team:02}/envs/env-{number:03}")
     store.transact(
         lambda session: session.add_all(
             EnvironmentVersion(
@@ -142,10 +142,10 @@ def cpu(process: psutil.Process) -> float:
 
 async def measure(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    tiers, registry = folder / "tiers", folder / "kernels"
+    folders, registry = folder / "scopes", folder / "kernels"
     store = Store(f"sqlite:///{folder / 'labcommons.sqlite'}")
     store.migrate()
-    found["environments"] = fill(tiers, store)
+    found["environments"] = fill(folders, store)
     hub = HTTPServer(Application([("/hub/api/user", _User)]))
     listener, hub_port = bind_unused_port()
     hub.add_socket(listener)
@@ -165,7 +165,7 @@ async def measure(folder: Path) -> dict[str, Any]:
         "JUPYTERHUB_API_URL": f"http://127.0.0.1:{hub_port}/hub/api",
     }
     command = [sys.executable, "-m", "hub_ext.cli", "kernels", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--tiers", str(tiers), "--registry", str(registry)]
+    command += ["--port", str(port), "--folders", str(folders), "--registry", str(registry)]
     for name in ("first", "again"):
         begin = time.perf_counter()
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -177,7 +177,7 @@ async def measure(folder: Path) -> dict[str, Any]:
     watched = psutil.Process(process.pid)
     try:
         async with listening(port, LISTENERS) as readers:
-            found["latency"] = await completed(tiers, registry, readers)
+            found["latency"] = await completed(folders, registry, readers)
             # The eager minute after a change is not idle.
             await asyncio.sleep(65)
             begin, used = time.perf_counter(), cpu(watched)
@@ -208,19 +208,19 @@ def ask(port: int, path: str) -> float:
 
 
 async def completed(
-    tiers: Path, registry: Path, readers: list[asyncio.StreamReader]
+    folders: Path, registry: Path, readers: list[asyncio.StreamReader]
 ) -> list[tuple[float, float]]:
     """Seconds from an environment's completion to its kernel.json, and to the last listener."""
     latencies = []
     for number in range(ROUNDS):
         name = f"new-{number:03}"
-        version = tiers / f"shared/envs/.versions/{name}/1"
+        version = folders / f"shared/envs/.versions/{name}/1"
         make_environment(version)
-        fresh = tiers / f"shared/envs/.new-{name}"
+        fresh = folders / f"shared/envs/.new-{name}"
         fresh.symlink_to(f".versions/{name}/1")
         file = registry / f"shared/kernels/conda-shared-{name}-python3/kernel.json"
         begin = time.perf_counter()
-        os.rename(fresh, tiers / f"shared/envs/{name}")
+        os.rename(fresh, folders / f"shared/envs/{name}")
         hearing = asyncio.gather(*(heard(reader, name) for reader in readers))
         while not file.exists():
             await asyncio.sleep(0.005)

@@ -29,6 +29,13 @@ def test_both_site_files_that_we_ship_are_right() -> None:
         assert json.loads(done.stdout)["demo"] == ("demo" in name)
 
 
+def test_the_options_of_a_server_are_listed() -> None:
+    listed = labcommons("site", "options").stdout.splitlines()
+    described = json.loads(labcommons("site", "options", "--json").stdout)
+    assert [line.split()[0] for line in listed] == list(described["properties"])
+    assert described["additionalProperties"] is False
+
+
 def test_a_wrong_site_file_is_refused_with_the_key(tmp_path: Path) -> None:
     wrong = tmp_path / "site.yaml"
     wrong.write_text("version: 1\nsizes: {}\n")

@@ -9,25 +9,24 @@ from pathlib import Path
 import pytest
 
 from deploy.builder import builder
-from deploy.engine import Engine
 from deploy.settings import Settings
 
 from .conftest import ROOT
 
 
 def test_a_builder_writes_to_its_own_folders_and_reads_what_is_put_there(tmp_path: Path) -> None:
-    docker = Engine(socket=ROOT)
     site = Settings("lab", ("demo",), "site.yaml", tmp_path, "127.0.0.1", 8443, 8080)
-    words = builder(docker, site, ["env", "build", "--all"])
+    words = builder(site, ["env", "build", "--all"])
     assert words[-5:] == ["labcommons/builder", "labcommons", "env", "build", "--all"]
     assert "--cap-drop=ALL" in words
+    assert not any("docker.sock" in word or "group-add" in word for word in words)
     volumes = [word.removeprefix("--volume=") for word in words if word.startswith("--volume=")]
     ours = {word.partition(":")[0]: word for word in volumes if word.startswith(str(tmp_path))}
     assert {Path(place).name for place, word in ours.items() if not word.endswith(":ro")} == {
-        "store", "channel", "locks", "cache", "versions", "logs"
+        "store", "channel", "command", "locks", "cache", "versions", "logs"
     }  # fmt: skip
     assert {Path(place).name for place, word in ours.items() if word.endswith(":ro")} == {
-        "advisories", "logins", "pgpass"
+        "advisories", "logins", "pgpass", "ca.crt", "builder.crt", "builder.key"
     }  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from itertools import chain
 import pytest
 from jupyterhub import apihandlers, handlers
 
-from hub_ext.console import openapi as console_api
-from kernels.service import openapi as kernels_api
+from hub_ext.console import app as console
+from kernels.service import app as kernels
 
 from .conftest import ROOT
 from .test_nginx import NAMES, PUBLIC_URL, docker
@@ -36,17 +36,28 @@ OFFERED = {
     ("POST", "/hub/api/oauth2/token"),
     ("POST", "/hub/api/users/x/activity"),
     ("GET", f"{CONSOLE}notices"),
+    ("POST", f"{CONSOLE}notices"),
     ("POST", f"{CONSOLE}notices/seen"),
+    ("GET", f"{CONSOLE}broadcasts"),
     ("POST", f"{CONSOLE}leases/{ID}/extend"),
     ("POST", f"{CONSOLE}leases/{ID}/keep"),
+    ("POST", f"{CONSOLE}servers/keep"),
     ("POST", f"{CONSOLE}environments"),
     ("GET", f"{CONSOLE}environments/personal/x"),
     ("DELETE", f"{CONSOLE}environments/personal/x"),
-    *(("POST", f"{CONSOLE}environments/{one}/x/copy") for one in ("personal", "shared", "team-x")),
+    *(
+        ("POST", f"{CONSOLE}environments/{one}/x/{what}")
+        for one in ("personal", "shared", "team-x")
+        for what in ("copy", "derive")
+    ),
     ("POST", f"{CONSOLE}environments/personal/x/versions/x/x"),
     ("GET", f"{CONSOLE}builds/{ID}"),
     ("POST", f"{CONSOLE}builds/{ID}/cancel"),
     ("POST", f"{CONSOLE}builds/{ID}/retry"),
+    ("POST", f"{CONSOLE}inbox"),
+    ("POST", f"{CONSOLE}inbox/refused"),
+    ("GET", f"{CONSOLE}inbox/7"),
+    ("DELETE", f"{CONSOLE}inbox/7"),
     ("POST", f"{KERNELS}usage"),
     ("GET", "/health"),
 }
@@ -125,14 +136,15 @@ def every_url() -> set[str]:
         path = re.sub(r"\(\?:/\(\[\^/\]\+\)\)\?|[$^]", "", pattern)
         path = re.sub(r"\((?:\?P<\w+>)?[^()]*\)\??", "x", path)
         found |= {f"/hub{path.replace('/?', '/')}", f"/hub{path.replace('/?', '')}"}
-    for prefix, document in (
-        ("/services/labcommons", console_api.document("/services/labcommons/")),
-        ("/services/kernels", kernels_api.document("/services/kernels/")),
+    for prefix, routes in (
+        ("/services/labcommons", console.ROUTES),
+        ("/services/kernels", kernels.ROUTES),
     ):
         found |= {f"{prefix}/", f"{prefix}/openapi.json", f"{prefix}/metrics", f"{prefix}/health"}
-        for path in document["paths"]:
+        for path in {route.path for route in routes}:
             for source in ("personal", "shared", "team-x"):
-                filled = path.replace("{source}", source).replace("{id}", ID)
+                filled = re.sub(r"\{(build|lease)\}", ID, path.replace("{source}", source))
+                filled = filled.replace("{number}", "7")
                 found.add(prefix + re.sub(r"\{\w+\}", "x", filled))
     return found
 

@@ -6,18 +6,21 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from hub_ext import tls
+from hub_ext import tls, tls_served
 
 from .conftest import ROOT
 
@@ -46,10 +49,22 @@ class Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if self.path == "/user/alice/socket":
+            self.send_response(101)
+            self.send_header("Upgrade", "websocket")
+            self.send_header("Connection", "Upgrade")
+            self.end_headers()
+            while said := self.connection.recv(100):
+                self.connection.sendall(said)
+            self.close_connection = True
+            return
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         body = json.dumps({"path": self.path, "headers": dict(self.headers.items())}).encode()
         self.send_response(200)
+        self.send_header("Content-Type", "application/json")
         self.send_header("X-Content-Type-Options", "nosniff")
+        if self.path.startswith("/hub/leads"):  # as to the login page, with all of this one
+            self.send_header("Location", "/hub/login?next=" + quote(self.path))
         for name, value in LOOSENING.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
@@ -74,12 +89,13 @@ def docker(*words: str, check: bool = True) -> str:
 def mounts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("tls")
     tls.init(folder, ["lab.example.org"])
+    tls_served.publish(folder)
     folder.chmod(0o755)
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         shutil.chown(path, 990, 990)
     return [
         f"--volume={ROOT / 'config' / 'nginx'}:/etc/labcommons/nginx:ro",
-        f"--volume={folder}:/run/labcommons/tls:ro",
+        f"--volume={folder / 'served'}:/run/labcommons/tls:ro",
         *("--read-only", "--tmpfs=/tmp:mode=1777", "--cap-drop=ALL"),
     ]
 
@@ -96,7 +112,7 @@ def proxy(proxy_image: str, mounts: list[str]) -> Iterator[tuple[str, Path]]:
     docker(
         *("run", "--detach", "--name", name, f"--add-host=chp-front:{gateway}", *mounts),
         *(f"--env=LABCOMMONS_PUBLIC_URL={PUBLIC_URL}", f"--env=LABCOMMONS_SERVER_NAMES={NAMES}"),
-        proxy_image,
+        *("--env=LABCOMMONS_LOOK_EVERY=0.2", proxy_image),
     )
     try:
         address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", name)
@@ -105,7 +121,7 @@ def proxy(proxy_image: str, mounts: list[str]) -> Iterator[tuple[str, Path]]:
             "for i in $(seq 100); do bash /usr/local/lib/labcommons/healthy && exit;"
             " sleep 0.1; done; exit 1",
         )
-        yield address, Path(mounts[1].split("=")[1].split(":")[0]) / "ca.crt"
+        yield address, Path(mounts[1].split("=")[1].split(":")[0]).parent / "ca.crt"
     finally:
         docker("rm", "--force", name, check=False)
         server.shutdown()
@@ -137,11 +153,64 @@ def ask(
     return connection.getresponse()
 
 
+def test_cookies_that_grew_too_large_get_a_page_with_a_way_out(proxy: tuple[str, Path]) -> None:
+    """Kind: whatever is too large in what a browser sends by itself; not a bare 400."""
+    grown = {"Cookie": "; ".join(f"state-{n}=" + "x" * 500 for n in range(40))}
+    answer = ask(proxy, "/hub/home", **grown)
+    page = answer.read().decode()
+    assert (answer.status, answer.getheader("Clear-Site-Data")) == (400, None)
+    assert 'href="/hub/delete-cookies"' in page
+    assert "删除" in page
+    answer = ask(proxy, "/hub/delete-cookies", **grown)
+    assert (answer.status, answer.getheader("Clear-Site-Data")) == (400, '"cookies"')
+    assert "Sign in again" in answer.read().decode()
+
+
+def test_a_link_with_more_in_it_than_can_be_taken_gets_a_page_that_says_so(
+    proxy: tuple[str, Path],
+) -> None:
+    """Kind: a link of any length, of somebody who is not signed in, too; no fault of a proxy."""
+    for length in (6000, 20_000):
+        answer = ask(proxy, f"/hub/spawn?size={'x' * length}")
+        assert answer.status == 414
+        page = answer.read().decode()
+        assert "The address is too long" in page
+        assert "网址过长" in page
+    longest = f"/hub/leads?size={'%3C' * 1990}"
+    answer = ask(proxy, longest)
+    led = answer.getheader("Location") or ""
+    assert (answer.status, json.loads(answer.read())["path"], len(led) > 7900) == (
+        200,
+        longest,
+        True,
+    )
+    assert ask(proxy, led).status == 200
+    # What a server is asked is the server's.
+    assert ask(proxy, f"/user/alice/lab?x={'x' * 8100}").status == 200
+
+
+def test_what_is_the_same_for_everybody_goes_compressed_and_nothing_else(
+    proxy: tuple[str, Path],
+) -> None:
+    for path, wanted in (
+        ("/hub/static/css/style.min.css?v=1", "gzip"),
+        ("/services/labcommons/assets/console.js?v=1", "gzip"),
+        ("/user/alice/static/lab/main.js", "gzip"),
+        ("/hub/home", None),
+        ("/services/labcommons/api/v1/leases", None),
+        ("/user/alice/files/static/x.txt", None),
+    ):
+        padding = {"X-Padding": "x" * 2000}
+        answer = ask(proxy, path, Accept_Encoding="gzip", **padding)
+        assert (path, answer.getheader("Content-Encoding")) == (path, wanted)
+        answer.read()
+
+
 def test_the_configuration_is_right_for_nginx_itself(proxy_image: str, mounts: list[str]) -> None:
     said = docker(
         *("run", "--rm", "--add-host=chp-front:127.0.0.1", *mounts),
         *(f"--env=LABCOMMONS_PUBLIC_URL={PUBLIC_URL}", f"--env=LABCOMMONS_SERVER_NAMES={NAMES}"),
-        proxy_image,
+        *("--env=LABCOMMONS_LOOK_EVERY=0.2", proxy_image),
         *("sh", "-c", "nginx -t -q -c /etc/labcommons/nginx/nginx.conf 2>&1; echo code $?"),
     )
     assert said == "code 0"
@@ -357,3 +426,67 @@ def test_windows_of_servers_and_of_ours_are_apart(
 )
 def test_what_could_be_taken_for_anothers_is_refused(proxy: tuple[str, Path], path: str) -> None:
     assert ask(proxy, path).status == 400
+
+
+def _taken(address: str, ca: Path) -> ssl.SSLSocket:
+    """A connection of its own, by the certificate that the proxy has now."""
+    plain = socket.create_connection((address, 8443), timeout=20)
+    context = ssl.create_default_context(cafile=str(ca))
+    return context.wrap_socket(plain, server_hostname="lab.example.org")
+
+
+def _certificate(address: str, ca: Path) -> bytes | None:
+    with _taken(address, ca) as connection:
+        return connection.getpeercert(binary_form=True)
+
+
+def test_another_certificate_is_taken_up_and_an_open_websocket_goes_on(
+    proxy: tuple[str, Path],
+) -> None:
+    """Also one that is no certificate at all: what was served before goes on."""
+    address, ca = proxy
+    first = _certificate(address, ca)
+    with _taken(address, ca) as websocket:
+        websocket.sendall(
+            b"GET /user/alice/socket HTTP/1.1\r\nHost: lab.example.org:9443\r\n"
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += websocket.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 ")
+
+        served = ca.parent / tls_served.SERVED
+        was = served.read_bytes()
+        served.write_bytes(b"nonsense")
+        name = next(
+            one
+            for one in docker("ps", "--format", "{{.Names}}").split()
+            if docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", one) == address
+        )
+        until(lambda: "the new certificate is not taken" in said(name))
+        assert _certificate(address, ca) == first
+        served.write_bytes(was)
+
+        (ca.parent / "server.crt").unlink()
+        tls.init(ca.parent, ["lab.example.org"])
+        tls_served.publish(ca.parent)
+        shutil.chown(served, 990, 990)
+        until(lambda: _certificate(address, ca) != first)
+        websocket.sendall(b"still here")
+        assert websocket.recv(100) == b"still here"
+
+
+def said(name: str) -> str:
+    """What a container wrote to its standard error."""
+    words = ["docker", "logs", name]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stderr
+
+
+def until(so: Callable[[], bool]) -> None:
+    """Wait for something that has to come true; half a minute at most."""
+    for _ in range(150):
+        if so():
+            return
+        time.sleep(0.2)
+    raise AssertionError("it never came true")

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy import settings
 from deploy.shell import Failure
+from deploy.up import CHECKED
 
 
 def test_a_new_env_file_is_complete_and_only_its_owners(checkout: Path) -> None:
@@ -101,3 +103,15 @@ def test_the_groups_that_the_service_of_kernels_needs_are_in_a_file_for_compose(
     ]
     written = json.loads((tmp_path / settings.GROUPS_FILE).read_text())
     assert written["services"]["kernels"]["group_add"] == ["21001", "21002"]
+
+
+def test_services_that_are_well_are_looked_at_seldom_where_the_engine_can(tmp_path) -> None:
+    services = yaml.safe_load((settings.ROOT / "docker-compose.yml").read_text())["services"]
+    assert {name for name, one in services.items() if "healthcheck" in one} == set(CHECKED)
+    settings.write_health(CHECKED, (28, 5, 2), tmp_path)
+    assert settings.compose_files(tmp_path)[-1] == settings.HEALTH_FILE
+    written = json.loads((tmp_path / settings.HEALTH_FILE).read_text())["services"]
+    assert written["chp"]["healthcheck"] == {"interval": "20s", "start_interval": "1s"}
+    # docker compose refuses start_interval with an older one.
+    settings.write_health(CHECKED, (20, 10, 24), tmp_path)
+    assert settings.compose_files(tmp_path) == ["docker-compose.yml"]

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from deploy.shell import CommandFailed, Failure, output
+from deploy.shell import CommandFailed, Failure, output, run
 from deploy.steps import Progress
 
 from .conftest import ROOT
@@ -113,3 +114,23 @@ sys.exit(make.main())
     assert "interrupted" in said
     assert "Traceback" not in said
     wait_until(pid_file, gone=True)
+
+
+def test_an_interrupt_while_a_program_starts_leaves_it_not_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    started: list[Interrupted] = []
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (tmp_path / "log").open("w") as log, pytest.raises(KeyboardInterrupt):
+            run(["sleep", "600"], log, timeout=60)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert started[0].returncode == -signal.SIGTERM

@@ -75,6 +75,22 @@ def test_it_says_what_is_answered_when_the_time_is_over(
         look(serve(404))
 
 
+def test_an_authority_that_the_machine_does_not_know_is_named_in_a_bundle(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    site = serve(200)
+    known = tmp_path / "bundle.pem"
+    known.write_bytes((tmp_path / "tls" / "ca.crt").read_bytes())
+    (tmp_path / "other").mkdir()
+    other = Authority(tmp_path / "other").ca_file
+    (tmp_path / "tls" / "ca.crt").write_bytes(other.read_bytes())
+    with pytest.raises(Failure, match="certificate does not verify") as caught:
+        look(site)
+    assert "LABCOMMONS_CA_BUNDLE" in caught.value.remedy
+    monkeypatch.setenv("LABCOMMONS_CA_BUNDLE", str(known))
+    assert look(site).result == "answers"
+
+
 def test_a_certificate_for_another_name_is_said_at_once(serve: Serve) -> None:
     with pytest.raises(Failure, match="certificate does not verify"):
         look(serve(200, name="other.example.org"))

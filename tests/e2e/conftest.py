@@ -5,27 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from deployment import ROOT, Deployment, copy_checkout
-from network import BrowserNetwork
+from deployment import ROOT, UP_TIMEOUT, Deployment, copy_checkout
+from network import chromium
 
-CHROMIUM = [
-    "--no-sandbox",  # the tests run as root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE = 60_000  # milliseconds for one step of a page
 expect.set_options(timeout=PATIENCE)
 
@@ -38,12 +28,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def deployment() -> Iterator[Deployment]:
+def deployment(site_images: subprocess.Popen[bytes]) -> Iterator[Deployment]:
     """The site, up; the second ``make up`` of a run finds little to do."""
+    site_images.wait(UP_TIMEOUT)  # whatever it said: `make up` says it again
     root = ROOT / ".cache" / "e2e"
     copy_checkout(root)
     site = Deployment(root)
+    site.backed_up()
     print(site.up())
+    site.without_limits()
     yield site
     site.down()
 
@@ -64,27 +57,8 @@ def clean(deployment: Deployment, admin: str) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="session")
 def browser(deployment: Deployment) -> Iterator[Browser]:
-    """Chromium that trusts the site's CA and no exceptions."""
-    with (
-        tempfile.TemporaryDirectory() as home,
-        BrowserNetwork(8443) as network,
-        sync_playwright() as playwright,
-    ):
-        for place in (".pki/nssdb", ".local/share/pki/nssdb"):
-            folder = Path(home, place)
-            folder.mkdir(parents=True)
-            for command in (
-                ["-N", "--empty-password"],
-                ["-A", "-n", "LabCommons", "-t", "C,,", "-i", str(deployment.ca_file)],
-            ):
-                subprocess.run(["certutil", "-d", f"sql:{folder}", *command], check=True)
-        browser = playwright.chromium.launch(
-            executable_path=network.command("chromium", Path(home)),
-            args=CHROMIUM,
-            env={**os.environ, "HOME": home},  # type: ignore[dict-item]
-        )
+    with chromium(deployment) as browser:
         yield browser
-        browser.close()
 
 
 NewPage = Callable[..., Page]
@@ -114,6 +88,8 @@ def new_page(
     def make(locale: str = "en-US", **options: object) -> Page:
         options.setdefault("viewport", {"width": 1280, "height": 860})
         context = browser.new_context(locale=locale, base_url=deployment.url, **options)  # type: ignore[arg-type]
+        if locale == "en-US":  # whatever the directory says of who signs in
+            context.add_cookies([{"name": "labcommons-lang", "value": "en", "url": deployment.url}])
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
         return context.new_page()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import http.cookiejar
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -69,9 +70,22 @@ class Here(urllib.request.HTTPSHandler):
 class Deployment:
     """A running site."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.url = "https://lab.localhost:8443"
+    def __init__(self, root: Path, project: str = "labcommons", port: int = 8443) -> None:
+        self.root, self.project = root, project
+        self.url = f"https://lab.localhost:{port}"
+
+    @property
+    def backups(self) -> Path:
+        """Where its backups go, once ``backed_up`` has said so."""
+        return self.root / ".cache" / "backups"
+
+    def backed_up(self) -> None:
+        """Have the site file name a place for backups, an empty one."""
+        shutil.rmtree(self.backups, ignore_errors=True)
+        shutil.rmtree(self.root / "data" / "backup", ignore_errors=True)
+        self.backups.mkdir(parents=True)
+        with (self.root / "config" / "demo" / "site.yaml").open("a") as file:
+            file.write(f"\nbackup:\n  target: {self.backups}\n")
 
     @property
     def ca_file(self) -> Path:
@@ -79,9 +93,16 @@ class Deployment:
 
     def up(self) -> str:
         """``make up``; its output. Fails the test with that output."""
+        self._take_over()
+        return self.make("up")
+
+    def make(self, *words: str, fails: bool = False) -> str:
+        """A target; its output. Fails the test with that output."""
         done = subprocess.run(
-            ["make", "up", f"PYTHON={sys.executable}"],
+            ["make", *words, f"PYTHON={sys.executable}"],
             cwd=self.root,
+            # No command and no unit of this machine's.
+            env={**os.environ, "LABCOMMONS_BIN": "", "LABCOMMONS_SYSTEMD": ""},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -89,11 +110,20 @@ class Deployment:
             timeout=UP_TIMEOUT,
             check=False,
         )
-        assert done.returncode == 0, done.stdout
+        assert (done.returncode != 0) == fails, done.stdout
         return done.stdout
 
+    def _take_over(self) -> None:
+        """Remove what another checkout's run left on the test bed: `make up` would refuse."""
+        folder = '{{.ID}} {{.Label "com.docker.compose.project.working_dir"}}'
+        mine = f"label=com.docker.compose.project={self.project}"
+        for line in self.docker("ps", "-a", "--filter", mine, "--format", folder).splitlines():
+            if line.partition(" ")[2] != str(self.root):
+                self.docker("rm", "--force", line.partition(" ")[0])
+
     def down(self) -> None:
-        subprocess.run(["make", "down"], cwd=self.root, check=True, timeout=300)
+        env = {**os.environ, "LABCOMMONS_SYSTEMD": ""}
+        subprocess.run(["make", "down"], cwd=self.root, env=env, check=True, timeout=300)
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
@@ -105,14 +135,15 @@ class Deployment:
     def container(self, service: str) -> str:
         """The id of a service's container."""
         return self.docker(
-            "ps", "-aq", "--no-trunc", "--filter", "label=com.docker.compose.project=labcommons",
+            "ps", "-aq", "--no-trunc",
+            "--filter", f"label=com.docker.compose.project={self.project}",
             "--filter", f"label=com.docker.compose.service={service}",
         ).strip()  # fmt: skip
 
-    def output_of(self, service: str) -> str:
-        """What a service has printed since it was made."""
+    def output_of(self, service: str, since: str = "0") -> str:
+        """What a service has printed since it was made, or since a time."""
         return subprocess.run(
-            ["docker", "logs", self.container(service)],
+            ["docker", "logs", "--since", since, self.container(service)],
             check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
         ).stdout  # fmt: skip
 
@@ -123,6 +154,14 @@ class Deployment:
         """``labcommons … --json`` in the hub's container."""
         return json.loads(
             self.docker("exec", self.container("hub"), "labcommons", *arguments, "--json")
+        )
+
+    def edited(self, script: str, *words: str) -> str:
+        """``labcommons …`` as the host's command runs it, where the editor is sed with a script."""
+        say = "import json, sys; from deploy import builder, settings; print(json.dumps("
+        say += "builder.builder(settings.load(), sys.argv[2:], ['--env=EDITOR=' + sys.argv[1]])))"
+        return self.run(
+            *json.loads(self.run(sys.executable, "-c", say, f"sed -i {script}", *words))
         )
 
     def kill(self, service: str) -> None:
@@ -205,7 +244,7 @@ class Deployment:
 
     def server_url(self, user: str) -> str:
         """Where a person's own server is, for a browser."""
-        return f"https://{user}.lab.localhost:8443/user/{user}/"
+        return self.url.replace("lab.", f"{user}.lab.") + f"/user/{user}/"
 
     def answers(self, user: str) -> bool:
         """Whether a person's own server does, through the proxies."""
@@ -269,16 +308,25 @@ class Deployment:
             for container in paused:
                 container.unpause()
 
-    def containers(self) -> list[str]:
-        """Names of users' containers."""
-        return self.docker(
-            "ps", "-a", "--filter", "label=labcommons.user", "--format", "{{.Names}}"
-        ).split()
+    def containers(self, user: str = "") -> list[str]:
+        """Names of users' containers, or of one person's."""
+        label = f"label=labcommons.user={user}" if user else "label=labcommons.user"
+        mine = f"label=labcommons.site={self.project}"
+        names = ("ps", "-a", "--filter", label, "--filter", mine, "--format", "{{.Names}}")
+        return self.docker(*names).split()
 
     def leases(self) -> list[dict[str, Any]]:
         found = self.labcommons("gpu", "leases")
         assert isinstance(found, list)
         return found
+
+    def without_limits(self) -> None:
+        """Take back what the demo begins with: a test sets the limits that it is about."""
+        hub = ("docker", "exec", self.container("hub"))
+        none = "echo version: 1 | labcommons quota apply -f - --prune"
+        self.run(*hub, "sh", "-c", none)
+        for one in self.labcommons("reservation", "list"):
+            self.run(*hub, "labcommons", "reservation", "cancel", one["id"], "--yes")
 
     def stop_all_servers(self, token: str) -> None:
         """Stop every person's server, through the hub, and see that nothing is left."""

@@ -10,8 +10,14 @@ import ctypes
 import os
 import socket
 import subprocess
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from deployment import Deployment
+from playwright.sync_api import Browser, sync_playwright
 
 CLONE_NEWNET = 0x40000000
 
@@ -83,3 +89,39 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
     except OSError:
         source.close()
         target.close()
+
+
+CHROMIUM = [
+    "--no-sandbox",  # the tests run as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def chromium(site: Deployment) -> Iterator[Browser]:
+    """Chromium that trusts the site's CA and no exceptions."""
+    with (
+        tempfile.TemporaryDirectory() as home,
+        BrowserNetwork(8443) as network,
+        sync_playwright() as playwright,
+    ):
+        for place in (".pki/nssdb", ".local/share/pki/nssdb"):
+            folder = Path(home, place)
+            folder.mkdir(parents=True)
+            for command in (
+                ["-N", "--empty-password"],
+                ["-A", "-n", "LabCommons", "-t", "C,,", "-i", str(site.ca_file)],
+            ):
+                subprocess.run(["certutil", "-d", f"sql:{folder}", *command], check=True)
+        browser = playwright.chromium.launch(
+            executable_path=network.command("chromium", Path(home)),
+            args=CHROMIUM,
+            env={**os.environ, "HOME": home},  # type: ignore[dict-item]
+        )
+        yield browser
+        browser.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 
 def log_in(page: Page, name: str, password: str | None = None) -> None:
@@ -56,6 +56,12 @@ def run_cell(page: Page, code: str) -> str:
     output = page.locator(".jp-OutputArea-output").nth(before)
     expect(output).to_be_visible()
     return output.inner_text()
+
+
+def come_back(page: Page, words: str) -> Locator:
+    """Come back to JupyterLab, which then looks for news; the notification with these words."""
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    return page.locator(".Toastify__toast", has_text=words)
 
 
 def log_out(page: Page) -> None:

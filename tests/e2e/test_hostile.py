@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -87,7 +86,7 @@ def test_a_page_in_one_persons_server_gets_nothing_of_who_opens_it(
 
     before = tokens()
     evil, victim = clean.server_url("s10"), clean.server_url("s12")
-    [container] = [name for name in clean.containers() if "s10" in name]
+    [container] = clean.containers("s10")
     words = f"<script>const HUB = {clean.url!r}, THEIRS = {victim!r};</script>"
     with taken_over(clean, container, words + PAGE):
         page = new_page()
@@ -116,18 +115,26 @@ CLOSED = (
 
 
 def test_from_a_server_nothing_of_ours_is_open_but_the_gate(clean: Deployment, admin: str) -> None:
-    clean.login_once("alice")
-    clean.start_server(admin, "alice", {"environment": "py313-data"})
-    [container] = clean.containers()
-    # By name, and by every address that our services have.
+    for name in ("alice", "bob"):
+        clean.login_once(name)
+        clean.start_server(admin, name, {"environment": "py313-data"})
+    [container], [bobs] = clean.containers("alice"), clean.containers("bob")
+    # By name, and by every address that our services have, the machine and another's server.
     inspected = json.loads(clean.docker("inspect", *clean.docker("ps", "-q").split()))
     addresses = [
-        f"{network['IPAddress']} {port}"
+        f"{address} {port}"
         for one in inspected
         if one["Config"]["Labels"].get("com.docker.compose.project")
         for network in one["NetworkSettings"]["Networks"].values()
+        for address in filter(None, (network["IPAddress"], network["Gateway"]))
         for port in (8000, 8001, 8081, 8082, 8083, 8443, 8080, 1389)
     ]
+    bob = next(
+        one["NetworkSettings"]["Networks"]["labcommons-users"]["IPAddress"]
+        for one in inspected
+        if one["Name"] == f"/{bobs}"
+    )
+    addresses.append(f"{bob} 8888")
     script = (
         "import socket, concurrent.futures\n"
         f"places = {[*CLOSED, 'gate 8000', *addresses]!r}\n"
@@ -144,6 +151,22 @@ def test_from_a_server_nothing_of_ours_is_open_but_the_gate(clean: Deployment, a
     ]
     found = in_container(clean, container, script).splitlines()
     assert sorted(found) == sorted(["gate 8000", *gate])
+    # Docker's name server says that there is somebody, and not who.
+    named = in_container(clean, container, f"import socket; print(*socket.gethostbyaddr({bob!r}))")
+    assert bobs in named
+    assert "bob" not in named
+
+
+def test_the_perimeter_says_how_it_is(deployment: Deployment) -> None:
+    service = deployment.container("perimeter")
+    inside = ("exec", service, "python3", "-I", "-m", "perimeter")
+    said = json.loads(deployment.docker(*inside, "check", "--json"))
+    assert (said["right"], said["off"], said["without_address"]) == (True, False, {})
+    assert "table bridge labcommons-labcommons" in deployment.docker(*inside, "show")
+    held = json.loads(deployment.docker("inspect", service))[0]["HostConfig"]
+    added = [name.removeprefix("CAP_") for name in held["CapAdd"]]  # as newer Engines say it
+    assert (added, held["CapDrop"], held["Privileged"]) == (["NET_ADMIN"], ["ALL"], False)
+    assert not any("docker.sock" in bind for bind in held["Binds"] or ())
 
 
 FORGED = "203.0.113.77"
@@ -195,16 +218,14 @@ def test_an_address_is_the_one_a_request_came_from_whatever_it_says(
     assert status == 200, said
 
     def events() -> list[dict[str, Any]]:
-        trail = (clean.root / "data" / "hub" / "audit.jsonl").read_text("utf-8")
-        said = clean.output_of("console")
-        lines = re.findall(r"\{.*\}", f"{trail}\n{said}")
-        return [event for event in map(json.loads, lines) if "event" in event]
+        said = clean.run(str(clean.root / "bin/labcommons"), "audit", "export", "--since", "10m")
+        return [json.loads(line) for line in said.splitlines()]
 
     wait_for(lambda: f"outside-{mark}" in str(events()), "the refusal in the audit trail")
     sources = [
         (event["event"]["action"], event["source"]["ip"])
         for event in events()
-        if event["user"]["name"].endswith(mark) or lease["id"] in str(event)
+        if "source" in event and (event["user"]["name"].endswith(mark) or lease["id"] in str(event))
     ]
     address = '{{(index .NetworkSettings.Networks "labcommons-users").IPAddress}}'
     inside = clean.docker("inspect", "-f", address, container)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from conftest import NewPage
-from deployment import Deployment
-from people import choose, in_lab, log_in, open_notebook, run_cell, start
+from deployment import Deployment, wait_for
+from people import choose, come_back, in_lab, log_in, open_notebook, picture, run_cell, start
+from playwright.sync_api import expect
 from ruamel.yaml import YAML
 
 
@@ -29,6 +30,7 @@ def with_stand_ins(clean: Deployment, admin: str) -> Iterator[Deployment]:
     document["gpus"] = {
         "source": "site",
         "max_per_server": 2,
+        "watch": {"interval": 5, "probe_interval": 30},
         "devices": [{"id": gpu["uuid"], "model": "Stand-in", "memory": "16G"} for gpu in gpus],
     }
     with path.open("w", encoding="utf-8") as file:
@@ -40,15 +42,15 @@ def with_stand_ins(clean: Deployment, admin: str) -> Iterator[Deployment]:
     clean.up()
 
 
-def test_a_server_sees_exactly_the_devices_of_its_lease(
-    with_stand_ins: Deployment, new_page: NewPage
+def test_a_server_sees_exactly_the_devices_of_its_lease_and_who_loses_them_is_told(
+    with_stand_ins: Deployment, new_page: NewPage, admin: str, pictures: Path
 ) -> None:
     page = new_page()
     log_in(page, "alice")
     choose(page, "py313-data", gpus=2)
     start(page)
     in_lab(page)
-    open_notebook(page, "py313-data - Python 3.13")
+    open_notebook(page, "Data analysis - Python 3.13")
     seen = run_cell(
         page,
         "import os; print(sorted(n for n in os.listdir('/dev') if n.startswith('nvidia')))",
@@ -66,12 +68,23 @@ def test_a_server_sees_exactly_the_devices_of_its_lease(
         with_stand_ins.docker("inspect", "-f", "{{json .HostConfig.DeviceRequests}}", container)
     )
     assert sorted(request["DeviceIDs"]) == sorted(gpu["id"] for gpu in lease["gpus"])
-
-
-def test_a_server_without_a_lease_sees_none(with_stand_ins: Deployment, admin: str) -> None:
+    # As after `systemctl daemon-reload`: the nodes are there and cannot be opened.
+    lose = ("exec", "--user", "0", container, "chmod", "000", f"/dev/{nodes[0]}")
+    with_stand_ins.docker(*lose)
+    # One without a lease sees none.
     with_stand_ins.login_once("bob")
     with_stand_ins.start_server(admin, "bob", {"environment": "py313-data"})
-    [container] = with_stand_ins.containers()
+    [container] = with_stand_ins.containers("bob")
     listing = with_stand_ins.docker("exec", container, "sh", "-c", "ls /dev; env")
     assert "nvidia" not in listing
     assert "NVIDIA_VISIBLE_DEVICES=void" in listing
+    wait_for(lambda: with_stand_ins.leases()[0]["out_of_reach"], "the next probe")
+    expect(come_back(page, "The server no longer reaches its GPUs")).to_be_visible()
+    picture(page, pictures, "gpus-lost")
+    page.goto("/hub/home")
+    expect(page.get_by_text("The server no longer reaches its GPUs")).to_be_visible()
+    carol = new_page()
+    log_in(carol, "carol")
+    carol.goto("/services/labcommons/")
+    lost = carol.locator("tr", has_text="alice")
+    expect(lost).to_contain_text("The server no longer reaches its GPUs: start it again.")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from environments.spec import EnvironmentSpec, load_spec
 from rig.channel import TinyChannel
-from spawner.environments.spec import EnvironmentSpec, load_spec
 
 WriteSpec = Callable[..., EnvironmentSpec]
 

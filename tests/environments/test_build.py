@@ -20,19 +20,22 @@ import pytest
 from docker.errors import DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
-from hub_ext.site import Environments
-from hub_ext.store import Store
-from hub_ext.store.models import utcnow
-from hub_ext.store.usage import Started, add_starts
+from commons.site import Environments, GpuDeviceSpec, Gpus
+from commons.store import GpuQuota, Store
+from commons.store.models import utcnow
+from commons.store.usage import Started, add_starts
+from environments import catalog, doctor, offline
+from environments.build import Builder, Places
+from environments.doctor import examine
+from environments.errors import BuildError
+from environments.files import FILE_NAMES
+from environments.progress import Progress
+from environments.prune import Keeping, prune
+from rig import agent
 from rig.channel import TinyChannel
 from rig.images import glibc, imported
-from spawner.environments import catalog, doctor, offline
-from spawner.environments.build import Builder, Places
-from spawner.environments.doctor import examine
-from spawner.environments.errors import BuildError
-from spawner.environments.files import FILE_NAMES
-from spawner.environments.progress import Progress
-from spawner.environments.prune import Keeping, prune
+from spawner.runtime.protocol import EngineState
+from spawner.runtime.spec import CDI
 
 # Kept between runs, as the channel itself is: the first one fetches some 30 MB.
 CACHE = Path(__file__).parents[2] / ".cache" / "tests" / "environments"
@@ -105,6 +108,7 @@ def workshop(
         store,
         said.append,
         server_image,
+        agent.images(server_image, CACHE),
     )
     yield Bench(builder, store, said)
     store.close()
@@ -241,11 +245,13 @@ def test_what_cannot_be_had_leaves_the_old_version_in_place(bench: Bench, engine
 
 
 def test_an_image_that_fails_its_check_is_neither_offered_nor_kept(
-    bench: Bench, engine: Any
+    bench: Bench, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = bench.newest()
     open_file = {f"opt/conda/envs/{NAME}/lib/open": (b"anyone may write here", 0o666)}
     bench.builder.server_image = imported(engine, glibc() | open_file, uuid.uuid4().hex)
+    images = agent.images(bench.builder.server_image, CACHE)
+    monkeypatch.setattr(bench.builder, "images", images)
     base = engine.inspect_image(bench.builder.server_image)["Id"]
     before = ours(engine)
     try:
@@ -282,8 +288,15 @@ def test_the_offline_channel_is_made_once(bench: Bench) -> None:
     assert offline.index_digest(bench.builder.places.channel) == index
 
 
+@pytest.fixture
+def way(tmp_path: Path, bench: Bench) -> Iterator[dict[str, str]]:
+    """Variables by which a command finds the agent."""
+    with agent.beside(bench.builder.server_image, CACHE, tmp_path / "tls") as variables:
+        yield variables
+
+
 def test_the_command_builds_lists_and_fails_with_the_right_status(
-    bench: Bench, engine: Any, tmp_path: Path
+    bench: Bench, engine: Any, tmp_path: Path, way: dict[str, str]
 ) -> None:
     bench.write("python 3.11.*", "six-that-does-not-exist-anywhere", name="broken")
     site = tmp_path / "site.yaml"
@@ -302,6 +315,7 @@ def test_the_command_builds_lists_and_fails_with_the_right_status(
             "LABCOMMONS_DATA": str(places.data),
             "LABCOMMONS_SITE_FILE": str(site),
             "LABCOMMONS_DATABASE_URL": bench.store.url,
+            **way,
         }
         command = [sys.executable, "-m", "hub_ext.cli", "env", *arguments]
         return subprocess.run(
@@ -321,6 +335,9 @@ def test_the_command_builds_lists_and_fails_with_the_right_status(
     assert [row["image"] for row in json.loads(listed.stdout)] == [rows[NAME]["image"]]
     assert rows[NAME]["version"] in labcommons("list").stdout
     assert labcommons("build", NAME, *image).returncode == 0
+
+    pruned = json.loads(labcommons("prune", "--dry-run", "--json").stdout)
+    assert (pruned["cache_freed"], pruned["channel_freed"]) == (0, 0)
 
     assert labcommons("build").returncode == 2
     unknown = labcommons("build", "nope")
@@ -350,7 +367,7 @@ def test_an_old_version_goes_when_nobody_uses_it_any_more(bench: Bench, engine: 
     builder, keeping = bench.builder, Keeping.of(1, 30, utcnow())
     try:
         verdicts = prune(bench.store, builder.images, builder.places, keeping)
-        assert {v.entry.version: v.reason for v in verdicts} == {
+        assert {v.entry.version: str(v.why) for v in verdicts} == {
             newest.version: "among the last 1",
             old.version: "in use by alice",
         }
@@ -382,6 +399,58 @@ def test_the_doctor_says_how_old_the_updates_are(
     assert (str(day) in check.message) == (day is not None)
 
 
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [("20.10.24+dfsg1", "warn"), ("27.5.1", "warn"), ("28.5.2", "ok"), ("v-next", "ok")],
+)
+def test_the_doctor_recommends_an_engine_that_starts_servers_cheaper(
+    version: str, level: str
+) -> None:
+    check = doctor._engine(version)
+    assert (check.level, check.finding.params) == (level, {"version": version})
+    assert ("28" in check.remedy) == (level == "warn")
+
+
+NAMED = Gpus(
+    source="site", request="cdi",
+    devices=[GpuDeviceSpec(id="GPU-1", model="A100", memory="80G")],
+)  # fmt: skip
+DRIVER = Gpus(source="nvml")
+BY_CDI, BY_NODES = (
+    DRIVER.model_copy(update={"request": "cdi"}),
+    DRIVER.model_copy(update={"request": "devices"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "found"),
+    [
+        (DRIVER, {"cgroups": "systemd"}, ("warn", "doctor_gpus_losable")),
+        (DRIVER, {"cgroups": "cgroupfs"}, ("ok", "doctor_gpus_kept")),
+        (BY_NODES, {"cgroups": "systemd"}, ("ok", "doctor_gpus_kept")),
+        (BY_CDI, {"cgroups": "systemd"}, ("fail", "doctor_no_cdi")),
+        (BY_CDI, {"cdi": True}, ("ok", "doctor_gpus_kept")),
+        (BY_CDI, {"cdi": True, "cdi_devices": (f"{CDI}0",)}, ("fail", "doctor_not_named")),
+        (BY_CDI, {"cdi": True, "cdi_devices": (f"{CDI}GPU-1",)}, ("ok", "doctor_gpus_kept")),
+        (NAMED, {"cdi": True, "cdi_devices": (f"{CDI}GPU-2",)}, ("fail", "doctor_not_named")),
+        (Gpus(), {"cgroups": "systemd"}, None),
+    ],
+)  # fmt: skip
+def test_the_doctor_finds_a_set_up_in_which_running_servers_lose_their_gpus(
+    gpus: Gpus, engine: dict[str, Any], found: tuple[str, str] | None
+) -> None:
+    checks = list(doctor._gpus(gpus, EngineState(version="28.5.2", **engine)))
+    assert [(one.level, one.finding.code) for one in checks] == ([found] if found else [])
+    assert all(one.remedy for one in checks if one.level != "ok")
+
+
+def test_the_doctor_finds_leases_without_an_end(store: Store) -> None:
+    for spec, level in (({}, "warn"), ({"max_gpus": 1}, "warn"), ({"time_limit": 3600}, "ok")):
+        store.transact(lambda s, spec=spec: s.merge(GpuQuota(subject="default", spec=spec)))
+        check = store.transact(doctor._quotas, read=True)
+        assert (check.level, bool(check.remedy)) == (level, level == "warn")
+
+
 def test_the_doctor_says_what_is_wrong_and_what_to_do(bench: Bench) -> None:
     bench.write("python 3.11.*", "six ==", name="broken")
     places = bench.builder.places
@@ -394,6 +463,7 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(bench: Bench) -> None:
                 bench.builder.images,
                 "labcommons/none-such:latest",
                 date(2027, 6, 1),
+                Gpus(),
             )
         )
     finally:
@@ -404,3 +474,6 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(bench: Bench) -> None:
     assert ("fail", "Docker") in by_level
     assert ("ok", "channel x") in by_level
     assert all(check.remedy for check in checks if check.level != "ok")
+    engine = bench.builder.images.engine_state()
+    assert engine.cgroups in ("cgroupfs", "systemd", "none"), "as the Engine itself says"
+    assert engine.version[0].isdigit()

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from hub_ext.site import Environments
+from commons.site import Environments
+from environments import bytecode
+from environments.bytecode import CompileWith, Hands
+from environments.channel import Source
+from environments.install import install
+from environments.lock import Lock
+from environments.maker import Maker
+from environments.offline.package import PLACEHOLDER, Member, Metadata, write_package
+from environments.solve import solve
+from environments.spec import EnvironmentSpec, parse_spec
 from rig.channel import TinyChannel
-from spawner.environments import bytecode
-from spawner.environments.bytecode import CompileWith, Hands
-from spawner.environments.channel import Source
-from spawner.environments.install import install
-from spawner.environments.lock import Lock
-from spawner.environments.maker import Maker
-from spawner.environments.package import PLACEHOLDER, Member, Metadata, write_package
-from spawner.environments.solve import solve
-from spawner.environments.spec import EnvironmentSpec, parse_spec
 
 # Kept between runs: the first one fetches some 30 MB.
 CACHE = Path(__file__).parents[2] / ".cache" / "tests" / "maker"
@@ -70,7 +70,9 @@ class Bench:
 @pytest.fixture
 def bench(tiny: TinyChannel, tmp_path: Path) -> Bench:
     CACHE.mkdir(parents=True, exist_ok=True)
-    python = parse_spec("name: x\nchannels: [x]\ndependencies: [python 3.11.*]\n", name=None)
+    python = parse_spec(
+        "name: x\nchannels: [x, nodefaults]\ndependencies: [python 3.11.*]\n", name=None
+    )
     settings = Environments(offline_channel="always")
     maker = Maker(settings, CACHE / "channel", CACHE / "cache", lambda _: None)
     [offline] = maker.lock(python, tmp_path / "python.lock").sources

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from hub_ext.store import Store
-from spawner.environments import catalog
-from spawner.environments.catalog import CatalogEntry
+from commons.principal import Principal
+from commons.rights import Action, can
+from commons.store import Store
+from environments import catalog
+from environments.catalog import CatalogEntry
 
 NOON = datetime(2026, 5, 1, 12)
 
@@ -49,6 +51,12 @@ def test_an_empty_catalog_is_empty(store: Store) -> None:
 def test_what_was_recorded_comes_back_unchanged(store: Store) -> None:
     record(store, entry())
     assert newest(store) == {"data": [entry()]}
+
+
+def test_who_needs_no_lists_of_packages_reads_all_else(store: Store) -> None:
+    record(store, entry())
+    found = store.transact(lambda s: catalog.newest(s, packages=False), read=True)
+    assert found == {"data": [entry(packages=[])]}
 
 
 def test_the_newest_version_comes_first_and_names_are_in_order(store: Store) -> None:
@@ -121,4 +129,4 @@ def test_rows_from_before_the_migration_are_offered_to_everyone(store: Store) ->
     record(store, entry())
     [found] = newest(store)["data"]
     assert (found.state, found.findings, found.size) == ("offered", [], 0)
-    assert found.allows((), ())
+    assert can(Principal("eve"), Action.USE, found.resource)

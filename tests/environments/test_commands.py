@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from hub_ext.store import Store
+from commons.store import Store
+from environments import catalog
+from environments.catalog import CatalogEntry
+from environments.channel import Source
+from environments.cli import builds
+from environments.solve import solve
+from environments.spec import EnvironmentSpec
 from rig.channel import TinyChannel
-from spawner.environments import catalog
-from spawner.environments.catalog import CatalogEntry
-from spawner.environments.channel import Source
-from spawner.environments.solve import solve
-from spawner.environments.spec import EnvironmentSpec
-from spawner.tiers import cli
 
 WriteSpec = Callable[..., EnvironmentSpec]
 Labcommons = Callable[..., Result]
@@ -79,7 +79,7 @@ def labcommons(here: Store, tmp_path: Path) -> Labcommons:
     }
 
     def run(*arguments: str) -> Result:
-        return CliRunner().invoke(cli.env, arguments, env=variables)
+        return CliRunner().invoke(builds.env, arguments, env=variables)
 
     return run
 
@@ -199,7 +199,7 @@ def test_a_sites_ci_learns_whether_a_committed_lock_is_up_to_date(
 
 
 def test_every_command_has_help_with_examples(labcommons: Labcommons) -> None:
-    for name, command in cli.env.commands.items():
+    for name, command in builds.env.commands.items():
         shown = labcommons(name, "--help").output
         assert f"labcommons env {name}" in shown, name
         assert command.help

@@ -12,11 +12,11 @@ import pytest
 import rattler
 from rattler.networking.middleware import MirrorMiddleware
 
+from environments import export
+from environments.files import FILE_NAMES
+from environments.inventory import Installed, inventory
 from rig import explicit
 from rig.web import web
-from spawner.environments import export
-from spawner.environments.files import FILE_NAMES
-from spawner.environments.inventory import Installed, inventory
 
 from .test_maker import CACHE, SPEC, Workshop
 

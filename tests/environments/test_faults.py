@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -15,15 +16,16 @@ from typing import Any
 
 import pytest
 
-from hub_ext.site import Environments
+from commons.site import Environments
+from environments.channel import canonical_url
+from environments.errors import BuildError, ChannelError
+from environments.install import remove
+from environments.maker import Maker
+from environments.progress import Progress
+from environments.spec import EnvironmentSpec
+from environments.stamp import read_stamp
 from rig.channel import TinyChannel
 from rig.web import web
-from spawner.environments.channel import canonical_url
-from spawner.environments.errors import BuildError, ChannelError
-from spawner.environments.maker import Maker
-from spawner.environments.progress import Progress
-from spawner.environments.spec import EnvironmentSpec
-from spawner.environments.stamp import read_stamp
 
 WriteSpec = Callable[..., EnvironmentSpec]
 KERNEL = json.dumps({"argv": ["R", "--args", "{connection_file}"], "language": "R"}).encode()
@@ -89,9 +91,9 @@ def test_a_kernel_whose_program_is_not_there_is_refused(
 CHILD = """
 import sys, time
 from pathlib import Path
-from hub_ext.site import Environments
-from spawner.environments.maker import Maker
-from spawner.environments.spec import load_spec
+from commons.site import Environments
+from environments.maker import Maker
+from environments.spec import load_spec
 folder, until, spec = Path(sys.argv[1]), int(sys.argv[2]), load_spec(Path(sys.argv[3]))
 def report(progress):
     print(progress.step, progress.percent, flush=True)
@@ -141,11 +143,53 @@ def test_killed_in_the_middle_of_an_installation_the_next_try_heals(
     staging = prefix.with_name(".making-v1")
     while not (staging / "conda-meta").is_dir() and process.poll() is None:
         threading.Event().wait(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
     made_by = maker(tmp_path)
     made_by.make_prefix(spec, made_by.lock(spec, tmp_path / "pixi.lock"), prefix, source="shared")
     assert len(list((prefix / "lib/R").glob("part*"))) == 20
+
+
+def test_what_a_killed_process_had_at_work_ends_with_it(
+    write_spec: WriteSpec, r_channel: TinyChannel, tmp_path: Path
+) -> None:
+    """A child that outlives its parent writes into what the next try has taken over.
+
+    The kind: any process that we start to write into a folder that is being made.
+    """
+    spec = write_spec("r-irkernel", *PARTS, channels=str(r_channel.folder), name="stats")
+    process = child(tmp_path, spec, 0)
+    children: list[int] = []
+    while not (children := _children(process.pid)) and process.poll() is None:
+        threading.Event().wait(0.005)
+    ends = os.pidfd_open(children[0])
+    os.kill(process.pid, signal.SIGKILL)
+    assert select.select([ends], [], [], 10)[0], "it went on"
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def test_a_folder_that_grows_while_it_is_removed_is_removed_in_the_end(tmp_path: Path) -> None:
+    """A process that was killed may be in its last write; a folder of somebody else is said."""
+    folder = tmp_path / "growing"
+    program = """
+import os, sys, time
+folder, end = sys.argv[1], time.monotonic() + 0.5
+while time.monotonic() < end:
+    os.makedirs(f"{folder}/{time.monotonic_ns()}/a/b", exist_ok=True)
+"""
+    writer = subprocess.Popen([sys.executable, "-c", program, str(folder)])
+    while not folder.exists():
+        threading.Event().wait(0.005)
+    while writer.poll() is None:
+        remove(folder)
+    remove(folder)
+    assert not folder.exists()
 
 
 def test_two_makers_of_one_prefix_wait_for_each_other(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from environments.channel import Source
+from environments.errors import BuildError, LockError
+from environments.install import install
+from environments.lock import Lock, committed_lock, read_lock
+from environments.loopback import serve
+from environments.solve import solve
+from environments.spec import EnvironmentSpec
 from rig.channel import TinyChannel
-from spawner.environments.channel import Source
-from spawner.environments.errors import BuildError, LockError
-from spawner.environments.install import install
-from spawner.environments.lock import Lock, committed_lock, read_lock
-from spawner.environments.loopback import serve
-from spawner.environments.solve import solve
-from spawner.environments.spec import EnvironmentSpec
 
 WriteSpec = Callable[..., EnvironmentSpec]
 URL = "https://channel.invalid/main/"
@@ -80,7 +80,7 @@ def test_a_package_can_be_asked_of_one_channel(
     other.add("alpha", "7.0")
     second = Source("lab", "https://lab.invalid/", str(other.index().folder))
     spec = write_spec("beta", "lab::alpha", channels="conda-forge")
-    with pytest.raises(LockError, match="cannot be had together"):
+    with pytest.raises(LockError, match="these packages conflict"):
         solve(spec, [source, second], tmp_path / "locks" / "x.lock", tmp_path / "cache")
     spec = write_spec("lab::alpha")
     lock = solve(spec, [source, second], tmp_path / "locks" / "x.lock", tmp_path / "cache")

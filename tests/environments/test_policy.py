@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from hub_ext.site import Environments
-from spawner.environments.channel import canonical_url
-from spawner.environments.errors import PolicyError
-from spawner.environments.lock import Lock, LockedPackage, PipPackage
-from spawner.environments.policy import Finding, check, enforce
-from spawner.environments.pythons import python_state
-from spawner.environments.spec import EnvironmentSpec, parse_spec
+from commons.messages import verbatim
+from commons.site import Environments
+from environments.channel import canonical_url
+from environments.errors import PolicyError
+from environments.lock import Lock, LockedPackage
+from environments.packages import PipPackage
+from environments.policy import Finding, check, enforce
+from environments.pythons import python_state
+from environments.spec import EnvironmentSpec, parse_spec
 
 TODAY = date(2026, 11, 21)
 
@@ -86,9 +88,8 @@ def test_a_denied_package_is_refused_wherever_it_comes_from() -> None:
     assert codes(rules, spec("mkl-service")) == ["refuse package"]
     assert codes(rules, spec("numpy"), lock("3.13.5", "mkl")) == ["refuse package"] * 2
     assert codes(rules, spec("python", pip=["LeftPad"]))[0] == "refuse package"
-    words = str(
-        check(spec("numpy"), lock("3.13.5", "mkl"), Environments.model_validate(rules), TODAY)
-    )
+    found = check(spec("numpy"), lock("3.13.5", "mkl"), Environments.model_validate(rules), TODAY)
+    words = " ".join(map(str, found))
     assert "its licence" in words
     assert "needed by what environment.yml names" in words
 
@@ -119,9 +120,9 @@ def test_what_no_committed_lock_answers_is_mentioned(tmp_path: Path) -> None:
 
 def test_everything_refused_is_said_at_once() -> None:
     found = [
-        Finding("refuse", "channel", "a", "b"),
-        Finding("warn", "pip", "c", "d"),
-        Finding("refuse", "package", "e", "f"),
+        Finding("refuse", "channel", verbatim("a"), verbatim("b")),
+        Finding("warn", "pip", verbatim("c"), verbatim("d")),
+        Finding("refuse", "package", verbatim("e"), verbatim("f")),
     ]
     with pytest.raises(PolicyError, match=r"refused \(channel\): a; b\nrefused \(package\): e; f$"):
         enforce(found)

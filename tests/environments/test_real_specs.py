@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from hub_ext.site import Environments
-from spawner.environments import policy
-from spawner.environments.errors import LockError, SpecError
-from spawner.environments.lock import read_lock
-from spawner.environments.maker import Locked, Maker, cuda_of
-from spawner.environments.solve import wanted_cuda
-from spawner.environments.spec import EnvironmentSpec, parse_spec
+from commons.site import Environments
+from environments import policy
+from environments.errors import LockError, SpecError
+from environments.lock import read_lock
+from environments.maker import Locked, Maker, cuda_of
+from environments.solve import wanted_cuda
+from environments.spec import EnvironmentSpec, parse_spec
 
 SPECS = Path(__file__).parent / "specs"
 # name version build [: needs]; those on linux-aarch64 too begin with "*".
@@ -72,19 +72,22 @@ LOCK = {
     "exported": (None, ["python 3.11.9 hb806964_0_cpython"]),
     "anaconda-defaults": (None, ["pandas 2.2.2", "numpy 1.26.4 py311h64a7726_0"]),
     "two-platforms": (None, ["numpy 2.1.2"]),
+    "gan": ("12.4", ["python 3.11", "pytorch 2.3.1", "numpy 1.26.4"]),
+    "released": (None, ["samtools 1.20 h50ea8bc_1", "bwa 0.7.18", "snakemake-minimal 8.23.1"]),
+    "no-channels": (None, ["python 3.12.7", "numpy", "ipykernel"]),
+    "selector-keys": (None, ["python 3.11.10"]),
+    "macs": (None, ["python 3.11.10"]),
 }
 REFUSED = {
     "pip-requirements": "line 6: '-r requirements.txt': other files are not read",
-    "pip-git": "line 6: .*what a URL leads to can change",
-    "pip-index": "line 6: .*pip's options are the site's: environments.pip_index",
-    "pip-editable": "line 3: '-e .': a folder is on one machine only",
-    "selectors": r"line 5: the selector '# \[win\]' is a comment to conda",
-    "selector-keys": r"line 5: the selector 'sel\(win\)' is not understood by conda",
-    "macs": "line 5: platform 'osx-arm64': servers here run linux-64 or linux-aarch64",
+    "pip-git": "line 6: .*what a URL or a git repository gives can change",
+    "pip-index": "line 6: .*where pip's packages come from is the site's to say",
+    "pip-editable": "line 3: '-e .': a file or folder on one machine only",
     "loud-name": "line 1: name 'PyTorch GPU': small letters and digits",
 }
 UNSOLVABLE = {
     "impossible": r"(?s)numpy.*python.*Change the dependencies in impossible\.yml",
+    "selectors": r"(?s)pywin32.*is in none of the channels",
     "unknown": r"(?s)scikitlearn.*is in none of the channels conda-forge",
     "rapids": r"(?s)__cuda.*it is solved for no CUDA: write 'cuda: \"12.4\"'",
 }

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub_ext.site import EnvironmentScan
-from spawner.environments.errors import BuildError
-from spawner.environments.inventory import Installed
-from spawner.environments.scan import advisories, match, scan, trivy
+from commons.site import EnvironmentScan
+from environments.errors import BuildError
+from environments.inventory import Installed
+from environments.scan import advisories, match, scan, trivy
 
 OSV = {
     "id": "PYSEC-2024-1",

@@ -12,7 +12,7 @@ const APIS = [
   "/hub/api/user", "/hub/api/users/s12/tokens", "/hub/api/nothing",
   "/services/labcommons/api/v1/me", "/services/kernels/api/v1/environments",
 ];
-const STATIC = ["/hub/static/js/darkmode.js", "/hub/static/nothing", "/services/labcommons/static/console.js"];
+const STATIC = ["/hub/static/js/darkmode.js", "/hub/static/nothing", "/services/labcommons/assets/console.js"];
 const SECRET = /xsrf_token: "[^"]+|_xsrf" value="[^"]+|data-xsrf="[^"]+|"name": ?"s12"|"environments":|s12/;
 const XSRF = /(?:xsrf_token: "|_xsrf" value="|data-xsrf=")([^"]+)/;
 const pause = (time) => new Promise((done) => setTimeout(done, time));

@@ -11,7 +11,7 @@ import tornado.httpserver
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from hub_ext import proxied
+from commons.web import proxied
 
 CLAIMS = {
     "X-Real-IP": "203.0.113.77",

@@ -11,7 +11,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from spawner.gpu.jupyter import Asker, Jupyter
+from spawner.gpu.watch.server_activity import Asker, Jupyter
 
 MEGABYTE = bytes(2**20)
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import tornado.httpserver
 
-from hub_ext import proxied
+from commons.web import proxied
 
 MEGABYTE = 2**20
 SERVER = """
 import asyncio, sys
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
-from hub_ext import proxied
+from commons.web import proxied
 
 class Echo(RequestHandler):
     def post(self):

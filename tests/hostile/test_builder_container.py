@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from spawner.engine import Engine
-from spawner.resources import BUILDER_IMAGE
-from spawner.tiers.body import PYTHON, Account, BuilderSpec, Mount, builder_body, limits
-from spawner.tiers.builders import read_event
-from spawner.tiers.follow import TooMuchSaid, follow
+from environments.builds.build_container import read_event
+from spawner.runtime.docker import engine as engines
+from spawner.runtime.docker.body import JOB, PYTHON, Bind, build_body
+from spawner.runtime.docker.engine import Engine
+from spawner.runtime.docker.logs import follow
+from spawner.runtime.protocol import TooMuchSaid
+from spawner.runtime.spec import Account, Limits
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[2]
@@ -38,12 +40,12 @@ echo number 1 lives
 WORK = """
 import subprocess, sys
 sys.path.insert(0, "/src")
-from spawner.tiers import tongue
+from environments.builds import result_channel
 def work():
     subprocess.run(["sh", "-c", sys.argv[1]])
-    tongue.say(result={"lock": "ours"})
+    result_channel.say(result={"lock": "ours"})
     return 0
-tongue.serve(work)
+result_channel.serve(work)
 """
 FLOOD = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
 
@@ -76,7 +78,7 @@ def builder_image() -> None:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our packages, where a container may read them."""
     folder = tmp_path_factory.mktemp("source")
-    for name in ("hub_ext", "spawner", "kernels"):
+    for name in ("commons", "environments", "kernels", "spawner"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     folder.chmod(0o755)
     return folder
@@ -85,20 +87,24 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def life(source: Path, *command: str) -> tuple[list[bytes], int]:
     """What a builder says and its exit code."""
     engine, name = Engine(timeout=30), f"lc-builder-{uuid.uuid4().hex[:8]}"
-    spec = BuilderSpec(
-        "lab", "ab" * 16, BUILDER_IMAGE, Account(65534, 65534), str(source), 1, 2**28,
-        network="none", mounts=[Mount(str(source), "/src")],
-    )  # fmt: skip
-    body = builder_body(spec) | {"Cmd": list(command), "Labels": {"lc.test": "hostile"}}
+    body = build_body(
+        "lab",
+        ("ab" * 16, "look"),
+        "labcommons/builder:latest",
+        Account(uid=65534, gid=65534),
+        Limits(cpu=1, memory=2**28, pids=512, shared_memory=2**26, tmp=2**26),
+        env={},
+        binds=[Bind(str(source), JOB), Bind(str(source), "/src")],
+        network="none",
+    ) | {"Cmd": list(command), "Labels": {"lc.test": "hostile", "labcommons.site": "lab"}}
     try:
-        await engine.start(await engine.create(name, body))
-        lines = [line async for line in follow(name, lambda line: line, limits)]
-        await engine.wait(name)
-        state = await engine.inspect(name)
-        assert state is not None
-        return lines, state.exit_code
+        made = await engine.call(lambda api: engines.create(api, name, body))
+        await engine.call(lambda api: api.start(made))
+        lines = [line async for line in follow(engine, made, 0)]
+        ended = await engine.call(lambda api: api.wait(made))
+        return lines, int(ended["StatusCode"])
     finally:
-        await engine.remove(name)
+        await engine.call(lambda api: engines.remove(api, name))
         engine.close()
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from spawner.tiers import tongue
-from spawner.tiers.builders import read_event
+from environments.builds import result_channel
+from environments.builds.build_container import read_event
 
 # Runs as a program of a package: same user, started by our worker. It tries every way to the
 # log that Linux has, and says on its own output which one was open.
@@ -71,19 +71,19 @@ if how:
 """
 WORK = """
 import os, subprocess, sys
-from spawner.tiers import tongue
+from environments.builds import result_channel
 
 def work():
     subprocess.run([sys.argv[1], "-c", sys.argv[2], sys.argv[3]])
-    tongue.say(result={"lock": "ours"})
+    result_channel.say(result={"lock": "ours"})
     return 0
 
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
-    tongue._prctl(4, 1)  # as a container's first process begins
+    result_channel._prctl(4, 1)  # as a container's first process begins
 if sys.argv[4:]:
-    tongue._prctl = lambda *_: None
-tongue.serve(work)
+    result_channel._prctl = lambda *_: None
+result_channel.serve(work)
 """
 PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
 
@@ -119,17 +119,17 @@ def test_no_program_of_a_package_speaks_for_the_builder(how: str) -> None:
 
 def test_what_a_package_prints_has_an_end() -> None:
     script = (
-        "import subprocess, sys\nfrom spawner.tiers import tongue\n"
+        "import subprocess, sys\nfrom environments.builds import result_channel\n"
         "def work():\n"
         "    subprocess.run([sys.executable, '-c', "
         "\"import sys; [sys.stdout.write('x' * 65536) for _ in range(1024)]\"])\n"
-        "    tongue.say(result={})\n    return 0\n"
-        "tongue.serve(work)\n"
+        "    result_channel.say(result={})\n    return 0\n"
+        "result_channel.serve(work)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=False, timeout=60
     )
     lines = done.stdout.splitlines()
-    assert len(done.stdout) < 2 * tongue.MAX_TEXT
-    assert max(map(len, lines)) < tongue.MAX_LINE
+    assert len(done.stdout) < 2 * result_channel.MAX_TEXT
+    assert max(map(len, lines)) < result_channel.MAX_LINE
     assert read_event(lines[-1]) == {"result": {}} or read_event(lines[-2]) == {"result": {}}

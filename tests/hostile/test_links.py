@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kernels.service.tiers import Root, Tier
+from kernels.service.roots import Root, RootScanner
 from tests.kernels.conftest import IPYKERNEL, write_kernel, write_notes, write_program
 
 SECRET = "s3cr3t-of-team-b"
@@ -40,7 +40,7 @@ def teams(tmp_path: Path) -> Path:
 
 
 def look(teams: Path) -> Any:
-    return Tier(Root("team-a", "team: a", teams / "a")).look()
+    return RootScanner(Root("team-a", "team: a", teams / "a")).look()
 
 
 LINKS = (
@@ -86,7 +86,7 @@ def test_no_link_of_an_environment_leads_to_another_teams(
     found = {Path(one.environment.place.prefix).name: one.environment for one in seen.found}
     assert found["own"].state == "healthy"
     if inner in ("", "conda-meta", "conda-meta/history", "bin"):
-        assert "leads out" in found["peek"].reason
+        assert "leads out" in str(found["peek"].reason)
 
 
 def test_the_folder_of_environments_is_no_link_either(teams: Path) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from environments.channel import Source
+from environments.files import BYTECODE
+from environments.install import install
+from environments.maker import alone
+from environments.solve import solve
+from environments.spec import parse_spec
 from rig.channel import TinyChannel
-from spawner.environments.channel import Source
-from spawner.environments.files import BYTECODE
-from spawner.environments.install import install
-from spawner.environments.maker import alone
-from spawner.environments.solve import solve
-from spawner.environments.spec import parse_spec
 
 # Locks all that it can open below some folders, says how many files it can read, and stays.
 LOCK = """

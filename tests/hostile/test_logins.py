@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from hub_ext.site import Environments
+from commons.principal import Principal
+from commons.site import Environments, Site
+from commons.store.environments import BuildState, EnvironmentBuild
+from environments import pip_section
+from environments.builds.tasks import Works
+from environments.channel import Source
+from environments.credentials import Credentials, without_secrets
+from environments.install import install
+from environments.solve import solve
+from environments.spec import parse_spec
 from rig.channel import TinyChannel
 from rig.web import web
-from spawner.environments import pip_section
-from spawner.environments.channel import Source
-from spawner.environments.credentials import Credentials, without_secrets
-from spawner.environments.install import install
-from spawner.environments.solve import solve
-from spawner.environments.spec import parse_spec
-from spawner.tiers.body import SERVICE
-from spawner.tiers.builders import Builders, Work
 
 SECRET = "canary-of-the-site"
 
@@ -141,31 +140,18 @@ def test_pip_gets_the_login_of_its_index_and_not_on_its_command_line(
     assert set(heard) == {""}
 
 
-async def test_a_builder_in_which_a_package_runs_gets_no_address_with_a_password(
-    tmp_path: Path,
-) -> None:
+def test_a_builder_in_which_a_package_runs_gets_no_address_with_a_password(site: Site) -> None:
     variables = {
         "PIP_INDEX_URL": f"https://me:{SECRET}@pypi.lab.example/simple",
         "HTTPS_PROXY": f"http://me:{SECRET}@proxy.lab.example:3128",
         "no_proxy": "localhost,.lab.example",
     }
     assert without_secrets(variables) == {"no_proxy": "localhost,.lab.example"}
-    made: list[dict[str, Any]] = []
-
-    class Engine:
-        async def create(self, name: str, body: dict[str, Any]) -> str:
-            made.append(body)
-            return "made"
-
-        async def start(self, container: str) -> None:
-            pass
-
-    shared = SimpleNamespace(
-        site=SimpleNamespace(builds=SimpleNamespace(cpu=1, memory_bytes=2**30)),
-        engine=Engine(), site_id="lab", data=tmp_path, host_data=tmp_path, builder_image="x",
+    works = Works(site, variables)
+    who = Principal("alice", uid=20001, gid=20000)
+    job = EnvironmentBuild(
+        id="ab" * 16, action="create", scope="personal", owner="alice", name="mine",
+        requested_by="alice", spec="", words="", lock="", state=BuildState.RUNNING,
     )  # fmt: skip
-    builders = Builders(cast(Any, shared), variables, logging.getLogger("test"))
-    job = cast(Any, SimpleNamespace(id="ab" * 16))
-    for trusted in (False, True):
-        await builders._start(job, Work("install", {}, SERVICE, [], trusted=trusted), "name")
-    assert [SECRET in str(body) for body in made] == [False, True]
+    steps = [works.lock(job), *(works.of_person(s, job, who) for s in ("install", "look"))]  # type: ignore[arg-type]
+    assert [SECRET in step.model_dump_json() for step in steps] == [True, False, False]

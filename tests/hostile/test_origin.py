@@ -21,13 +21,13 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
+from commons.site import Site
+from commons.store import Store
+from commons.web.guard import RequestKind, Verdict, verdict
 from hub_ext.console.app import make_app as make_console
-from hub_ext.guard import Kind, Verdict, verdict
-from hub_ext.site import Site
-from hub_ext.store import Store
 from kernels.service.app import make_app as make_kernels
 from kernels.service.registrar import Registrar
-from tests.pages.conftest import Hub
+from tests.hub_ext.pages.conftest import Hub
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -121,7 +121,7 @@ async def origin(
             )
             for name, token in SERVICES.items()
         }
-        registrar = Registrar(store, tmp_path / "kernels", tmp_path / "tiers", [], [])
+        registrar = Registrar(store, tmp_path / "kernels", tmp_path / "scopes", [])
         console = make_console(site, store, auths["labcommons"], tmp_path)
         kernels = make_kernels(site, registrar, auths["kernels"], "a secret")
         places = {
@@ -179,26 +179,26 @@ def test_what_is_asked_for_is_judged() -> None:
     asked = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"}
     passes, refuses, confirms = Verdict.PASS, Verdict.REFUSE, Verdict.CONFIRM
     table = [
-        (Kind.OPEN, "GET", asked, False, passes),
-        (Kind.OPEN, "GET", framed, False, refuses),
-        (Kind.PAGE, "GET", framed, True, refuses),
-        (Kind.PAGE, "GET", opened, False, passes),
-        (Kind.PAGE, "GET", asked, False, refuses),
-        (Kind.PAGE, "HEAD", asked, False, refuses),
-        (Kind.PAGE, "GET", asked, True, passes),
-        (Kind.PAGE, "POST", opened, False, refuses),
-        (Kind.PAGE, "GET", {}, False, passes),
-        (Kind.PAGE, "POST", {}, False, refuses),
-        (Kind.API, "GET", asked, False, refuses),
-        (Kind.API, "GET", asked | {"Sec-Fetch-Mode": "no-cors"}, False, refuses),
-        (Kind.API, "GET", {}, False, refuses),
-        (Kind.API, "GET", opened, False, passes),
-        (Kind.API, "DELETE", asked, True, passes),
-        (Kind.CHANGE, "GET", opened | {"Sec-Fetch-Site": "none"}, False, confirms),
-        (Kind.CHANGE, "GET", {}, False, confirms),
-        (Kind.CHANGE, "GET", asked, False, refuses),
-        (Kind.CHANGE, "POST", opened, True, passes),
-        (Kind.CHANGE, "POST", opened, False, refuses),
+        (RequestKind.OPEN, "GET", asked, False, passes),
+        (RequestKind.OPEN, "GET", framed, False, refuses),
+        (RequestKind.PAGE, "GET", framed, True, refuses),
+        (RequestKind.PAGE, "GET", opened, False, passes),
+        (RequestKind.PAGE, "GET", asked, False, refuses),
+        (RequestKind.PAGE, "HEAD", asked, False, refuses),
+        (RequestKind.PAGE, "GET", asked, True, passes),
+        (RequestKind.PAGE, "POST", opened, False, refuses),
+        (RequestKind.PAGE, "GET", {}, False, passes),
+        (RequestKind.PAGE, "POST", {}, False, refuses),
+        (RequestKind.API, "GET", asked, False, refuses),
+        (RequestKind.API, "GET", asked | {"Sec-Fetch-Mode": "no-cors"}, False, refuses),
+        (RequestKind.API, "GET", {}, False, refuses),
+        (RequestKind.API, "GET", opened, False, passes),
+        (RequestKind.API, "DELETE", asked, True, passes),
+        (RequestKind.CHANGE, "GET", opened | {"Sec-Fetch-Site": "none"}, False, confirms),
+        (RequestKind.CHANGE, "GET", {}, False, confirms),
+        (RequestKind.CHANGE, "GET", asked, False, refuses),
+        (RequestKind.CHANGE, "POST", opened, True, passes),
+        (RequestKind.CHANGE, "POST", opened, False, refuses),
     ]
     for kind, method, headers, valid, expected in table:
         assert verdict(kind, method, headers, valid) is expected, (kind, method, headers, valid)

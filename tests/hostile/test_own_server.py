@@ -18,6 +18,7 @@ import requests
 from .conftest import StandInHub
 
 IMAGE = Path(__file__).parents[2] / "config/images/server"
+MODULES = [str(IMAGE / "launch"), str(IMAGE / "notices")]
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 TEMPLATE = "{{{{ cycler.__init__.__globals__.os.mkdir({place!r}) }}}}"
 CODE = "import os; os.makedirs({place!r}, exist_ok=True)\n"
@@ -65,7 +66,13 @@ def server(hub: StandInHub, home: Path) -> Iterator[str]:
     etc, bin_ = home.parent / "etc", Path(sys.executable).parent
     shutil.copytree(IMAGE / "etc", etc)
     config = etc / "jupyter_server_config.py"
-    start = (IMAGE / "start").read_text().replace("/opt/labcommons/server/bin", str(bin_))
+    # The launcher of the image, whose modules are not among those of the tests' Python.
+    launch, script = IMAGE / "launch", home.parent / "labcommons-server"
+    path = f"import sys\nsys.path += {MODULES!r}\n"
+    script.write_text(path + (launch / "labcommons-server").read_text())
+    start = (IMAGE / "start").read_text()
+    start = start.replace("/opt/labcommons/server/bin/labcommons-server", str(script))
+    start = start.replace("/opt/labcommons/server/bin", str(bin_))
     there = str(home.parent / "tmp")
     config.write_text(config.read_text().replace("/tmp/labcommons", there))
     env = hub.record("alice")[0]["environment"] | {
@@ -126,3 +133,57 @@ print(c.CondaProvisioner.variables["JUPYTER_PATH"])
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "/tmp/labcommons:/opt/labcommons/registry/image"
+
+
+def in_python(code: str) -> subprocess.CompletedProcess[str]:
+    """What code prints that has the launcher at hand."""
+    begin = f"import sys; sys.path += {MODULES!r}; import labcommons_launch\n"
+    return subprocess.run(
+        [sys.executable, "-c", begin + code], capture_output=True, text=True, check=True
+    )
+
+
+def test_a_launcher_that_does_not_fit_starts_the_plain_server_and_says_so() -> None:
+    """A module of another version is in the way, as a stand-in would be."""
+    done = in_python("""
+from types import ModuleType
+usual = labcommons_launch.stand_ins
+def stand_ins():
+    usual()
+    sys.modules["jupyterhub.log"] = ModuleType("jupyterhub.log")
+labcommons_launch.stand_ins = stand_ins
+main = labcommons_launch.server()
+import jupyterhub.log, jupyterhub.orm, jupyterhub.singleuser
+print(main == jupyterhub.singleuser.main, jupyterhub.orm.User.__tablename__)
+""")
+    assert done.stdout.split() == ["True", "users"]
+    assert "starting without stand-ins: ImportError" in done.stderr
+
+
+def test_what_has_no_stand_in_is_the_real_one() -> None:
+    done = in_python("""
+labcommons_launch.server()
+import aiohttp, jupyterhub.orm
+print("sqlalchemy.orm" in sys.modules)
+print(jupyterhub.orm.User.__tablename__, aiohttp.ClientSession.__module__)
+from sqlalchemy.exc import SQLAlchemyError
+print(SQLAlchemyError.__module__, "sqlalchemy.orm" in sys.modules)
+""")
+    assert done.stdout.split() == [
+        "False", "users", "aiohttp.client", "sqlalchemy.exc", "True",
+    ]  # fmt: skip
+
+
+def test_garbage_is_looked_for_again_once_the_server_has_started() -> None:
+    done = in_python("""
+import asyncio, gc
+usual = gc.get_threshold()
+labcommons_launch.server = lambda: lambda: print(gc.get_threshold()[0] > 100 * usual[0])
+try:
+    labcommons_launch.main()
+except SystemExit:
+    import labcommons_light
+asyncio.run(labcommons_light._start_jupyter_server_extension(None))
+print(gc.get_threshold() == usual, gc.get_freeze_count() > 0)
+""")
+    assert done.stdout.split() == ["True", "True", "True"]

@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 import docker
 import pytest
 
-from hub_ext.site import Environments
-from hub_ext.store import Store
+from commons.site import Environments
+from commons.store import Store
+from environments import offline
+from environments.build import Builder, Places
+from environments.spec import load_spec
+from rig import agent
 from rig.channel import TinyChannel
 from rig.images import glibc, imported
-from spawner.environments import offline
-from spawner.environments.build import Builder, Places
-from spawner.environments.spec import load_spec
 
 pytestmark = [pytest.mark.docker, pytest.mark.channel]
 
@@ -84,7 +85,8 @@ def builder(tmp_path: Path) -> Iterator[tuple[Builder, Path]]:
     store.migrate()
     image = imported(engine, glibc(), tmp_path.name.lower())
     settings = Environments.model_validate({"mirrors": {"x": [str(good)]}})
-    yield Builder(settings, Places(environments, data), store, print, image), witness
+    images = agent.images(image, data)
+    yield Builder(settings, Places(environments, data), store, print, image, images), witness
     store.close()
     for made in engine.images(f"labcommons/env-{NAME}"):
         engine.remove_image(made["Id"], force=True)

@@ -17,23 +17,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub_ext.store import Store
+from commons.errors import LabError
+from commons.scopes import personal
+from commons.store import Store
+from environments.about import parse_about
+from environments.builds import repository, runner, service
+from environments.builds.build_container import Listener, read_event
+from environments.builds.prefix_scan import MAX_ANSWER, look
+from environments.errors import LockError, SpecError
+from environments.lock import read_lock
+from environments.spec import parse_spec
+from environments.stamp import FOLDER, STAMP_FILE, read_stamp
 from kernels.hostile import Lines, TooMuchError, parse_json
 from kernels.kernelspec import SpecError as KernelSpecError
 from kernels.kernelspec import load_document
 from kernels.service.counting import ReportError, read_report
-from spawner.environments.about import parse_about
-from spawner.environments.errors import LockError, SpecError
-from spawner.environments.lock import read_lock
-from spawner.environments.spec import parse_spec
-from spawner.environments.stamp import FOLDER, STAMP_FILE, read_stamp
-from spawner.errors import SpawnerError
-from spawner.gpu.jupyter import Jupyter, read_answers
-from spawner.tiers import asking, runner, shelf
-from spawner.tiers.body import MAX_LOG, limits
-from spawner.tiers.builders import Listener, read_event
-from spawner.tiers.looking import MAX_ANSWER, look
-from spawner.tiers.tier import Kind, Tier
+from spawner.gpu.watch.server_activity import Jupyter, read_answers
+from spawner.runtime.protocol import MAX_OUTPUT as MAX_LOG
+from spawner.runtime.protocol import output_limits as limits
 
 MB = 2**20
 
@@ -188,8 +189,8 @@ def test_yaml_that_is_a_weapon_is_refused_with_a_sentence(kind: str) -> None:
         for reader in (lambda: parse_spec(text, name="x"), lambda: parse_about(text, "f")):
             with pytest.raises(SpecError):
                 reader()
-        with pytest.raises(SpawnerError):
-            asking._words(text)
+        with pytest.raises(LabError):
+            service.words_of(text)
 
     assert peak(read) < 150 * MB
 
@@ -221,17 +222,17 @@ def test_nothing_in_a_persons_folder_holds_up_a_look(tmp_path: Path) -> None:
 def test_what_a_look_says_neither_fills_the_store_nor_changes_what_we_built(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/labcommons.sqlite")
     store.migrate()
-    tier = Tier(Kind.PERSONAL, "alice")
+    scope = personal("alice")
     facts = {
         "python": "3.13", "lock_digest": "d", "size": 1, "spec": "ours", "words": "",
         "lock": "ours", "packages": [], "kernels": {}, "findings": [], "origin": None,
         "exports": {"pixi.lock": "ours"},
     }  # fmt: skip
-    from hub_ext.store.models import utcnow
+    from commons.store.models import utcnow
 
     store.transact(
-        lambda s: shelf.record(
-            s, tier, "mine", "20260101-00000000",
+        lambda s: repository.record(
+            s, scope, "mine", "20260101-00000000",
             built_by="alice", created_at=utcnow(), facts=facts, kept=set(),
         )
     )  # fmt: skip
@@ -244,12 +245,12 @@ def test_what_a_look_says_neither_fills_the_store_nor_changes_what_we_built(tmp_
         {"name": "new", **forged, "version": "live"},
         {"name": "other", **forged},
     ]
-    store.transact(lambda s: shelf.seen(s, tier, found))
+    store.transact(lambda s: repository.seen(s, scope, found))
 
     def rows(s: Any) -> dict[str, tuple[str, str, int, set[str]]]:
         return {
             row.name: (row.lock, row.lock_digest, len(row.packages), set(row.exports))
-            for row in shelf.of_tiers(s, [tier])
+            for row in repository.of_scopes(s, [scope])
         }
 
     assert store.transact(rows, read=True) == {

@@ -24,20 +24,20 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
+from commons.scopes import Scope, personal
+from commons.site import load_site
+from commons.store import Store
+from commons.store.models import utcnow
+from commons.web.openapi import operations
+from environments.builds import queue, repository
 from hub_ext.console import app as console
-from hub_ext.console import openapi as console_openapi
-from hub_ext.site import load_site
-from hub_ext.store import Store
-from hub_ext.store.models import utcnow
+from hub_ext.console.inbox import pack
 from kernels.service import app as kernels
-from kernels.service import openapi as kernels_openapi
 from kernels.service.registrar import Registrar
-from spawner.gpu import ledger
-from spawner.gpu.admission import run_pass
-from spawner.gpu.devices import Device
-from spawner.gpu.health import sync_inventory
-from spawner.tiers import jobs, shelf
-from spawner.tiers.tier import Kind, Tier
+from spawner.gpu.devices.health import sync_inventory
+from spawner.gpu.ledger import transitions
+from spawner.gpu.ledger.batches import run_pass
+from spawner.gpu.policy.placement import Device
 
 from .conftest import StandInHub
 from .test_links import make
@@ -45,7 +45,7 @@ from .test_links import make
 TABLE = Path(__file__).with_name("rights.txt")
 VERBS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 SPEC = "name: theirs\nchannels: [conda-forge]\ndependencies: [python 3.13.*, ipykernel]\n"
-ALICE, VISION = Tier(Kind.PERSONAL, "alice"), Tier(Kind.TEAM, "vision")
+ALICE, VISION = personal("alice"), Scope("team", "vision")
 # alice is a member of team vision, bob its lead, erin another team's, dan an instructor.
 IDENTITIES = {
     "nobody": "no token",
@@ -67,14 +67,22 @@ BODIES: dict[str, Any] = {
     "gpus/drain": {"target": "GPU-1"},
     "gpus/undrain": {"target": "GPU-1"},
     "extend": {"by": "1h"},
+    "v1/notices": {"code": "kernel_ended", "event": "0" * 32},
     "notices/seen": {"ids": []},
+    "v1/inbox": {"to": "bob", "name": "a.ipynb", "notebook": pack({"nbformat": 4, "cells": []})},
+    "inbox/refused": {"sender": "bob"},
     "quotas/apply": {"document": "version: 1\n", "dry_run": True},
     "quotas/user:alice": {"max_gpus": 1},
     "copy": {"to": "personal", "name": "copied"},
     "copy?to=team": {"to": "team-vision", "name": "copied"},
+    **{key: {"add": ["cowsay"]} for key in ("derive", "edit", "preview", "correct")},
     "environments": {"source": "personal", "name": "fresh", "spec": SPEC},
     "environments?to=team": {"source": "team-vision", "name": "fresh", "spec": SPEC},
     "environments?to=shared": {"source": "shared", "name": "fresh", "spec": SPEC},
+    "warm-starts": {"name": "another", "subject": "course:ml101"},
+    "ahead": {},
+    "v1/maintenance": {"en": "Disks"},
+    "v1/broadcasts": {"en": "Slow", "until": "2h"},
     "usage": {"starts": []},
     "activity": {"servers": {"": {"last_activity": "2026-11-26T00:00:00Z"}}},
 }
@@ -97,22 +105,22 @@ class Services:
 
 def fill(session: Session, ids: dict[str, str]) -> None:
     sync_inventory(session, [Device(f"GPU-{n}", "A100", 80 * 2**30, True) for n in range(3)])
-    lease = ledger.request(
+    lease = transitions.request(
         session, username="alice", server_name="", account="group:vision", gpus=1, gpu_type="A100",
         time_limit=3600,
     )  # fmt: skip
     run_pass(session)
-    ledger.activate(session, lease.id, "container")
+    transitions.activate(session, lease.id, "container")
     ids["lease"] = lease.id
-    for tier in (ALICE, VISION):
+    for scope in (ALICE, VISION):
         facts = {
             "python": "3.13.5", "lock_digest": "ab", "size": 1, "spec": SPEC, "words": "",
             "lock": "the lock", "packages": [], "kernels": {}, "findings": [], "origin": None,
             "exports": {"environment.yml": "name: x\n"},
         }  # fmt: skip
         for version in ("1", "2"):
-            shelf.record(
-                session, tier, "torch", version, built_by="bob",
+            repository.record(
+                session, scope, "torch", version, built_by="bob",
                 created_at=utcnow(), facts=facts, kept={"1", "2"},
             )  # fmt: skip
 
@@ -132,13 +140,18 @@ async def services(hub: StandInHub, tmp_path: Path) -> AsyncIterator[Services]:
     store.migrate()
     ids: dict[str, str] = {}
     store.transact(lambda session: fill(session, ids))
-    for key, tier, who in (("build", ALICE, "alice"), ("team-build", VISION, "bob")):
-        request = jobs.Request("create", tier, "made", who, spec=SPEC)
+    for key, scope, who in (("build", ALICE, "alice"), ("team-build", VISION, "bob")):
+        request = queue.BuildRequest("create", scope, "made", who, spec=SPEC)
         ids[key] = store.transact(
-            lambda session, request=request: jobs.enqueue(session, request, site.builds).id
+            lambda session, request=request: queue.enqueue(session, request, site.builds).id
         )
-    make(tmp_path / "tiers/teams/vision/envs/torch")
-    registrar = Registrar(store, tmp_path / "kernels", tmp_path / "tiers", ["vision"], ["ml101"])
+    make(tmp_path / "scopes/teams/vision/envs/torch")
+    registrar = Registrar(
+        store,
+        tmp_path / "kernels",
+        tmp_path / "scopes",
+        [Scope("team", "vision"), Scope("course", "ml101")],
+    )
     await registrar.refresh()
 
     def auth(name: str, prefix: str) -> HubOAuth:
@@ -172,6 +185,19 @@ async def services(hub: StandInHub, tmp_path: Path) -> AsyncIterator[Services]:
         )
         assert made.status == 201, await made.text()
         ids["reservation"] = (await made.json())["id"]
+        people = {"name": "lesson", "people": ["alice"]}
+        made = await client.post(
+            f"{origins['console']}api/v1/warm-starts", json=people, headers=headers
+        )
+        assert made.status == 201, await made.text()
+        ids["warm"] = (await made.json())["id"]
+        made = await client.post(
+            f"{origins['console']}api/v1/broadcasts",
+            json=BODIES["v1/broadcasts"],
+            headers=headers,
+        )
+        assert made.status == 201, await made.text()
+        ids["broadcast"] = (await made.json())["id"]
     BODIES["skip"] = {"day": "2031-01-14"}
     with sqlite3.connect(file) as now, sqlite3.connect(f"{file}.first") as first:
         now.backup(first)
@@ -302,14 +328,11 @@ async def test_every_address_and_verb_is_in_the_table(services: Services) -> Non
 
 @pytest.mark.parametrize("service", ["console", "kernels"])
 def test_everything_that_the_api_describes_is_in_the_table(service: str) -> None:
-    describe = {"console": console_openapi, "kernels": kernels_openapi}[service].document("/x/")
+    routes = {"console": console, "kernels": kernels}[service].ROUTES
     table = {(verb, url.split("?")[0]) for one, verb, url, _ in rows() if one == service}
     wanting = []
-    for path, verbs_ in describe["paths"].items():
-        pattern = re.sub(r"\{[a-z]+\}", "[^/]+", path.removeprefix("/"))
-        for verb in verbs_:
-            if verb.upper() in VERBS and not any(
-                verb.upper() == other and re.fullmatch(pattern, url) for other, url in table
-            ):
-                wanting.append(f"{verb.upper()} {path}")
+    for route, verb, _ in operations(routes):
+        pattern = re.sub(r"\{[a-z]+\}", "[^/]+", route.path.removeprefix("/"))
+        if not any(verb.upper() == other and re.fullmatch(pattern, url) for other, url in table):
+            wanting.append(f"{verb.upper()} {route.path}")
     assert not wanting, "\n".join(wanting)

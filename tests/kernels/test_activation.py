@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kernels import activation
+from kernels import activation, beside
 from kernels.activation import UNSET, ActivationError, Activator, static_variables
+from kernels.terminal import Found, activate
 
 BASE = {"PATH": "/usr/bin:/bin", "HOME": "/home/alice"}
 
@@ -163,3 +164,69 @@ def test_scripts_run_once_until_one_changes(prefix: Path, tmp_path: Path) -> Non
 def test_without_scripts_no_shell_is_started(prefix: Path, monkeypatch) -> None:
     monkeypatch.setattr(activation, "run_scripts", None)
     assert Activator().activate(str(prefix), BASE)["CONDA_PREFIX"] == str(prefix)
+
+
+# What people's tools put beside an environment that is not theirs -----------------------------
+
+
+@pytest.fixture
+def theirs(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment of others with npm, uv, poetry and conda's Julia."""
+    (prefix / "bin").mkdir()
+    for name in ("npm", "uv", "poetry", "julia"):
+        (prefix / "bin" / name).touch(0o755)
+    script(
+        prefix,
+        'export JULIA_DEPOT_PATH="$CONDA_PREFIX/share/julia:$JULIA_DEPOT_PATH"\n'
+        'export JULIA_PROJECT="@lab" JULIA_LOAD_PATH="@:@lab:@stdlib"\n',
+        "julia.sh",
+    )
+    monkeypatch.setattr(beside, "is_own", lambda found: found != str(prefix))
+    monkeypatch.setattr(beside, "environment_of", lambda _: ("shared", "lab"))
+    return prefix
+
+
+BESIDE = "/home/alice/.local/share/labcommons/beside/shared/lab"
+
+
+def test_beside_an_environment_of_others_is_a_folder_for_what_a_person_adds(theirs: Path) -> None:
+    """Kind: npm -g, Pkg.add, uv and poetry where nothing can be written; none comes first."""
+    seen = Activator().activate(str(theirs), BASE)
+    front = "/opt/labcommons/front"
+    assert seen["PATH"].split(":") == [
+        f"{front}/uv", f"{front}/poetry", f"{theirs}/bin", f"{BESIDE}/npm/bin", "/usr/bin", "/bin",
+    ]  # fmt: skip
+    assert seen["NPM_CONFIG_PREFIX"] == f"{BESIDE}/npm"
+    assert seen["JULIA_DEPOT_PATH"] == f"{BESIDE}/julia:{theirs}/share/julia:"
+    own = f"{BESIDE}/julia/environments/own/Project.toml"
+    assert (seen["JULIA_PROJECT"], seen["JULIA_LOAD_PATH"]) == (own, f"@:{own}:@lab:@stdlib")
+    left = activation.without_active(seen)
+    assert left["PATH"] == BASE["PATH"]
+    assert "NPM_CONFIG_PREFIX" not in left
+
+
+def test_ones_own_environment_has_nothing_beside_it(
+    theirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "is_own", lambda _: True)
+    seen = Activator().activate(str(theirs), BASE)
+    assert seen["PATH"] == f"{theirs}/bin:/usr/bin:/bin"
+    assert seen["JULIA_PROJECT"] == "@lab"
+    assert "NPM_CONFIG_PREFIX" not in seen
+
+
+def test_where_a_person_says_where_npm_installs_it_does(theirs: Path, tmp_path: Path) -> None:
+    (tmp_path / ".npmrc").write_text("audit=false\n prefix = ~/mine\n")
+    seen = static_variables(str(theirs), BASE | {"HOME": str(tmp_path)})
+    assert "NPM_CONFIG_PREFIX" not in seen
+    mine = BASE | {"NPM_CONFIG_PREFIX": "/mine"}
+    assert static_variables(str(theirs), mine)["NPM_CONFIG_PREFIX"] == "/mine"
+
+
+def test_a_shell_that_sources_julias_script_itself_has_the_same(theirs: Path) -> None:
+    words = activate(Found("shared", "lab", str(theirs)), BASE)
+    show = 'echo "$PATH|$NPM_CONFIG_PREFIX|$JULIA_DEPOT_PATH|$JULIA_PROJECT|$JULIA_LOAD_PATH"'
+    shown = subprocess.check_output(["bash", "-c", f"{words}\n{show}"], env=BASE, text=True)
+    seen = Activator().activate(str(theirs), BASE)
+    names = ("PATH", "NPM_CONFIG_PREFIX", "JULIA_DEPOT_PATH", "JULIA_PROJECT", "JULIA_LOAD_PATH")
+    assert shown.strip() == "|".join(seen[name] for name in names)

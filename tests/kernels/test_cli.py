@@ -65,7 +65,10 @@ def test_one_kernel_is_shown_with_the_remedy_where_it_cannot_start(here, capsys)
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("conda-image-dato-python3", "The nearest is data"), ("perl", "there is no kernel “perl”")],
+    [
+        ("conda-image-dato-python3", "The nearest is data"),
+        ("perl", "There is no kernel “perl” here. The nearest is"),
+    ],
 )
 def test_a_kernel_that_is_not_there_is_refused_with_what_there_is(here, capsys, name, words):
     status, text, error = asked(capsys, "show", name)

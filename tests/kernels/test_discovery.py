@@ -75,23 +75,23 @@ def test_without_a_kernel_the_exact_command_is_told(make_prefix, scan) -> None:
     prefix = make_prefix("with space", kernel=None)
     found = scan()["with space"]
     assert found.state is State.NO_KERNEL
-    assert f"conda install --prefix '{prefix}' ipykernel" in found.reason
+    assert f"conda install --prefix '{prefix}' ipykernel" in str(found.reason)
 
 
 def test_where_there_is_pip_and_no_conda_it_is_pips_command(make_prefix, scan, monkeypatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     prefix = make_prefix("data", kernel=None)
     write_program(prefix, "pip")
-    assert f"; run: {prefix}/bin/python -m pip install ipykernel" in scan()["data"].reason
+    assert f"; run: {prefix}/bin/python -m pip install ipykernel" in str(scan()["data"].reason)
 
 
 def test_the_command_is_one_that_there_is(make_prefix, scan, monkeypatch, tmp_path) -> None:
     prefix = make_prefix("data", kernel=None)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert "build it again, or run where there is a conda: conda inst" in scan()["data"].reason
+    assert "build it again, or run where there is a conda: conda inst" in str(scan()["data"].reason)
     write_program(tmp_path, "micromamba")
     (prefix / "conda-meta/x-1-0.json").touch()  # something of it changes
-    assert f"; run: micromamba install --prefix {prefix} ipykernel" in scan()["data"].reason
+    assert f"; run: micromamba install --prefix {prefix} ipykernel" in str(scan()["data"].reason)
 
 
 def test_an_unfinished_installation_is_told_from_a_finished_one(make_prefix, scan) -> None:
@@ -99,7 +99,7 @@ def test_an_unfinished_installation_is_told_from_a_finished_one(make_prefix, sca
     (prefix / "conda-meta/history").unlink()
     found = scan()["half"]
     assert (found.state, found.kernels) == (State.INCOMPLETE, ())
-    assert "did not finish" in found.reason
+    assert "did not finish" in str(found.reason)
 
 
 def test_not_allowed_is_told_from_not_there(make_prefix, scan, as_nobody) -> None:
@@ -110,7 +110,7 @@ def test_not_allowed_is_told_from_not_there(make_prefix, scan, as_nobody) -> Non
         found = scan()
     assert found["closed"].state is State.UNREADABLE
     assert found["closed-prefix"].state is State.UNREADABLE
-    assert "access" in found["closed"].reason
+    assert "access" in str(found["closed"].reason)
     assert found["open"].state is State.HEALTHY
 
 
@@ -137,7 +137,7 @@ def test_a_broken_kernel_says_why(make_prefix, scan, content, reason) -> None:
     make_prefix("broken", kernel=content)
     found = scan()["broken"]
     assert found.state is State.BROKEN
-    assert reason in found.reason
+    assert reason in str(found.reason)
 
 
 def test_a_broken_kernel_does_not_hide_its_healthy_neighbour(make_prefix, scan) -> None:
@@ -152,7 +152,7 @@ def test_a_named_pipe_for_a_kernel_json_does_not_stop_the_scan(make_prefix, scan
     folder = prefix / "share/jupyter/kernels/python3"
     folder.mkdir(parents=True)
     os.mkfifo(folder / "kernel.json")
-    assert "not a file" in scan()["piped"].reason
+    assert "not a file" in str(scan()["piped"].reason)
 
 
 def test_a_loop_of_symlinks_is_broken_and_ends(make_prefix, roots, scan) -> None:

@@ -16,6 +16,7 @@ from kernels.kernelspec import (
     SpecError,
     check_document,
     display_name,
+    kernel_name,
     kernel_names,
     load_document,
     native_spec,
@@ -53,34 +54,57 @@ def test_names_are_valid_short_and_all_different(kernels: list[tuple[Place, str]
         assert len(name) <= 128
 
 
-@given(
-    st.lists(places(short), min_size=1, max_size=12, unique_by=lambda k: (k[0].prefix, k[1])),
-    st.randoms(),
-)
-def test_names_do_not_depend_on_the_order_of_a_scan(kernels, random) -> None:
-    named = dict(zip(kernels, kernel_names(kernels), strict=True))
-    random.shuffle(kernels)
-    assert dict(zip(kernels, kernel_names(kernels), strict=True)) == named
+@given(st.lists(places(short), min_size=1, max_size=12, unique_by=lambda k: (k[0].prefix, k[1])))
+def test_a_kernels_name_is_its_own_whatever_else_comes_or_goes(kernels) -> None:
+    """Kind: names that others change. Each has the name that it would have by itself, and
+    its earlier names say of one kernel at most that it is meant.
+    """
+    assert kernel_names(kernels) == [kernel_names([each])[0] for each in kernels]
+    assert kernel_names(kernels) == [kernel_name(*each) for each in kernels]
 
 
 def test_a_kernel_is_named_after_source_environment_and_kernel() -> None:
     assert kernel_names([(IMAGE, "python3")]) == ["conda-image-py313-data-python3"]
 
 
-def test_every_one_of_those_that_collide_gets_a_hash_and_no_other() -> None:
-    upper = Place("personal", "", "/home/a/Deep", "Deep")
-    lower = Place("personal", "", "/home/a/deep", "deep")
-    names = kernel_names([(upper, "python3"), (lower, "python3"), (IMAGE, "python3")])
-    assert names[2] == "conda-image-py313-data-python3"
-    assert all(re.fullmatch(r"conda-personal-deep-python3-[0-9a-f]{8}", n) for n in names[:2])
+@pytest.mark.parametrize(
+    "places",
+    [
+        [("personal", "/home/a/.conda/envs/Deep", "Deep"), ("personal", "/h/deep", "deep")],
+        [("team-a", "/t/a/envs/b-c", "b-c"), ("team-a-b", "/t/a-b/envs/c", "c")],
+        [("course-a_b", "/t/a_b/envs/c", "c"), ("course-a.b", "/t/a.b/envs/c", "c")],
+        [("image", "/opt/conda/envs/" + "x" * 40, "x" * 40), ("image", "/y", "x" * 36)],
+        [("personal", "/h/数据", "数据"), ("personal", "/h/模型", "模型")],
+    ],
+)  # fmt: skip
+def test_names_that_could_be_anothers_have_a_hash_from_the_beginning(places) -> None:
+    """Kind: collisions. Which of two was there first, or is there at all, says nothing."""
+    kernels = [(Place(s, "", prefix, name), "python3") for s, prefix, name in places]
+    names = kernel_names(kernels)
+    assert len(set(names)) == len(names)
+    assert names == [kernel_names([each])[0] for each in kernels]
+
+
+def test_kernels_own_names_with_a_dash_cannot_be_taken_for_environments() -> None:
+    one = Place("image", "", "/opt/conda/envs/a", "a")
+    other = Place("image", "", "/opt/conda/envs/a-b", "a-b")
+    first, second = kernel_names([(one, "b-c"), (other, "c")])
+    assert second == "conda-image-a-b-c"
+    assert re.fullmatch(r"conda-image-a-b-c-[0-9a-f]{8}", first)
 
 
 def test_a_name_that_looks_like_anothers_hashed_name_takes_nothing_from_it() -> None:
     upper = Place("personal", "", "/home/a/Deep", "Deep")
     lower = Place("personal", "", "/home/a/deep", "deep")
-    stolen = kernel_names([(upper, "x"), (lower, "x")])[0].removeprefix("conda-personal-deep-")
-    names = kernel_names([(upper, "x"), (lower, "x"), (lower, stolen)])
-    assert len(set(names)) == 3
+    [hashed] = kernel_names([(upper, "x")])
+    stolen = Place("personal", "", "/home/a/deep-x", "deep-x")
+    own = hashed.removeprefix("conda-personal-deep-x-")
+    names = kernel_names([(upper, "x"), (lower, "x"), (lower, f"x-{own}"), (stolen, own)])
+    assert len(set(names)) == 4
+    assert names == [
+        kernel_names([each])[0]
+        for each in [(upper, "x"), (lower, "x"), (lower, f"x-{own}"), (stolen, own)]
+    ]
 
 
 @pytest.mark.parametrize(

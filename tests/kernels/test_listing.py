@@ -99,7 +99,7 @@ def test_an_unmounted_root_keeps_its_environments_for_a_while(make_prefix, roots
     (found,) = scanned.scan()
     assert found.state is State.UNAVAILABLE
     assert [kernel.own_name for kernel in found.kernels] == ["python3"]
-    assert "cannot be reached at the moment" in found.reason
+    assert "cannot be reached at the moment" in str(found.reason)
     monkeypatch.setattr(discovery.os, "stat", stat)
     (roots / "team").rmdir()
     (roots / "away").rename(roots / "team")
@@ -234,6 +234,26 @@ def test_a_damaged_cache_costs_time_and_nothing_else(sources, tmp_path) -> None:
         damaged.write_bytes(raw)
         assert cache.load(str(damaged)) == {}
         assert Listing(sources, str(damaged)).environments(5) == before
+
+
+def test_a_cache_of_an_earlier_version_is_read_and_its_sentences_found_out_anew(
+    sources, roots, tmp_path, make_prefix
+) -> None:
+    make_prefix("bare", root="team", kernel=None)
+    age(roots)
+    file = tmp_path / "kernels.json"
+    saved(sources, file)
+    document = json.loads(file.read_bytes())
+    for _, entries in document["sources"]:
+        for item in entries:
+            item[1][1] = "it has no {kernel}" if item[1][1] else ""
+    file.write_text(json.dumps(document))
+    [old] = [k for known in cache.load(str(file)).values() for k in known.values()
+             if k.environment.reason]  # fmt: skip
+    assert (str(old.environment.reason), old.settled) == ("it has no {kernel}", False)
+    Listing(sources, str(file)).environments(5)
+    found = {e.place.environment: e for e in Listing(sources, str(file)).environments(5)}
+    assert found["a"].reason is None
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(sources) -> None:

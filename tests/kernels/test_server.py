@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -21,8 +22,8 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from hub_ext.site import Kernels
-from kernels.live import SCHEMA_ID
+from commons.site import Kernels
+from kernels.list_watcher import SCHEMA_ID
 from rig import r
 from tests.kernels.conftest import MakePrefix, write_kernel, write_program
 
@@ -36,7 +37,7 @@ SETTINGS = Kernels(
 )
 CONFIG = """
 load_subconfig("{tree}/config/images/server/etc/jupyter_server_config.py")
-c.ServerApp.jpserver_extensions = {{"kernels.live": True}}
+c.ServerApp.jpserver_extensions = {{"kernels.list_watcher": True}}
 c.KernelManager.transport = "ipc"
 c.CondaKernelSpecManager.mirror = "{roots}/mirror"
 c.CondaKernelSpecManager.sources = [
@@ -50,6 +51,7 @@ c.CondaKernelSpecManager.sources = [
 class Server:
     port: int
     roots: Path
+    config: Path
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         request = HTTPRequest(
@@ -97,7 +99,7 @@ async def server(live_prefix: Path, roots: Path, tmp_path: Path) -> AsyncIterato
              "--no-browser", "--IdentityProvider.token=secret", "--ip=127.0.0.1"],
             env=environ, cwd=tmp_path, stdout=log, stderr=log,
         )  # fmt: skip
-    running = Server(port, roots)
+    running = Server(port, roots, tmp_path)
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -123,6 +125,13 @@ class Notebook:
 
     def __init__(self, server: Server, kernel: str, socket: WebSocketClientConnection) -> None:
         self.server, self.kernel, self._socket = server, kernel, socket
+
+    async def busy(self) -> None:
+        """Wait until it works."""
+        while (await self.server.ask("GET", f"api/kernels/{self.kernel}"))[
+            "execution_state"
+        ] != "busy":
+            await asyncio.sleep(0.02)
 
     async def restart(self) -> None:
         """Restart it; what is printed before the server listens to it again would be lost."""
@@ -216,7 +225,7 @@ async def test_a_session_runs_is_interrupted_and_restarted(server: Server) -> No
     async with notebook(server, NAME) as opened:
         assert await opened.run("kept = 1; print(kept)") == "1\n"
         loop = asyncio.create_task(opened.ask("execute_request", {"code": "while True: pass"}))
-        await asyncio.sleep(1)
+        await opened.busy()
         await server.ask("POST", f"api/kernels/{opened.kernel}/interrupt", {})
         assert (await loop)[0]["ename"] == "KeyboardInterrupt"
         await opened.restart()
@@ -302,11 +311,33 @@ async def test_r_runs_and_is_interrupted(server: Server, r_prefix: Path) -> None
         assert await opened.run("cat(Sys.getenv('CONDA_DEFAULT_ENV'))") == "stats"
         asked = {"code": "while (TRUE) {}", "silent": False, "store_history": True}
         loop = asyncio.create_task(opened.ask("execute_request", asked | {"allow_stdin": False}))
-        await asyncio.sleep(1)
+        await opened.busy()
         await server.ask("POST", f"api/kernels/{opened.kernel}/interrupt", {})
         assert (await loop)[0]["status"] == "abort"  # as IRkernel calls it
         await opened.restart()
         assert await opened.run("cat(6 * 7)") == "42"
+
+
+def test_rs_own_way_to_install_is_answered_where_it_could_not_write(
+    r_prefix: Path, tmp_path: Path
+) -> None:
+    """Kind: install.packages in others' environment; by whatever calls it, and not in one's own."""
+    program = write_program(tmp_path / "server", "python")
+    program.write_text('#!/bin/sh\nshift 3; echo asked: "$@"\nexit 1\n')
+    code = "install.packages('ggplot2'); utils::install.packages(c('x', 'y'), quiet = TRUE)"
+    ours = f"R_PROFILE={TREE}/config/images/server/lib/profile.R LABCOMMONS_PARTS={tmp_path}"
+    read_only = f"mount --bind {r_prefix} {r_prefix} && mount -o remount,ro,bind {r_prefix}"
+    script = f'{read_only} && {ours} {r_prefix}/bin/R --slave -e "{code}"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines() == [
+        f"asked: r {r_prefix} ggplot2", f"asked: r {r_prefix} x y"
+    ], done  # fmt: skip
+    own = f"{ours} {r_prefix}/bin/R --slave -e \"install.packages('x', repos = 'file:///no')\""
+    done = subprocess.run(["sh", "-c", own], capture_output=True, text=True, check=False)
+    assert "asked" not in done.stderr
+    assert "/no/src/contrib" in done.stderr  # R's own words
 
 
 async def test_a_kernel_that_may_know_no_sockets_in_files_gets_tcp(
@@ -392,9 +423,140 @@ async def test_a_missing_kernel_is_answered_with_the_nearest(server: Server) -> 
     assert answer["nearest"]["name"] == NAME
     assert not (await server.ask("GET", f"labcommons/kernels/nearest?name={NAME}"))["missing"]
     odd = await server.ask("GET", "labcommons/kernels/nearest?name=..%2F%00%F0%9F%98%80&language=x")
-    assert odd == {"missing": True, "nearest": None}
-    with pytest.raises(HTTPClientError, match="400"):
-        await server.ask("GET", "labcommons/kernels/nearest")
+    assert odd == {"missing": True, "taken": None, "nearest": None}
+    for query in ("", "?name=python3&language=python", "?name=.venv"):
+        answer = await server.ask("GET", f"labcommons/kernels/nearest{query}")
+        assert answer["taken"]["name"] == NAME, answer
+        assert answer["nearest"] is None
+    by_hash = f"{NAME}-{hashed(server)}"
+    answer = await server.ask("GET", f"labcommons/kernels/nearest?name={by_hash}")
+    assert answer["taken"] == {
+        "name": NAME, "display_name": answer["taken"]["display_name"], "exactly": True,
+    }  # fmt: skip
+
+
+def hashed(server: Server) -> str:
+    """What an earlier name of the kernel ended in."""
+    path = f"{server.roots}/image/lab-env\0python3"
+    return hashlib.sha256(path.encode()).hexdigest()[:8]
+
+
+async def test_rest_starts_the_kernel_that_a_name_of_elsewhere_means(server: Server) -> None:
+    """Kind: kernels by REST. The kernel is called by its own name from then on."""
+    for name in ("python3", "conda-env-foo-py", ".venv", f"{NAME}-{hashed(server)}", NAME.upper()):
+        kernel = await server.ask("POST", "api/kernels", {"name": name})
+        assert kernel["name"] == NAME, name
+        await server.ask("DELETE", f"api/kernels/{kernel['id']}")
+    body = {"path": "a.ipynb", "name": "a", "type": "notebook", "kernel": {"name": "python2"}}
+    session = await server.ask("POST", "api/sessions", body)
+    assert session["kernel"]["name"] == NAME
+    path = f"api/sessions/{session['id']}"
+    with pytest.raises(HTTPClientError) as refused:
+        await server.ask("PATCH", path, {"kernel": {"name": "foo"}})
+    assert refused.value.code == 404
+    again = body | {"kernel": {"name": "foo"}}  # the session is there already
+    assert (await server.ask("POST", "api/sessions", again))["id"] == session["id"]
+    changed = await server.ask("PATCH", path, {"kernel": {"name": "python3"}})
+    assert changed["kernel"]["name"] == NAME
+    await server.ask("DELETE", path)
+
+
+@pytest.mark.parametrize("name", ["foo", "ir", "conda-image-gone-python3", "环境", "a/../b"])
+async def test_rest_refuses_an_unknown_name_with_the_sentence(server: Server, name) -> None:
+    """Kind: errors of REST. No 500 and no 501: 404, with what to do."""
+    session = {"path": "b.ipynb", "name": "b", "type": "notebook", "kernel": {"name": name}}
+    for path, body in (("api/kernels", {"name": name}), ("api/sessions", session)):
+        with pytest.raises(HTTPClientError) as refused:
+            await server.ask("POST", path, body)
+        assert refused.value.code == 404
+        said = json.loads(refused.value.response.body)["message"]
+        assert name in said
+        assert "The nearest is" in said or "nor any other" in said
+    for wrong in (7, ["x"], "x" * 300):
+        with pytest.raises(HTTPClientError) as refused:
+            await server.ask("POST", "api/kernels", {"name": wrong})
+        assert refused.value.code == 400
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+async def test_programs_end_with_one_sentence_or_run_what_is_meant(
+    server: Server, live_prefix: Path, language: str
+) -> None:
+    """Kind: Jupyter's programs in a terminal; also where the locale is one that is not there."""
+    await server.specs()
+    await until((server.roots / "mirror/kernels/python3/kernel.json").exists)
+    environ = {
+        **os.environ,
+        "HOME": str(server.roots),
+        "PYTHONPATH": str(TREE),
+        "JUPYTER_PATH": f"{server.roots}/mirror",
+        "JUPYTER_CONFIG_PATH": str(server.config),
+        "LANG": f"{language}.UTF-8",
+        "LC_ALL": f"{language}.UTF-8",
+        "LABCOMMONS_LANGUAGE": language,
+        "LABCOMMONS_ENVIRONMENT": "lab-env:1",
+        "LABCOMMONS_KERNEL_SETTINGS": json.dumps(SETTINGS.settings),
+    }
+
+    async def run(kernelspec: object, *words: str) -> subprocess.CompletedProcess[str]:
+        code = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [],
+                "execution_count": None, "source": "import sys; print(sys.prefix)"}  # fmt: skip
+        metadata = {} if kernelspec is None else {"kernelspec": kernelspec}
+        notebook = {"cells": [code], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+        (server.roots / "n.ipynb").write_text(json.dumps(notebook))
+        return await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-m", "kernels.programs", *words, "n.ipynb"],
+            env=environ, cwd=server.roots, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    convert = ("nbconvert", "--execute", "--to", "markdown", "--stdout")
+    real = os.path.realpath(server.roots / "image/lab-env")
+    for name in (None, "python3", "conda-env-foo-py", "python3.9"):
+        spec = name and {"name": name, "display_name": name, "language": "python"}
+        done = await run(spec, *convert)
+        assert done.returncode == 0, done.stderr
+        assert real in done.stdout
+    unknown = {"name": "foo", "display_name": "foo", "language": "python"}
+    sentence = {"en": "There is no kernel “foo” here. The nearest is", "zh_CN": "此处没有内核“foo”"}
+    for words in (convert, ("execute",)):
+        done = await run(unknown, *words)
+        assert done.returncode == 1
+        assert sentence[language] in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) <= 3, done.stderr
+    scripts = "jupyter execute n.ipynb"
+    done = await run(unknown, "run")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert scripts in done.stderr
+
+    # Those of a person's own environment, which has nothing of ours but what stands before it.
+    parts = server.roots / "parts/server/bin"
+    parts.mkdir(parents=True)
+    ours = f'#!/bin/sh\nshift; PYTHONPATH={TREE} exec {sys.executable} "$@"\n'
+    (parts / "python").write_text(ours)
+    (parts / "python").chmod(0o755)
+    environ["LABCOMMONS_PARTS"] = str(server.roots / "parts")
+    environ["PYTHONPATH"] = str(TREE / "config/images/server/inside")
+
+    async def own(*words: str) -> tuple[int, str, str]:
+        done = await asyncio.to_thread(
+            subprocess.run, words, env=environ, cwd=server.roots, capture_output=True, text=True,
+            timeout=120,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    programs = Path(sys.executable).parent
+    for program in ("jupyter-execute", "jupyter-run"):
+        code, _, told = await own(str(programs / program), "n.ipynb")
+        wanted = sentence[language] if program == "jupyter-execute" else scripts
+        assert (code, wanted in told, "Traceback" in told) == (1, True, False), told
+    ask = "from jupyter_client.kernelspec import KernelSpecManager as M; import sys; "
+    ask += "print(M().get_kernel_spec(sys.argv[1]).metadata['labcommons']['prefix'])"
+    code, said, told = await own(sys.executable, "-c", ask, "Python3.9-of-elsewhere")
+    assert (code, "NoSuchKernel: " in told.splitlines()[-1]) == (1, True), told
+    assert "Python3.9-of-elsewhere" in told.splitlines()[-1]
+    code, said, told = await own(sys.executable, "-c", ask, "conda-env-foo-py")
+    assert (code, os.path.realpath(said.strip())) == (0, real), told
 
 
 async def test_an_environment_rebuilt_while_its_kernel_runs_is_used_by_the_restart(

@@ -27,7 +27,7 @@ def test_one_pattern_covers_every_team_by_its_name(make_prefix: MakePrefix, root
     assert names == ["conda-team-bio-rna-python3", "conda-team-vision-torch-python3"]
 
 
-def test_the_default_sources_cover_all_tiers_without_knowing_the_teams() -> None:
+def test_the_default_sources_cover_all_scopes_without_knowing_the_teams() -> None:
     ids = list(dict.fromkeys(source.id for source in DEFAULT_SOURCES))
     assert ids == ["image", "shared", "team-{1}", "course-{1}", "personal"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rattler.index import index_fs
 
-from spawner.environments.package import Member, Metadata, write_package
+from environments.offline.package import Member, Metadata, write_package
 
 
 class TinyChannel:

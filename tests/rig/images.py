@@ -1,15 +1,78 @@
-"""Small base images for tests: what an environment needs of the server image, and no more."""
+"""Images of ours, built as `make up` builds them, and small ones: what an environment needs of the
+server image, and no more.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 import subprocess
+import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from deploy.images import IMAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = """
+import fcntl, sys
+from deploy import base, engine, images
+from deploy.engine import CACHE
+from deploy.steps import Progress
+docker = engine.find()
+wanted = [images.BASE, *(image for image in images.IMAGES if image.name in sys.argv[1:])]
+progress = Progress(len(wanted) + 1, CACHE / "log" / "tests")
+def alone(name):
+    lock = (CACHE / f"building-{name}").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+with alone("debian"), progress.step("Debian") as step:
+    base.ensure_debian(docker, step)
+    base.write_context(CACHE / "base")
+for image in wanted:
+    with alone(image.name), progress.step(image.tag) as step:
+        images.ensure(image, docker, step)
+"""
 GLIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1")
+
+
+def ours(name: str) -> str:
+    """The tag of an image of ours, which is there afterwards. What is up to date costs a second."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return f"labcommons/{name}"
+
+
+@contextmanager
+def built_beside(log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """All images of a site, built while tests run; `ours` waits for one that is being built."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", BUILD, *(image.name for image in IMAGES)],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def imported(engine: Any, files: dict[str, tuple[bytes, int]], tag: str) -> str:

@@ -12,30 +12,44 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 # Every step of a start and of a stop, in the order in which they happen.
 START = (
-    "spawner.gpu.admission:admit",
-    "spawner.gpu.admission:Admission._answer",
+    "spawner.gpu.ledger.batches:admit",
+    "spawner.gpu.ledger.batches:Admission._answer",
     "spawner.spawner:LabSpawner._wait_for_turn",
-    "spawner.homes:Homes.ensure",
-    "spawner.engine:Engine.create",
-    "spawner.engine:Engine.start",
-    "spawner.gpu.ledger:activate",
+    "spawner.server_mounts:prepare",
+    "spawner.runtime.client:AgentRuntime.start",
+    "spawner.gpu.ledger.transitions:activate",
     "spawner.spawner:LabSpawner._activate",
     "spawner.spawner:LabSpawner.start",
     "jupyterhub.user:User.spawn",
 )
 STOP = (
-    "spawner.engine:Engine.stop",
-    "spawner.engine:Engine.remove",
-    "spawner.gpu.ledger:end_all",
+    "spawner.runtime.client:AgentRuntime.stop",
+    "spawner.runtime.client:AgentRuntime.remove",
+    "spawner.gpu.ledger.transitions:end_all",
     "spawner.spawner:LabSpawner.stop",
     "jupyterhub.user:User.stop",
 )
+
+
+# Whose beginning is no end of another's; KILL_EVERYWHERE=yes: of all.
+BEGINS = (START[0], START[4], START[-1], STOP[0], STOP[2], STOP[-1])
+
+
+def moments(steps: Sequence[str]) -> list[tuple[str, str]]:
+    """When and at which step the hub is killed."""
+    everywhere = os.environ.get("KILL_EVERYWHERE") == "yes"
+    return [
+        (when, step)
+        for step in steps
+        for when in ("before", "after")
+        if when == "after" or everywhere or step in BEGINS
+    ]
 
 
 def wrap(function: Callable[..., Any], name: str, armed: Path) -> Callable[..., Any]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from hub_ext.store.models import LeaseState
-from spawner.gpu import policy
-from spawner.gpu.budgets import decayed_use, window_start
-from spawner.gpu.devices import Device
-from spawner.gpu.limits import BudgetLimit, budget_limits
-from spawner.gpu.state import (
+from commons.leases import LeaseState
+from spawner.gpu.policy import decision
+from spawner.gpu.policy.budgets import decayed_use, window_start
+from spawner.gpu.policy.limits import BudgetLimit, budget_limits
+from spawner.gpu.policy.placement import Device
+from spawner.gpu.policy.state import (
     Budget,
     Claim,
     Decision,
@@ -48,7 +48,8 @@ class Lab:
     settings: Settings = field(default_factory=Settings)
     now: float = 1_800_000_000.0
     windows: Sequence[Window] = ()
-    decide: Decide = policy.decide
+    closed_until: float | None = None
+    decide: Decide = decision.decide
     # How long a lease really runs, by its id; without, to its limit.
     lengths: dict[str, float] = field(default_factory=dict)
     claims: dict[str, Claim] = field(default_factory=dict)
@@ -84,14 +85,18 @@ class Lab:
                 del self.claims[claim.id]
 
     def snapshot(self) -> Snapshot:
+        price = self.settings.price
         return Snapshot(
             self.now,
-            tuple(self.devices),
+            tuple(replace(d, weight=d.weight * price(d.model)) for d in self.devices)
+            if self.settings.charge_by_worth
+            else tuple(self.devices),
             tuple(self.claims.values()),
             self.quotas,
             self.usage(),
             tuple(w for w in self.windows if w.end > self.now),
             self.settings,
+            closed_until=self.closed_until,
         )
 
     def books(self) -> list[Past]:
@@ -127,14 +132,16 @@ class Lab:
 
     def pass_(self) -> Decision:
         """One decision, written down."""
-        decision = self.decide(self.snapshot())
-        for grant in decision.grants:
-            self.claims[grant.lease] = policy.held(self.claims[grant.lease], grant, self.now)
+        decided = self.decide(self.snapshot())
+        for grant in decided.grants:
+            self.claims[grant.lease] = decision.held(self.claims[grant.lease], grant, self.now)
             self.started[grant.lease] = self.now
-        for preemption in decision.preemptions:
+        for preemption in decided.preemptions:
             claim = self.claims[preemption.lease]
-            self.claims[claim.id] = replace(claim, stops_at=self.now + 300)
-        return decision
+            self.claims[claim.id] = replace(claim, stops_at=preemption.stops_at, reclaimed=True)
+        for lease in decided.spared:
+            self.claims[lease] = replace(self.claims[lease], stops_at=None, reclaimed=False)
+        return decided
 
 
 def counted(budget: Budget, row: Past, now: float) -> float:

@@ -9,28 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from hub_ext.store import GpuQuota, Lease, LeaseState, Store
+from commons.leases import LeaseState, ServerKey
+from commons.store import GpuQuota, Lease, Store
 from spawner import reconcile
-from spawner.container import LABEL_GPUS, show_slots
-from spawner.engine import ContainerState
-from spawner.gpu import admission, invariants, keeper, ledger, lifetime
-from spawner.gpu.admission import Ask, Standing
-from spawner.gpu.devices import Device
-from spawner.gpu.health import sync_inventory
-from spawner.gpu.lifetime import Stop, Warn
-from spawner.gpu.snapshot import LIVE
-from spawner.gpu.state import Slot
-from spawner.gpu.usage import seconds
+from spawner.gpu.devices.health import sync_inventory
+from spawner.gpu.ledger import batches, invariants, transitions
+from spawner.gpu.ledger.batches import Ask, Standing
+from spawner.gpu.ledger.snapshot import LIVE
+from spawner.gpu.ledger.usage import seconds
+from spawner.gpu.policy import lifetime
+from spawner.gpu.policy.lifetime import Stop, Warn
+from spawner.gpu.policy.placement import Device
+from spawner.gpu.policy.state import Slot
+from spawner.gpu.watch import lease_controller
+from spawner.runtime import labels, spec
+from spawner.runtime.memory import MemoryRuntime
+from spawner.runtime.protocol import ServerState
 
 T = TypeVar("T")
-Server = tuple[str, str]
 BEGINNING = datetime(2026, 3, 27, 9)  # a Friday; clocks change on Sunday
 
 DEVICES = (
@@ -68,7 +70,7 @@ class Faults:
 class Clock:
     """Stands in for ``utcnow`` of all modules that ask for the time."""
 
-    modules = (ledger, invariants, keeper, reconcile)
+    modules = (transitions, invariants, lease_controller, reconcile)
 
     def __init__(self) -> None:
         self.now = BEGINNING
@@ -81,47 +83,41 @@ class Clock:
             module.utcnow = real  # type: ignore[attr-defined]
 
 
-@dataclass
-class StubEngine:
-    """Containers by name of their server."""
+class Containers(MemoryRuntime):
+    """Containers by name of their server, made and lost at a word."""
 
-    containers: dict[Server, ContainerState] = field(default_factory=dict)
-    calls: int = 0
+    def __init__(self) -> None:
+        super().__init__("lab")
+        self.number = 0
 
-    async def list(self, _label: str) -> list[ContainerState]:
-        return list(self.containers.values())
+    @property
+    def named(self) -> dict[ServerKey, ServerState]:
+        return {(one.user, one.server): one for one in self.servers.values()}
 
-    async def inspect(self, id_: str) -> ContainerState | None:
-        return next((c for c in self.containers.values() if c.id == id_), None)
-
-    async def remove(self, id_: str) -> None:
-        self.containers = {s: c for s, c in self.containers.items() if c.id != id_}
-
-    def make(self, lease: Lease, now: datetime) -> None:
-        slots = tuple(Slot(device.device_id, device.slot) for device in lease.devices)
-        server = (lease.username, lease.server_name)
-        labels = {
-            "labcommons.site": "lab",
-            "labcommons.user": server[0],
-            "labcommons.server": server[1],
-            "labcommons.lease": lease.id,
-            LABEL_GPUS: show_slots(slots),
-            "labcommons.account": lease.account,
+    def make(self, lease: Lease, now: datetime) -> str:
+        devices = [spec.Device(id=one.device_id, index=one.slot) for one in lease.devices]
+        self.lose((lease.username, lease.server_name))
+        marks = {
+            labels.LEASE: lease.id,
+            labels.GPUS: labels.show_devices(devices),
+            labels.ACCOUNT: lease.account,
         }
         if lease.time_limit is not None:
-            labels["labcommons.time-limit"] = str(lease.time_limit)
-        self.calls += 1
-        self.containers[server] = ContainerState(
-            f"c{self.calls}",
-            "-".join(server),
-            "running",
-            0,
-            False,
-            labels,
-            {},
-            now.replace(tzinfo=UTC).timestamp(),
-            tuple(slot.device for slot in slots),
+            marks[labels.TIME_LIMIT] = str(lease.time_limit)
+        self.number += 1
+        self.servers[f"c{self.number}"] = ServerState(
+            handle=f"c{self.number}",
+            user=lease.username,
+            server=lease.server_name,
+            status="running",
+            labels=marks,
+            created=now.replace(tzinfo=UTC).timestamp(),
+            devices=tuple(device.id for device in devices),
         )
+        return f"c{self.number}"
+
+    def lose(self, server: ServerKey) -> None:
+        self._remove_named(*server)
 
 
 class AtOnce:
@@ -144,9 +140,9 @@ class Lab:
         self.store = store
         self.faults = Faults(store)
         self.clock = Clock()
-        self.engine = StubEngine()
-        self.remembered: set[Server] = set()  # in the hub's own database
-        self.pending: set[Server] = set()  # in the hub's memory
+        self.engine = Containers()
+        self.remembered: set[ServerKey] = set()  # in the hub's own database
+        self.pending: set[ServerKey] = set()  # in the hub's memory
         self.loop = asyncio.new_event_loop()
         self.drift = timedelta()  # by which the wall clock was set, for our own accounts
         self.store.transact(self._furnish)
@@ -168,9 +164,8 @@ class Lab:
         self.pending = set()
         self.up_since = self.clock.now
         self.reconciler = reconcile.Reconciler(
-            self.engine,  # type: ignore[arg-type]
+            self.engine,
             AtOnce(self.store),  # type: ignore[arg-type]
-            "lab",
             lambda: self.remembered | self.pending,
             log,
             self.remembered.discard,
@@ -193,7 +188,7 @@ class Lab:
     def reconcile(self) -> None:
         self.loop.run_until_complete(self.reconciler.once())
         # What the hub would see at its next poll.
-        self.remembered &= set(self.engine.containers)
+        self.remembered &= set(self.engine.named)
         self.run_pass()
 
     def transact(self, work: Callable[[Session], T]) -> T:
@@ -203,24 +198,24 @@ class Lab:
         return result
 
     def run_pass(self) -> None:
-        self.transact(admission.run_pass)
+        self.transact(batches.run_pass)
 
     def live(self) -> list[Lease]:
-        return self.store.transact(ledger.live_leases, read=True)
+        return self.store.transact(transitions.live_leases, read=True)
 
     def move(self, work: Callable[[Session], Any]) -> None:
         """A move and a pass, as one batch of the hub."""
 
         def both(session: Session) -> None:
             work(session)
-            admission.run_pass(session)
+            batches.run_pass(session)
 
         self.transact(both)
 
     # -- servers --------------------------------------------------
 
     def admit(self, ask: Ask) -> Standing:
-        outcome = self.transact(lambda session: admission.admit(session, [ask]))
+        outcome = self.transact(lambda session: batches.admit(session, [ask]))
         [standing] = outcome.standings
         if not standing.lease:
             self.pending.discard((ask.username, ask.server_name))
@@ -231,25 +226,24 @@ class Lab:
         server = (ask.username, ask.server_name)
         self.remembered.discard(server)
         self.pending.add(server)
-        self.engine.containers.pop(server, None)
+        self.engine.lose(server)
         self.admit(ask)
 
     def start(self, lease: Lease) -> None:
         """From the grant to the moment in which the hub remembers the server."""
         server = (lease.username, lease.server_name)
-        self.engine.make(lease, self.clock.now)
-        container = self.engine.containers[server].id
+        container = self.engine.make(lease, self.clock.now)
         self.faults.after()
-        self.transact(lambda session: ledger.activate(session, lease.id, container))
+        self.transact(lambda session: transitions.activate(session, lease.id, container))
         self.remembered.add(server)
         self.pending.discard(server)
 
     def stop(self, lease: Lease, reason: str = "stopped") -> None:
         """The container goes, then the lease ends, then the hub forgets the server."""
         server = (lease.username, lease.server_name)
-        self.engine.containers.pop(server, None)
+        self.engine.lose(server)
         self.faults.after()
-        self.move(lambda session: ledger.end(session, lease.id, reason))
+        self.move(lambda session: transitions.end(session, lease.id, reason))
         self.remembered.discard(server)
         self.pending.discard(server)
 
@@ -261,13 +255,13 @@ class Lab:
     def look(self) -> None:
         """What the keeper does at every look."""
         now = self.clock.now
-        hold_time, warn_before, leases = self.store.transact(keeper._read, read=True)
+        hold_time, warn_before, leases = self.store.transact(lease_controller._read, read=True)
         actions = lifetime.plan(
             leases, seconds(now), hold_time, warn_before, seconds(self.up_since)
         )
         warnings = [action for action in actions if isinstance(action, Warn) and action.ends]
         if warnings:
-            self.transact(lambda session: keeper._warn(session, warnings, now))
+            self.transact(lambda session: lease_controller._warn(session, warnings, now))
         for action in actions:
             if isinstance(action, Stop):
                 self._carry_out(action)
@@ -275,20 +269,18 @@ class Lab:
 
     def _carry_out(self, action: Stop) -> None:
         id_, now = action.lease.id, self.clock.now
-        self.transact(lambda session: ledger.plan_stop(session, id_, action.reason, now))
+        self.transact(lambda session: transitions.plan_stop(session, id_, action.reason, now))
         self.stop(self.store.transact(lambda session: session.get_one(Lease, id_), read=True))
 
     # -- what must hold -----------------------------------------------------------------------
 
     def check(self) -> None:
         containers = {
-            container.labels["labcommons.lease"]: tuple(
-                Slot(device) if not index else Slot(device, int(index))
-                for device, _, index in (
-                    part.partition("#") for part in container.labels[LABEL_GPUS].split()
-                )
+            container.labels[labels.LEASE]: tuple(
+                Slot(device.id, device.index)
+                for device in labels.read_devices(container.labels[labels.GPUS])
             )
-            for container in self.engine.containers.values()
+            for container in self.engine.servers.values()
         }
         everything = [slot for slots in containers.values() for slot in slots]
         assert len(everything) == len(set(everything)), f"a slot twice: {containers}"
@@ -297,7 +289,7 @@ class Lab:
         )
         assert found == (), found
 
-    def servers(self) -> dict[Server, LeaseState]:
+    def servers(self) -> dict[ServerKey, LeaseState]:
         return {
             (lease.username, lease.server_name): lease.state
             for lease in self.live()

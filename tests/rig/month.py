@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from rig.lab import Lab, machine, request
-from spawner.gpu.reservations import Reservation, occurrences
-from spawner.gpu.state import (
+from spawner.gpu.policy.reservations import Reservation, occurrences
+from spawner.gpu.policy.state import (
     HOUR,
     Claim,
     Decision,

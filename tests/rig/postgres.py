@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -44,10 +45,21 @@ class Postgres:
         shutil.chown(self.folder, self.user)
         data = self.folder / "data"
         self._run("initdb", "-D", str(data), "-A", "trust", "-N", "-E", "UTF8")
+        return self.start()
+
+    def start(self) -> Postgres:
+        """Begin it, after ``kill``, too; return when it answers."""
         self.process = subprocess.Popen(
             [
                 str(self.bin / "postgres"),
-                *("-D", str(data), "-k", str(self.folder), "-c", "listen_addresses="),
+                *(
+                    "-D",
+                    str(self.folder / "data"),
+                    "-k",
+                    str(self.folder),
+                    "-c",
+                    "listen_addresses=",
+                ),
                 *("-c", "fsync=off", "-c", "max_connections=60"),
             ],
             user=self.user,
@@ -64,6 +76,15 @@ class Postgres:
                 if time.monotonic() > deadline or self.process.poll() is not None:
                     raise RuntimeError("PostgreSQL did not start") from None
                 time.sleep(0.1)
+
+    def kill(self) -> None:
+        """As by the kernel's out-of-memory killer: all of its processes, at once."""
+        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        for pid in (self.process.pid, *map(int, found.split())):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(20)
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
     def database(self, name: str) -> str:
         self._run("createdb", "-h", str(self.folder), name)

@@ -50,10 +50,11 @@ class Responder:
         self.filters: list[str] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"ldaps://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._open: list[socket.socket] = []
+        self._open: list[ssl.SSLSocket] = []
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Responder:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._start(self._accept)
         return self
 
     def __exit__(
@@ -62,22 +63,37 @@ class Responder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for sock in (self._listener, *self._open):
+        # Each thread closes its own: OpenSSL would read on from a number that the next socket has.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(10)  # none comes after it
+        for sock in self._open:
             with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
 
     def _accept(self) -> None:
-        while True:
-            try:
-                raw, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
+        with self._listener:
+            while True:
+                try:
+                    raw, _ = self._listener.accept()
+                except OSError:
+                    return
+                connection = self._context.wrap_socket(
+                    raw, server_side=True, do_handshake_on_connect=False
+                )
+                self._open.append(connection)
+                self._start(self._serve, connection)
 
-    def _serve(self, raw: socket.socket) -> None:
-        with suppress(OSError), self._context.wrap_socket(raw, server_side=True) as connection:
-            self._open.append(connection)
+    def _start(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _serve(self, connection: ssl.SSLSocket) -> None:
+        with suppress(OSError), connection:
+            connection.do_handshake()
             data = b""
             while piece := connection.recv(65536):
                 data += piece

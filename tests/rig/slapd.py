@@ -33,7 +33,18 @@ ODD_PASSWORDS = {
     "chinese": "正确的密码 🔑",
     "spaces": "  both ends  ",
     "long": "x" * 1000,
+    "umlaut": "P\N{LATIN SMALL LETTER A WITH DIAERESIS}sswort12",
 }
+# Names that directories have, and that no home, container or address can have.
+ODD_NAMES = (
+    "_svc",
+    ".dot",
+    "o'brien",
+    "m\N{LATIN SMALL LETTER U WITH DIAERESIS}ller",
+    "张伟",
+    "user$",
+    "n" * 65,
+)
 MANY_GROUPS = 700
 # What an overlay adds to the database's configuration.
 OVERLAYS = {
@@ -295,6 +306,8 @@ def _seed(referral: str, more: Sequence[str]) -> str:
             person(name, 20200 + number, password=password)
             for number, (name, password) in enumerate(ODD_PASSWORDS.items())
         ),
+        *(person(name, 20400 + number) for number, name in enumerate(ODD_NAMES)),
+        person("anna@lab.test", 20420),
         person("MixedCase", 20300),
         person("many", 20301),
         person("huge", 20302, display_name="A" * 1_000_000),

@@ -17,6 +17,7 @@ from jupyterhub.proxy import Proxy
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 
 from hub_ext.app import LabCommonsHub
+from hub_ext.guarded_hub import GuardedHub
 
 HERE = Path(__file__).parent
 # alice: a member; bob: her team's lead; erin: another team's; dan: an instructor.
@@ -70,7 +71,12 @@ class Hub(LabCommonsHub):
     """Without Docker and what watches over it."""
 
     initialize = JupyterHub.initialize
+    load_config_file = JupyterHub.load_config_file
     start = JupyterHub.start
+    init_tornado_settings = GuardedHub.init_tornado_settings
+
+    def _hold_room(self) -> None:
+        """Its only database is the hub's."""
 
 
 def configure(c: Any) -> None:

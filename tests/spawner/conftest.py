@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tarfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 from jupyterhub import orm
+from jupyterhub.auth import DummyAuthenticator
 from jupyterhub.objects import Hub, Server
 from jupyterhub.user import User
+from traitlets.config import Config
 
-from hub_ext.site import Site
-from hub_ext.store import EnvironmentVersion, Store
-from spawner.engine import Engine
-from spawner.gpu.monitor import refresh
+from commons.site import CoursePeople, Site, Team
+from commons.store import EnvironmentVersion, Store
+from rig import agent
+from spawner.gpu.watch.monitor import refresh
 from spawner.resources import Resources
+from spawner.runtime.docker.runtime import DockerRuntime
 from spawner.spawner import LabSpawner
 
 # Debian's smallest base has perl-base: enough for a server that says 200 to everything,
@@ -28,7 +34,8 @@ START = r"""#!/usr/bin/perl
 use strict; use warnings; use IO::Socket::INET; $| = 1;
 if (open my $f, '<', "$ENV{HOME}/fail-with") { print "giving up\n"; exit <$f>; }
 sleep 60 if -e "$ENV{HOME}/slow";
-my $s = IO::Socket::INET->new(LocalPort => 8888, Listen => 20, ReuseAddr => 1) or die $!;
+my ($p) = ($ENV{JUPYTERHUB_SERVICE_URL} // "") =~ m{:(\d+)/};
+my $s = IO::Socket::INET->new(LocalPort => $p || 8888, Listen => 20, ReuseAddr => 1) or die $!;
 $SIG{TERM} = sub { exit 0 };
 while (my $c = $s->accept) {
     while (<$c>) { last if /^\r?$/ }
@@ -52,12 +59,38 @@ def _context() -> io.BytesIO:
 
 
 @pytest.fixture(scope="session")
-def tiny_image() -> str:
+def tiny_image(base_image: str) -> str:
     client = docker.from_env(timeout=60)
     image, _log = client.images.build(
         fileobj=_context(), custom_context=True, tag="lctest/tiny-server:latest", rm=True
     )
     return str(image.id)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A site with two versions of an environment: publishing takes its time, so once for all."""
+
+    site_id: str
+    images: dict[str, str]  # id by version
+
+
+@pytest.fixture(scope="session")
+def published(tiny_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
+    folder = tmp_path_factory.mktemp("published")
+    settings = agent.settings(agent.SITE, folder, "none", "lctest/tiny-server:latest")
+    runtime = DockerRuntime(settings)
+
+    async def publish() -> dict[str, str]:
+        made = {
+            version: await agent.publish(runtime, folder / "environment", version=version)
+            for version in ("1", "2")
+        }
+        await runtime.close()
+        return made
+
+    yield Published(runtime.site_id, asyncio.run(publish()))
+    agent.sweep(runtime.site_id)
 
 
 @pytest.fixture
@@ -79,20 +112,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture
-async def resources(
-    tiny_image: str, network: str, store: Store, site: Site, tmp_path: Path
-) -> AsyncIterator[Resources]:
-    (tmp_path / "homes").mkdir()
-    servers = site.servers.model_copy(update={"network": network, "stop_timeout": 2})
-    site = site.model_copy(update={"servers": servers})
-    await refresh(store, site.gpus)
-    for version in ("1", "2"):
+def add_versions(store: Store, images: Mapping[str, str]) -> None:
+    """Versions of the environment *data*; ``images``: id by version."""
+    for version, image_id in images.items():
         row = EnvironmentVersion(
             name="data",
             version=version,
             image=f"lctest/tiny-server:{version}",
-            image_id=tiny_image,
+            image_id=image_id,
             prefix="/opt/conda/envs/data",
             python="3.13.5",
             lock_digest="sha256:0",
@@ -103,15 +130,40 @@ async def resources(
             kernelspecs={},
         )
         store.transact(lambda s, row=row: s.add(row))  # type: ignore[misc]
-    engine = Engine(timeout=20)
-    site_id = f"lctest-{uuid.uuid4().hex[:8]}"
-    LabSpawner.shared = Resources(site, store, engine, site_id, tmp_path, tmp_path)
-    yield LabSpawner.shared
-    await LabSpawner.shared.admission.close()
-    for container in await engine.list(f"labcommons.site={site_id}"):
-        await engine.remove(container.id)
+
+
+@asynccontextmanager
+async def serving(shared: Resources) -> AsyncIterator[Resources]:
+    """As the hub does it while it runs."""
+    LabSpawner.shared = shared
+    watching = asyncio.create_task(shared.watch.run())
+    await shared.watch.whole()
+    yield shared
+    await shared.admission.close()
+    watching.cancel()
     LabSpawner.shared = None
-    engine.close()
+
+
+@pytest.fixture
+async def resources(
+    published: Published, network: str, store: Store, site: Site, tmp_path: Path
+) -> AsyncIterator[Resources]:
+    servers = site.servers.model_copy(update={"network": network, "stop_timeout": 2})
+    courses = {"bio2": CoursePeople(students=["bio2"])}
+    teams = {"vision": Team(members=["vision"])}
+    directory = site.directory.model_copy(update={"courses": courses, "teams": teams})
+    site = site.model_copy(update={"servers": servers, "directory": directory})
+    settings = agent.settings(
+        site, tmp_path, network, "lctest/tiny-server:latest", published.site_id
+    )
+    runtime = DockerRuntime(settings, timeout=20)
+    await runtime.begin_watch()
+    await refresh(store, site.gpus, runtime)
+    add_versions(store, published.images)
+    async with serving(Resources(site, store, runtime, tmp_path)) as shared:
+        yield shared
+    await runtime.close()
+    agent.sweep(settings.site_id, images=False)
 
 
 NewSpawner = Callable[..., LabSpawner]
@@ -122,13 +174,23 @@ def new_spawner(resources: Resources) -> NewSpawner:
     """``new_spawner("alice", gpus=1)``: a spawner as the hub would have it before ``start``."""
     db = orm.new_session_factory("sqlite:///:memory:")()
 
-    def make(name: str, uid: int = 20003, server: str = "", **options: Any) -> LabSpawner:
+    def make(
+        name: str,
+        uid: int = 20003,
+        server: str = "",
+        config: Config | None = None,
+        **options: Any,
+    ) -> LabSpawner:
         user = db.query(orm.User).filter_by(name=name).one_or_none()
         if user is None:
             user = orm.User(name=name)
             db.add(user)
             db.commit()
-        spawner = User(user, {})._new_spawner(
+        if server:
+            db.add(orm.Spawner(user=user, name=server))
+            db.commit()
+        settings = {"config": config, "authenticator": DummyAuthenticator()}
+        spawner = User(user, settings)._new_spawner(
             server, spawner_class=LabSpawner, hub=Hub(), oauth_client_id="client"
         )
         orm_server = orm.Server(base_url=f"/user/{name}/")

@@ -4,7 +4,7 @@ import os
 
 from jupyterhub.proxy import Proxy
 
-from spawner.container import Identity
+from spawner.runtime.spec import Account
 
 PORT = int(os.environ["HUB_PORT"])
 UIDS = {"alice": 20003, "bob": 20002}
@@ -31,7 +31,7 @@ class NoProxy(Proxy):
 
 
 def identity(spawner, _auth_state):
-    return Identity(spawner.user.name, UIDS[spawner.user.name], 20000)
+    return Account(uid=UIDS[spawner.user.name], gid=20000)
 
 
 c = get_config()  # noqa: F821 - JupyterHub gives it

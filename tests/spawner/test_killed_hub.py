@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +21,36 @@ import docker
 import pytest
 from ruamel.yaml import YAML
 
-from hub_ext.store import EnvironmentVersion, LeaseState, Store
-from rig.killed_hub import START, STOP
-from spawner.gpu import invariants, ledger
+from commons.leases import LeaseState
+from commons.site import Site
+from commons.store import EnvironmentVersion, Store
+from rig import agent
+from rig.killed_hub import START, STOP, moments
+from spawner.gpu.ledger import invariants, transitions
+from spawner.runtime.docker.runtime import DockerRuntime
+from spawner.runtime.docker.settings import AgentSettings
+from spawner.starts import kept as requests
 
 pytestmark = pytest.mark.docker
 
 HERE = Path(__file__).parent
 GPUS = [gpu["uuid"] for gpu in json.loads((HERE.parent / "rig/gpu/gpus.json").read_text())["gpus"]]
-# Within the transaction that writes a request: it is rolled back.
-UNDECIDED = tuple((when, "spawner.gpu.admission:admit") for when in ("before", "after"))
 ALICE = {"environment": "data", "gpus": 2, "time_limit": 60}
 
 
 class Lab:
     """One site without directory and proxy; its hub comes and goes."""
 
-    def __init__(self, home: Path, network: str, image: str) -> None:
+    def __init__(self, home: Path, network: str, stack: ExitStack) -> None:
         self.home, self.armed = home, home / "armed"
-        self.site_id = f"{network}-kill"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
-        (home / "homes").mkdir()
+        settings = agent.settings(
+            Site.model_validate(site()), home, network, "lctest/tiny-server:latest"
+        )
+        self.site_id = settings.site_id
+        image = asyncio.run(published(settings, home / "environment"))
         self.store = Store(f"sqlite:///{home / 'labcommons.sqlite'}")
         self.store.migrate()
         self.store.transact(lambda s: s.add(environment(image)))
@@ -49,6 +58,7 @@ class Lab:
             YAML().dump(site(), file)
         self.env = {
             **os.environ,
+            **stack.enter_context(agent.program(settings, home / "site.yaml", home)),
             "HUB_PORT": str(self.port),
             "HUB_HOME": str(home),
             "HUB_TOKEN": "of-the-test",
@@ -56,8 +66,6 @@ class Lab:
             "LABCOMMONS_SITE_FILE": str(home / "site.yaml"),
             "LABCOMMONS_DATABASE_URL": self.store.url,
             "LABCOMMONS_DATA": str(home),
-            "LABCOMMONS_SITE_ID": self.site_id,
-            "LABCOMMONS_USERS_NETWORK": network,
         }
         self.hub: subprocess.Popen[bytes] | None = None
         self.log = (home / "hub.log").open("ab")
@@ -134,7 +142,7 @@ class Lab:
 
     def in_order(self) -> bool:
         """Containers, leases and the hub's servers are the same, and every invariant holds."""
-        leases = self.store.transact(ledger.live_leases, read=True)
+        leases = self.store.transact(transitions.live_leases, read=True)
         if any(lease.state is not LeaseState.ACTIVE for lease in leases):
             return False
         held = {lease.id: {device.device_id for device in lease.devices} for lease in leases}
@@ -153,6 +161,14 @@ class Lab:
         findings = self.store.transact(lambda s: invariants.check(s, deep=True), read=True)
         assert findings == ()
         return held == given and servers == {lease.username for lease in leases}
+
+
+async def published(settings: AgentSettings, folder: Path) -> str:
+    runtime = DockerRuntime(settings)
+    try:
+        return await agent.publish(runtime, folder)
+    finally:
+        await runtime.close()
 
 
 def site() -> dict[str, Any]:
@@ -190,15 +206,15 @@ def environment(image: str) -> EnvironmentVersion:
 def lab(
     tiny_image: str, network_of_module: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lab]:
-    lab = Lab(tmp_path_factory.mktemp("lab"), network_of_module, tiny_image)
-    lab.up()
-    for user in ("alice", "bob"):
-        assert lab.api("POST", f"users/{user}")[0] == 201
-    yield lab
-    lab.kill()
-    for container in lab.containers():
-        container.remove(force=True)
-    lab.store.close()
+    with ExitStack() as stack:
+        lab = Lab(tmp_path_factory.mktemp("lab"), network_of_module, stack)
+        lab.up()
+        for user in ("alice", "bob"):
+            assert lab.api("POST", f"users/{user}")[0] == 201
+        yield lab
+        lab.kill()
+        agent.sweep(lab.site_id)
+        lab.store.close()
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +236,7 @@ def empty(lab: Lab) -> Lab:
     return lab
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", START)
+@pytest.mark.parametrize(("when", "step"), moments(START))
 def test_a_hub_killed_at_any_step_of_a_start_starts_the_server_after_all(
     empty: Lab, step: str, when: str
 ) -> None:
@@ -229,18 +244,37 @@ def test_a_hub_killed_at_any_step_of_a_start_starts_the_server_after_all(
     empty.api("POST", "users/alice/server", ALICE)
     empty.was_killed()
     empty.up()
-    asked = bool(empty.store.transact(ledger.live_leases, read=True))
-    empty.until(lambda: empty.in_order() and empty.ready("alice") is asked, "order")
     # Only a request that was never written down is one that nobody knows of.
-    unwritten = (("before", "jupyterhub.user:User.spawn"), *UNDECIDED)
-    assert asked or (when, step) in unwritten
-    if asked:
-        [lease] = empty.store.transact(ledger.live_leases, read=True)
+    written = (when, step) != ("before", "jupyterhub.user:User.spawn")
+    empty.until(lambda: empty.in_order() and empty.ready("alice") is written, "order")
+    if written:
+        [lease] = empty.store.transact(transitions.live_leases, read=True)
         assert (lease.gpus, len(lease.devices), lease.time_limit) == (2, 2, 3600)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", STOP)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "before spawner.spawner:LabSpawner._wait_for_turn",
+        "before spawner.runtime.client:AgentRuntime.start",
+        "after spawner.runtime.client:AgentRuntime.start",
+        "after spawner.spawner:LabSpawner.start",
+    ],
+)
+def test_a_start_without_gpus_is_kept_as_well(empty: Lab, moment: str) -> None:
+    empty.armed.write_text(moment)
+    empty.api("POST", "users/alice/server", {"environment": "data"})
+    empty.was_killed()
+    empty.up()
+    empty.until(lambda: empty.ready("alice") and len(empty.containers()) == 1, "alice's server")
+    # It runs, so nothing more is asked for.
+    empty.until(lambda: not empty.store.transact(requests.left, read=True), "nothing left to do")
+    assert empty.tokens("alice") == 1
+    empty.api("DELETE", "users/alice/server")
+    empty.until(lambda: not empty.containers(), "an empty site")
+
+
+@pytest.mark.parametrize(("when", "step"), moments(STOP))
 def test_a_hub_killed_at_any_step_of_a_stop_leaves_nothing_held_or_doubled(
     empty: Lab, step: str, when: str
 ) -> None:
@@ -259,7 +293,7 @@ def test_who_waits_when_the_hub_is_killed_waits_on_and_starts(empty: Lab) -> Non
     empty.api("POST", "users/alice/server", ALICE)
 
     def place() -> tuple[str, str] | None:
-        leases = empty.store.transact(ledger.live_leases, read=True)
+        leases = empty.store.transact(transitions.live_leases, read=True)
         return next(((x.id, x.state) for x in leases if x.username == "alice"), None)
 
     empty.until(lambda: place(), "alice's place")

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub_ext.i18n import gettext_for
-from hub_ext.site import Site
+from commons.errors import BadRequest, LabError
+from commons.i18n import gettext_for
+from commons.principal import Principal
+from commons.site import Site
+from environments.catalog import CatalogEntry
 from spawner import options
-from spawner.environments.catalog import CatalogEntry
-from spawner.errors import BadRequest, SpawnerError
-from spawner.gpu.devices import Availability, GpuType
+from spawner.gpu.policy.placement import Availability, GpuType
 
 
 def entry(name: str, version: str) -> CatalogEntry:
@@ -97,13 +98,13 @@ def test_an_option_given_twice_is_refused() -> None:
 
 
 def test_left_out_options_get_the_sites_defaults(site: Site) -> None:
-    choice = options.resolve(options.Request(), CATALOG, site, options.Person("alice"))
+    choice = options.resolve(options.Request(), CATALOG, site, Principal("alice"))
     assert (choice.entry.name, choice.entry.version, choice.size_name) == ("data", "2", "large")
 
 
 def test_a_catalog_without_environments_says_what_to_do(site: Site) -> None:
     with pytest.raises(BadRequest, match="labcommons env build"):
-        options.resolve(options.Request(), {}, site, options.Person("alice"))
+        options.resolve(options.Request(), {}, site, Principal("alice"))
 
 
 def test_the_page_offers_what_can_be_had_and_says_why_not(site: Site) -> None:
@@ -158,7 +159,7 @@ def test_memory_reads_as_people_write_it(count: int, text: str) -> None:
     assert options.show_bytes(count) == text
 
 
-ALICE = options.Person("alice", ["vision", "nlp"], ["ml101"])
+ALICE = Principal.from_groups("alice", False, ["team:vision", "team:nlp", "course:ml101:students"])
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_who_is_charged(asked: dict[str, str], account: str, site: Site) -> None
 
 
 def test_the_only_team_is_charged_without_a_word(site: Site) -> None:
-    person = options.Person("alice", ["vision"])
+    person = Principal.from_groups("alice", False, ["team:vision"])
     assert options.account_of(options.Request(), person, site) == "group:vision"
 
 
@@ -192,7 +193,7 @@ def test_the_only_team_is_charged_without_a_word(site: Site) -> None:
     ],
 )
 def test_nobody_charges_others(asked: dict[str, str], code: str, site: Site) -> None:
-    with pytest.raises(SpawnerError) as caught:
+    with pytest.raises(LabError) as caught:
         options.account_of(options.Request(**asked), ALICE, site)
     assert caught.value.code == code
 
@@ -233,7 +234,7 @@ def test_a_withdrawn_version_is_not_offered_and_says_why(site: Site) -> None:
 
 def test_an_environment_without_any_version_to_start_is_not_there(site: Site) -> None:
     gone = [replace(entry, removed=True) for entry in CATALOG["data"]]
-    assert "data" not in options.usable({**CATALOG, "data": gone}, {})
+    assert "data" not in options.usable({**CATALOG, "data": gone}, Principal("alice"))
 
 
 def test_a_deprecated_version_is_offered_with_its_date(site: Site) -> None:
@@ -259,8 +260,9 @@ def test_an_environment_is_only_for_those_that_it_names(
     auth_state: dict[str, Any], sees: bool
 ) -> None:
     access = {"teams": ["vision"], "courses": ["ml101"]}
+    person = Principal.from_auth_state("alice", False, auth_state)
     kept = [replace(entry, access=access) for entry in CATALOG["data"]]
-    assert ("data" in options.usable({**CATALOG, "data": kept}, auth_state)) is sees
+    assert ("data" in options.usable({**CATALOG, "data": kept}, person)) is sees
 
 
 def test_an_environment_that_needs_a_gpu_is_refused_without_one(site: Site) -> None:
@@ -277,3 +279,87 @@ def test_an_environment_suggests_the_size_that_suits_it(site: Site) -> None:
         assert choice.size_name == expected
         shown = options.form_model(catalog, site, SOME, {}, "en", gettext_for("en"))
         assert [size["name"] for size in shown["sizes"] if size["selected"]] == [expected]
+
+
+def test_each_option_is_declared_once_and_describes_itself(site: Site) -> None:
+    described = options.schema()["properties"]
+    assert tuple(described) == options.KEYS
+    assert all(one["title"] and one["description"] for one in described.values())
+    # What is described as usual is what is meant by nothing.
+    usual = {name: one["default"] for name, one in described.items() if "default" in one}
+    assert options.parse(usual) == options.parse({}) == options.Request()
+
+
+@pytest.mark.parametrize("name", ["gpus", "time_limit"])
+def test_the_bounds_that_are_described_are_those_that_are_checked(name: str) -> None:
+    kind = options.schema()["properties"][name]
+    for value, right in (
+        (kind["minimum"], True),
+        (kind["maximum"], True),
+        (kind["minimum"] - 1, False),
+        (kind["maximum"] + 1, False),
+    ):
+        if right:
+            options.parse({name: value})
+        else:
+            with pytest.raises(BadRequest):
+                options.parse({name: value})
+
+
+LINKS: list[tuple[dict[str, list[str]], dict[str, Any], list[str]]] = [
+    ({"environment": ["data:1"], "gpus": ["1"], "size": ["small"]},
+     {"environment": "data:1", "gpus": 1, "size": "small"}, []),
+    ({"environment": ["data:9"], "size": ["small"]},
+     {"environment": "data", "size": "small"}, ["version_unknown"]),
+    ({"environment": ["secret"], "size": ["huge"], "gpus": ["1"]},
+     {"gpus": 1}, ["environment_unknown", "size_unknown"]),
+    ({"gpus": ["99"], "gpu_type": ["H900"], "wait": ["true"]},
+     {"wait": True}, ["gpu_over_limit", "gpu_type_unknown"]),
+    ({"gpus": ["many"], "enviroment": ["data"], "time_limit": ["90"]},
+     {"time_limit": 90}, ["option_unknown", "gpus_not_a_number"]),
+    ({"account": ["user:bob"], "size": ["small"]}, {"size": "small"}, ["account_not_yours"]),
+    ({"course": ["ml101"]}, {"account": "course:ml101"}, []),
+    ({"size": ["small", "large"], "environment": ["data"]},
+     {"environment": "data"}, ["option_repeated"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("link", "filled", "codes"), LINKS, ids=range(len(LINKS)))
+def test_a_link_fills_what_it_can_and_says_what_it_cannot(
+    link: dict[str, list[str]], filled: dict[str, Any], codes: list[str], site: Site
+) -> None:
+    """Kind: links that are old, mistyped or somebody else's: each name counts by itself."""
+    found, problems = options.linked(link, CATALOG, site, SOME, ALICE)
+    assert (found, [one.code for one in problems]) == (filled, codes)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*options.KEYS, "image"]) | st.text(max_size=4),
+        st.lists(st.sampled_from(["data:1", "other", "small", "1", "2", ""]) | st.text()),
+    )
+)
+def test_whatever_a_link_asks_for_one_of_each_is_chosen(link: dict[str, list[str]]) -> None:
+    site = Site.model_validate(
+        {
+            "version": 1,
+            "directory": {"servers": ["ldaps://d"], "users": {"base_dn": "dc=x"}},
+            "sizes": {"small": {"cpu": 1, "memory": "1G"}},
+            "gpus": {"source": "none", "max_per_server": 2},
+        }
+    )
+    found, problems = options.linked(link, CATALOG, site, SOME, ALICE)
+    shown = options.form_model(CATALOG, site, SOME, found, "en", gettext_for("en"))
+    problems += options.not_chosen(shown, found)
+    for choices in (shown["environments"], shown["sizes"], shown["gpus"]["choices"]):
+        assert sum(choice["selected"] for choice in choices) == 1
+    options.resolve(options.parse(found), CATALOG, site, ALICE)
+    assert all(one.in_words(gettext_for("zh_CN")) for one in problems)
+
+
+def test_a_link_to_gpus_that_cannot_be_had_now_says_why(site: Site) -> None:
+    found, problems = options.linked({"gpus": ["2"]}, CATALOG, site, SOME, ALICE)
+    assert (found, problems) == ({"gpus": 2}, [])
+    [problem] = options.not_chosen(model(site, last=found), found)
+    words = problem.in_words(gettext_for("en"))
+    assert words == "2 GPUs are not available: Free now, of one type: 1."

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+import logging
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub_ext.store import LeaseState
-from spawner.engine import ContainerState
-from spawner.reconcile import LeaseRecord, plan
+from commons.leases import LeaseState
+from commons.store import Store
+from spawner.reconcile import LeaseRecord, Reconciler, plan
+from spawner.runtime.memory import MemoryRuntime
+from spawner.runtime.protocol import ServerState
 
 
-def container(
-    user: str, lease: str = "", status: str = "running", server: str = ""
-) -> ContainerState:
-    labels = {"labcommons.site": "lab", "labcommons.user": user, "labcommons.server": server}
-    if lease:
-        labels["labcommons.lease"] = lease
-    return ContainerState(f"c-{user}-{lease}", user, status, 0, False, labels, {})
+def container(user: str, lease: str = "", status: str = "running", server: str = "") -> ServerState:
+    labels = {"labcommons.lease": lease} if lease else {}
+    return ServerState(
+        handle=f"c-{user}-{lease}", user=user, server=server, status=status, labels=labels
+    )
 
 
 def lease(
@@ -63,9 +64,18 @@ def test_a_lease_whose_container_runs_becomes_active() -> None:
     assert todo.activate == (("l1", "c-alice-l1"),)
 
 
-def test_what_makes_homes_is_not_a_server() -> None:
-    maker = ContainerState("c", "n", "running", 0, False, {"labcommons.site": "lab"}, {})
-    assert plan([maker], [], set()).remove == ()
+def test_a_server_that_the_hub_takes_for_running_without_a_container_is_told() -> None:
+    known = {("alice", ""), ("bob", ""), ("carol", "")}
+    runs, ended = container("alice"), container("bob", status="exited")
+    running = {("alice", ""): "c-alice-", ("bob", ""): "c-bob-", ("carol", ""): "c-carol-"}
+    todo = plan([runs, ended], [], known, running=running)
+    assert todo.gone == (("bob", ""), ("carol", ""))
+    assert (todo.remove, todo.end) == ((), ())
+
+
+def test_a_server_whose_container_was_replaced_runs_no_more() -> None:
+    todo = plan([container("alice")], [], {("alice", "")}, running={("alice", ""): "another"})
+    assert todo.gone == (("alice", ""),)
 
 
 def test_who_waited_when_the_hub_was_killed_keeps_the_place() -> None:
@@ -85,7 +95,7 @@ def test_a_server_that_the_hub_was_killed_before_remembering_is_asked_for_again(
 
 def test_a_lease_that_the_ledger_lost_is_written_again_the_oldest_first() -> None:
     young, old = container("alice", "l1"), container("bob", "l2")
-    young = replace(young, created=2.0)
+    young = young.model_copy(update={"created": 2.0})
     todo = plan([young, old], [], {("alice", ""), ("bob", "")})
     assert todo.restore == (old, young)
     assert todo.remove == ()
@@ -111,5 +121,23 @@ def test_afterwards_nothing_is_left_of_servers_the_hub_does_not_know(
     servers = {(user, "") for user in known}
     todo = plan(containers, [lease(i, user) for i, user in leased.items()], servers)
     left = [c for c in containers if c not in todo.remove]
-    assert all(c.labels["labcommons.user"] in known for c in left)
+    assert all(c.user in known for c in left)
     assert {i for i, _ in todo.end} == {i for i, user in leased.items() if user not in known}
+
+
+async def test_it_goes_on_pass_after_pass(store: Store) -> None:
+    passes = asyncio.Queue[None]()
+
+    class Counting(MemoryRuntime):
+        async def list(self) -> list[ServerState]:
+            passes.put_nowait(None)
+            return await super().list()
+
+    reconciler = Reconciler(Counting("lab"), store, set, logging.getLogger())
+    work = asyncio.ensure_future(reconciler.forever(0.01))
+    for _ in range(3):
+        ended, _ = await asyncio.wait(
+            [work, asyncio.ensure_future(passes.get())], return_when=asyncio.FIRST_COMPLETED
+        )
+        assert work not in ended, work.exception()
+    work.cancel()

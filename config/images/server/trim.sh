@@ -4,14 +4,19 @@ set -eu
 prefix=$1
 site=$(echo "$prefix"/lib/python3*/site-packages)
 
-# rfc3987-syntax builds a grammar when it is imported, for a format check that jsonschema does
-# only where it is there: half of the server's start. The others are what JupyterLab names as
-# dependencies so that there is one kernel; here the server's own Python is nobody's kernel.
-for package in rfc3987-syntax lark ipykernel ipython debugpy jedi parso stack-data \
-    executing asttokens pure-eval prompt-toolkit matplotlib-inline comm psutil nest-asyncio; do
+# Formats that jsonschema checks only where these are there; of schemas here only that of events'
+# names has one, `uri`. They are imported at every start, and rfc3987-syntax builds a grammar then. The
+# others are what JupyterLab names as dependencies so that there is one kernel; here the server's own
+# Python is nobody's kernel. IPython stays: `jupyter console` is made of it.
+for package in rfc3987-syntax lark isoduration arrow fqdn rfc3986-validator uri-template webcolors \
+    ipykernel debugpy comm psutil nest-asyncio2; do
     /build/bin/pip --python "$prefix" uninstall -q -y "$package"
 done
+# What needs TeX or a browser cannot work here, so it is not offered: not in the menu, not in REST.
+sed -i -E '/^(pdf|webpdf|qtpdf|qtpng) *=/d' "$site"/nbconvert-*.dist-info/entry_points.txt
 rm -rf "$prefix"/share/jupyter/kernels "$prefix"/share/man
+# "source activate" looks along the PATH.
+rm -f "$prefix"/bin/activate* "$prefix"/bin/Activate*
 find "$site" -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +
 # Of the names of languages and places, those of the interface's languages.
 find "$site/babel/locale-data" -name '*.dat' ! -name root.dat ! -name 'en*' ! -name 'zh*' -delete

@@ -18,8 +18,9 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from hub_ext.site import Site
-from hub_ext.store import EnvironmentVersion, RegisteredEnvironment, Store
+from commons.scopes import Scope
+from commons.site import Site
+from commons.store import EnvironmentVersion, RegisteredEnvironment, Store
 from kernels.service.app import make_app
 from kernels.service.registrar import Registrar
 from tests.kernels.conftest import IPYKERNEL, MakePrefix
@@ -81,7 +82,9 @@ class Hub:
 @pytest.fixture
 async def registrar(store: Store, tmp_path: Path, roots: Path) -> AsyncIterator[Registrar]:
     """A registrar of a site with team vision and course ml101, whose folders are ``roots``."""
-    registrar = Registrar(store, tmp_path / "kernels", roots, ["vision"], ["ml101"])
+    registrar = Registrar(
+        store, tmp_path / "kernels", roots, [Scope("team", "vision"), Scope("course", "ml101")]
+    )
     yield registrar
     registrar.close()  # what is left open counts for all processes of root
 

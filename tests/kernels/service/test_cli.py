@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from commons.store import DirectoryPerson, Store
+from commons.store.models import utcnow
+from commons.store.usage import Started, add_starts
 from hub_ext.cli import cli
-from hub_ext.store import DirectoryPerson, Store
-from hub_ext.store.models import utcnow
-from hub_ext.store.usage import Started, add_starts
 from tests.kernels.service.conftest import add
 
 TORCH = "conda-team-vision-torch-python3"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub_ext.store import Store
+from commons.store import Store
 from kernels.service import stream as streams
 from kernels.service.events import WAITING, EventLog, Listener
 from tests.kernels.service.conftest import PREFIX, add

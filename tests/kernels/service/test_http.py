@@ -10,14 +10,21 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
+from jupyterhub.services.auth import HubOAuth
 from tornado.httpclient import HTTPResponse
 
-from hub_ext.console import handlers as console
-from hub_ext.store import Store
+from commons.i18n import LANGUAGES
+from commons.store import Store
+from commons.web import handlers as console
+from kernels.service.app import make_app
 from tests.kernels.conftest import IPYKERNEL
 from tests.kernels.service.conftest import PREFIX, add, body, listed
+from tests.rig.described import check_answer, check_schemas, operations, undeclared
+from tests.rig.one_language import is_mixed, names_in, of_page, told
 
 API = PREFIX + "api/v1/"
+START = {"kernel": "conda-shared-stats-python3", "source": "shared", "environment": "stats"}
+REPORT = {"starts": [{**START, "version": "live", "count": 2}]}
 
 
 @pytest.fixture
@@ -30,7 +37,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-async def tiers(registrar, store, make_prefix) -> None:
+async def scopes(registrar, store, make_prefix) -> None:
     """One environment of each kind, and one that has no kernel."""
     add(store, words={"title": {"en": "Data analysis", "zh_CN": "数据分析"}})
     make_prefix("stats", root="shared/envs")
@@ -53,7 +60,7 @@ async def tiers(registrar, store, make_prefix) -> None:
     ],
 )
 async def test_people_see_what_is_for_everybody_and_for_their_groups(
-    ask, tiers, token, seen
+    ask, scopes, token, seen
 ) -> None:
     found = body(await ask(API + "environments", token))
     assert {item["source"] for item in found["environments"]} == seen
@@ -71,7 +78,7 @@ async def test_an_image_for_some_teams_is_shown_to_these_alone(ask, registrar, s
         assert body(await ask(API + "environments", token))["total"] == total
 
 
-async def test_what_one_may_not_see_is_not_there(ask, tiers) -> None:
+async def test_what_one_may_not_see_is_not_there(ask, scopes) -> None:
     for path in ("environments/team-vision/torch", "kernels/conda-team-vision-torch-python3"):
         assert (await ask(API + path, "alice-token")).code == 200
         refused = await ask(API + path, "s01-token")
@@ -96,7 +103,7 @@ async def test_nobody_else_gets_anything_from_the_api(ask, token, code, path, me
 # Lists -----------------------------------------------------------------------------------------
 
 
-async def test_one_environment_is_told_with_all_that_is_known(ask, tiers) -> None:
+async def test_one_environment_is_told_with_all_that_is_known(ask, scopes) -> None:
     (version,) = body(await ask(API + "environments/image/data", "alice-token"))["versions"]
     assert version == {
         "source": "image",
@@ -107,6 +114,7 @@ async def test_one_environment_is_told_with_all_that_is_known(ask, tiers) -> Non
         "python": "3.13.5",
         "state": "healthy",
         "reason": "",
+        "reasons": [],
         "kernels": [
             {
                 "name": "conda-image-data-python3",
@@ -120,7 +128,7 @@ async def test_one_environment_is_told_with_all_that_is_known(ask, tiers) -> Non
     assert [(kernel["environment"], kernel["state"]) for kernel in kernels] == [("data", "healthy")]
 
 
-async def test_lists_are_searched_and_cut(ask, tiers) -> None:
+async def test_lists_are_searched_and_cut(ask, scopes) -> None:
     async def names(query: str) -> list[str]:
         found = body(await ask(f"{API}environments?{query}", "carol-token"))
         return [item["environment"] for item in found["environments"]]
@@ -133,10 +141,12 @@ async def test_lists_are_searched_and_cut(ask, tiers) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=x", "offset=-1", "state=nothing", "limit=" + "9" * 50])
-async def test_a_parameter_that_is_none_is_named(ask, tiers, query) -> None:
+async def test_a_parameter_that_is_none_is_named(ask, scopes, query) -> None:
     response = await ask(f"{API}environments?{query}", "alice-token")
     assert response.code == 400
-    assert body(response)["error"]["code"] == "bad_request"
+    error = body(response)["error"]
+    assert error["code"] in ("parameter_wrong",)
+    assert error["reasons"][0]["code"] == error["code"]
 
 
 @pytest.mark.parametrize("path", ["/", PREFIX + "nothing", API + "nothing", API + "kernels/x/y"])
@@ -144,18 +154,42 @@ async def test_what_is_not_there_is_not_there(ask, path) -> None:
     assert (await ask(path, "carol-token")).code == 404
 
 
-async def test_the_description_has_every_address_that_there_is(ask, origin) -> None:
+# Who asks, verb, address with its parameters, the body, and the expected status.
+DESCRIBED = [
+    ("alice-token", "get", "/api/v1/environments", "", None, 200),
+    ("alice-token", "get", "/api/v1/environments", "?limit=0", None, 400),
+    ("alice-token", "get", "/api/v1/environments/{source}/{name}", "image/data", None, 200),
+    ("alice-token", "get", "/api/v1/environments/{source}/{name}", "image/none", None, 404),
+    ("alice-token", "get", "/api/v1/kernels", "", None, 200),
+    ("alice-token", "get", "/api/v1/kernels/{name}", "conda-shared-stats-python3", None, 200),
+    ("alice-token", "post", "/api/v1/refresh", "", {}, 403),
+    ("carol-token", "post", "/api/v1/refresh", "", {}, 200),
+    ("alice-server-token", "post", "/api/v1/usage", "", REPORT, 200),
+    ("alice-server-token", "post", "/api/v1/usage", "", {"starts": [{"kernel": 1}]}, 400),
+    ("alice-token", "get", "/api/v1/usage", "?days=7", None, 200),
+    ("", "get", "/health", "", None, 200),
+]
+
+
+async def test_every_operation_answers_as_described(ask, scopes) -> None:
     document = body(await ask(PREFIX + "openapi.json"))
-    assert set(document["paths"]) == {
-        "/api/v1/environments",
-        "/api/v1/environments/{source}/{name}",
-        "/api/v1/kernels",
-        "/api/v1/kernels/{name}",
-        "/api/v1/refresh",
-        "/api/v1/events",
-        "/api/v1/usage",
-        "/health",
-    }
+    check_schemas(document)
+    for token, verb, path, more, sent, status in DESCRIBED:
+        address = path.removeprefix("/").partition("{")[0] + more
+        answer = await ask(PREFIX + address, token, verb.upper(), sent, Accept_Language="zh-CN")
+        assert answer.code == status, (verb, path, answer.body)
+        check_answer(document, verb, path, answer)
+        assert [said for said in told(body(answer)) if is_mixed(said, "zh_CN")] == []
+    seen = {(verb, path) for _, verb, path, *_ in DESCRIBED}
+    # A stream has no end to wait for; test_events.py reads it.
+    assert seen == operations(document) - {("get", "/api/v1/events")}
+    refused = await ask(API + "events")
+    check_answer(document, "get", "/api/v1/events", refused)
+
+
+def test_nothing_of_the_api_is_left_undescribed(site, registrar) -> None:
+    auth = HubOAuth(api_token="x", api_url="http://127.0.0.1:1/hub/api", base_url=PREFIX)
+    assert undeclared(make_app(site, registrar, auth, "a secret")) == []
 
 
 # Refresh and health ----------------------------------------------------------------------------
@@ -205,7 +239,7 @@ async def test_health_tells_before_during_and_after_a_fault(
     assert (await health())[0] == 200
 
 
-async def test_lists_are_told_while_the_store_is_down(ask, registrar, tiers, tmp_path) -> None:
+async def test_lists_are_told_while_the_store_is_down(ask, registrar, scopes, tmp_path) -> None:
     registrar.store = Store(f"sqlite:///{tmp_path}/nowhere/labcommons.sqlite")
     await registrar.refresh()
     assert body(await ask(API + "environments", "carol-token"))["total"] == 5
@@ -223,7 +257,7 @@ async def test_a_hub_that_does_not_answer_is_told_and_health_goes_on(ask, hub, m
 # The page --------------------------------------------------------------------------------------
 
 
-async def test_the_page_shows_environments_in_the_persons_language(ask, tiers) -> None:
+async def test_the_page_shows_environments_in_the_persons_language(ask, scopes) -> None:
     page = await ask(PREFIX, "alice-token", Accept_Language="zh-CN,zh;q=0.9")
     text = page.body.decode()
     assert '<html lang="zh-CN">' in text
@@ -246,7 +280,7 @@ async def test_nothing_that_an_environment_says_becomes_markup(ask, registrar, s
     assert "<script>alert" not in text
 
 
-async def test_the_page_is_searched(ask, tiers) -> None:
+async def test_the_page_is_searched(ask, scopes) -> None:
     text = (await ask(PREFIX + "?q=torch", "alice-token")).body.decode()
     assert "conda-team-vision-torch-python3" in text
     assert "conda-image-data-python3" not in text
@@ -308,7 +342,7 @@ async def log_in(ask) -> HTTPResponse:
     )
 
 
-async def test_a_browser_is_sent_to_log_in_and_comes_back_with_a_cookie(ask, tiers) -> None:
+async def test_a_browser_is_sent_to_log_in_and_comes_back_with_a_cookie(ask, scopes) -> None:
     first = await ask(PREFIX)
     assert first.code == 302
     login = urlsplit(first.headers["Location"])
@@ -324,7 +358,7 @@ async def test_a_browser_is_sent_to_log_in_and_comes_back_with_a_cookie(ask, tie
     assert (await ask(PREFIX, Cookie=cookies(back))).code == 200
 
 
-async def test_a_page_of_somebody_else_can_use_a_cookie_for_nothing(ask, tiers) -> None:
+async def test_a_page_of_somebody_else_can_use_a_cookie_for_nothing(ask, scopes) -> None:
     back = await log_in(ask)
     page = await ask(PREFIX, Cookie=cookies(back))
     found = re.search(rb'data-xsrf="([^"]+)"', page.body)
@@ -360,7 +394,7 @@ TORCH = {
 }
 
 
-async def test_a_server_reports_what_its_owner_started(ask, tiers) -> None:
+async def test_a_server_reports_what_its_owner_started(ask, scopes) -> None:
     report = {"starts": [TORCH | {"count": 2}, TORCH]}
     answer = await ask(API + "usage", "alice-server-token", "POST", report)
     assert body(answer) == {"counted": 2, "ignored": 0}
@@ -375,12 +409,12 @@ async def test_a_server_reports_what_its_owner_started(ask, tiers) -> None:
     assert "Starts in 30 days: 4" in (await ask(PREFIX, "carol-token")).body.decode()
 
 
-async def test_a_server_may_do_nothing_else_with_its_token(ask, tiers) -> None:
+async def test_a_server_may_do_nothing_else_with_its_token(ask, scopes) -> None:
     assert (await ask(API + "environments", "alice-server-token")).code == 403
     assert (await ask(API + "usage", "alice-server-token")).code == 403
 
 
-async def test_what_one_cannot_see_or_has_made_up_is_not_counted(ask, tiers) -> None:
+async def test_what_one_cannot_see_or_has_made_up_is_not_counted(ask, scopes) -> None:
     report = {
         "starts": [
             TORCH | {"kernel": "conda-course-ml101-intro-python3", "source": "course-ml101",
@@ -410,13 +444,13 @@ async def test_what_one_cannot_see_or_has_made_up_is_not_counted(ask, tiers) -> 
         {"starts": [TORCH] * 51},
     ],
 )
-async def test_a_report_that_cannot_be_read_is_refused_with_its_reason(ask, tiers, report) -> None:
+async def test_a_report_that_cannot_be_read_is_refused_with_its_reason(ask, scopes, report) -> None:
     answer = await ask(API + "usage", "alice-token", "POST", report)
     assert answer.code == 400
     assert "report" in body(answer)["error"]["message"]
 
 
-async def test_nobody_can_fill_the_table_with_reports(ask, tiers) -> None:
+async def test_nobody_can_fill_the_table_with_reports(ask, scopes) -> None:
     codes = [
         (await ask(API + "usage", "alice-token", "POST", {"starts": []})).code for _ in range(40)
     ]
@@ -425,8 +459,24 @@ async def test_nobody_can_fill_the_table_with_reports(ask, tiers) -> None:
     assert (await ask(API + "usage", "bob-token", "POST", {"starts": []})).code == 200
 
 
-async def test_a_body_that_is_too_large_is_not_read(ask, tiers) -> None:
+async def test_a_body_that_is_too_large_is_not_read(ask, scopes) -> None:
     # The limit is the server's own (MAX_BODY); a report of the largest size fits into it.
     largest = {"starts": [dict.fromkeys(TORCH, "x" * 128) | {"count": 1}] * 50}
     assert len(json.dumps(largest)) < 32 * 1024
     assert (await ask(API + "usage", "alice-token", "POST", largest)).code == 200
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+async def test_the_page_is_in_one_language(ask, scopes, lang) -> None:
+    """Kind: people read it in their language, and times in their zone."""
+    known = names_in(
+        "alice carol s01 data stats torch bare intro vision ml101 ipykernel",
+        # Names of kernels, as they are registered.
+        "shared team course",
+    )
+    cookie = f"labcommons-lang={lang}; labcommons-tz=Asia/Shanghai"
+    for path, token in (("", "alice"), ("", "carol"), ("?q=none", "s01"), ("x", "alice")):
+        page = (await ask(PREFIX + path, f"{token}-token", Cookie=cookie)).body.decode()
+        page = re.sub(r"conda install --prefix \S+ ipykernel", "", page)  # what may be typed
+        assert of_page(page, lang, known) == []
+        assert "UTC" not in page

@@ -15,7 +15,8 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.testing import bind_unused_port
 
-from hub_ext.store import Store
+from commons.scopes import Scope
+from commons.store import Store
 from kernels.service.registrar import Registrar
 from tests.kernels.service.conftest import PREFIX, add, body, listed, on_disk
 
@@ -24,10 +25,11 @@ from tests.kernels.service.conftest import PREFIX, add, body, listed, on_disk
 ONE_PASS = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from hub_ext.store import Store
+from commons.store import Store
+from commons.scopes import Scope
 from kernels.service.registrar import Registrar
 
-url, registry, tiers, number = sys.argv[1:]
+url, registry, folders, number = sys.argv[1:]
 count = 0
 
 def dying(real):
@@ -43,15 +45,18 @@ for name in ("mkdir", "open", "rename", "replace", "unlink", "rmdir", "fchmod", 
     setattr(os, name, dying(getattr(os, name)))
 store = Store(url)
 store.engine.dialect.do_commit = dying(store.engine.dialect.do_commit)
-registrar = Registrar(store, Path(registry), Path(tiers), ["vision"], ["ml101"])
+groups = [Scope("team", "vision"), Scope("course", "ml101")]
+registrar = Registrar(store, Path(registry), Path(folders), groups)
 asyncio.run(registrar.refresh())
 print(count, registrar.error)
 """
 
 
-def one_pass(store: Store, registry: Path, tiers: Path, number: int) -> subprocess.CompletedProcess:
+def one_pass(
+    store: Store, registry: Path, folders: Path, number: int
+) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", ONE_PASS, store.url, str(registry), str(tiers), str(number)],
+        [sys.executable, "-c", ONE_PASS, store.url, str(registry), str(folders), str(number)],
         capture_output=True,
         text=True,
         check=False,
@@ -101,7 +106,9 @@ async def test_a_pass_that_is_killed_anywhere_is_finished_by_the_next(
         assert killed.returncode in (0, -signal.SIGKILL), killed.stderr
         for file in registry.rglob("kernels/conda-*/kernel.json"):
             assert json.loads(file.read_text())["argv"], "half a kernelspec"
-        after = Registrar(store, registry, roots, ["vision"], ["ml101"])
+        after = Registrar(
+            store, registry, roots, [Scope("team", "vision"), Scope("course", "ml101")]
+        )
         await after.refresh()
         assert after.error is None
         assert listed(store) == wanted_rows
@@ -151,7 +158,7 @@ async def test_the_command_serves_registers_and_survives_being_killed(
 
     for ending in (signal.SIGKILL, signal.SIGTERM):
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--tiers", str(roots)],
+            [*command, "--port", str(port), "--folders", str(roots)],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,

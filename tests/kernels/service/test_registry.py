@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.service.entries import CatalogRow, Entry, from_catalog
+from kernels.service.entries import CatalogRow, RegistryEntry, from_catalog
 from kernels.service.registry import Changes, write_registry
 from tests.kernels.conftest import IPYKERNEL
 
@@ -24,19 +24,19 @@ def entry(name: str = "data", version: str = "1", **kernelspecs: object) -> Cata
     return CatalogRow(name, version, f"/opt/conda/envs/{name}", "3.13.5", found)
 
 
-def kernels(*rows: CatalogRow) -> list[Entry]:
+def kernels(*rows: CatalogRow) -> list[RegistryEntry]:
     return [found for row in rows if (found := from_catalog(row)[0])]
 
 
-def shelves(entries: list[Entry]) -> dict[tuple[str, ...], dict[str, bytes]]:
+def shelves(entries: list[RegistryEntry]) -> dict[tuple[str, ...], dict[str, bytes]]:
     return {entry.shelf: {k.name: k.content for k in entry.kernels} for entry in entries}
 
 
-def write(root: Path, entries: list[Entry]) -> Changes:
+def write(root: Path, entries: list[RegistryEntry]) -> Changes:
     return write_registry(root, shelves(entries))
 
 
-def document(entry: Entry) -> object:
+def document(entry: RegistryEntry) -> object:
     return json.loads(entry.kernels[0].content)
 
 
@@ -85,7 +85,7 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
 def test_a_prefix_that_is_no_plain_path_to_the_name_is_refused(prefix: str) -> None:
     found, problems = from_catalog(CatalogRow("data", "1", prefix, None, {"python3": IPYKERNEL}))
     assert found is None
-    assert "prefix" in problems[0]
+    assert "prefix" in str(problems[0])
 
 
 def test_a_hostile_kernelspec_is_refused_and_its_neighbour_kept() -> None:
@@ -93,8 +93,8 @@ def test_a_hostile_kernelspec_is_refused_and_its_neighbour_kept() -> None:
         entry(python3=IPYKERNEL, evil={**IPYKERNEL, "argv": ["/bin/sh", "-c", "id"]})
     )
     assert [kernel.name for kernel in found.kernels] == ["conda-image-data-python3"]
-    assert "'evil'" in problems[0]
-    assert "outside the environment" in problems[0]
+    assert "'evil'" in str(problems[0])
+    assert "outside the environment" in str(problems[0])
 
 
 json_values = st.recursive(
@@ -209,7 +209,8 @@ def test_a_file_that_somebody_added_to_our_kernel_stays(root: Path) -> None:
 def test_a_foreign_kernel_under_our_name_is_told_and_not_overwritten(root: Path) -> None:
     before = foreign_kernel(root / DATA)
     changes = write(root, kernels(entry(), entry("fine")))
-    assert "move it away" in changes.failed[("image", "data", "1"), "conda-image-data-python3"]
+    told = changes.failed[("image", "data", "1"), "conda-image-data-python3"]
+    assert "move it away" in str(told)
     assert (root / DATA / "kernel.json").read_bytes() == before
     assert (root / "image/fine/1/kernels/conda-image-fine-python3/kernel.json").exists()
 

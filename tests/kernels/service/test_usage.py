@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from jupyter_client.manager import AsyncKernelManager
 
-from hub_ext.store.usage import KEPT, Started, add_starts, forget, last_used, uses
+from commons.store.usage import KEPT, Started, add_starts, forget, last_used, uses
 from kernels import usage
 from kernels.manager import CondaKernelSpecManager
 

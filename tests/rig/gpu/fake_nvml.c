@@ -1,6 +1,6 @@
 /* STAND-IN for NVIDIA's libnvidia-ml.so.1, for tests on machines without a GPU.
  *
- * Only what spawner/gpu/nvml.py calls, with the signatures of nvml.h. What it shows is
+ * Only what spawner/gpu/devices/nvml.py calls, with the signatures of nvml.h. What it shows is
  * read from the file named by FAKE_NVML_STATE at nvmlInitWithFlags, one line for each thing:
  *
  *   gpu UUID BYTES MIG(0|1) STATE(ok|lost) MODEL TO THE END OF THE LINE
@@ -126,6 +126,12 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, struct device **out)
 static int text(const char *from, char *to, unsigned length)
 {
     snprintf(to, length, "%s", from);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMinorNumber(struct device *device, unsigned *out)
+{
+    *out = (unsigned)(device - gpus);
     return SUCCESS;
 }
 

@@ -1,32 +1,61 @@
 """The server's configuration. Read-only, and the last word: on JUPYTER_CONFIG_PATH."""
 
 import json
+import logging
 import os
 from importlib.util import find_spec
 
 c = get_config()  # noqa: F821
 
+# Of a usual day; what warns shall mean something. In order: what JupyterHub itself sets; each
+# WebSocket of a page, whose origin is checked; nothing is built here; a default of Jupyter's own.
+usual = (
+    "'extra_template_paths'",
+    "Skipping XSRF check for insecure request",
+    "Could not determine jupyterlab build status without nodejs",
+    "The websocket_ping_timeout",
+)
+for name in ("LabApp", "ServerApp", "tornado.application", "tornado.general"):
+    logging.getLogger(name).addFilter(
+        lambda told: not any(words in str(told.msg) for words in usual)
+    )
+
+if find_spec("labcommons_away"):
+    import labcommons_away
+
+    labcommons_away.listen()
+
 home = os.environ.get("HOME", "/tmp")  # noqa: S108
 
 c.ServerApp.root_dir = home
 c.ServerApp.kernel_spec_manager_class = "kernels.manager.CondaKernelSpecManager"
+c.ServerApp.kernel_manager_class = "kernels.starting.LabKernelManager"
 # For nbconvert and whatever else cannot be given a kernel list: on JUPYTER_PATH of kernels and
 # terminals, and never on the server's own. People can write there, and what is on its path (the
 # templates of nbconvert, which are programs) it runs.
 c.CondaKernelSpecManager.mirror = mirror = "/tmp/labcommons"  # noqa: S108
 children = ":".join(path for path in (mirror, os.environ.get("JUPYTER_PATH")) if path)
 c.CondaProvisioner.variables = {"JUPYTER_PATH": children}
+# Checked front ends of environments. What a person puts there is gone with the next look.
+c.Shelf.folder = shelf = "/tmp/labcommons/front-ends"  # noqa: S108
 # By default the working directory, which is the home.
 c.TemplateExporter.extra_template_basedirs = []
 # The site file's section "kernels".
 for section, settings in json.loads(os.environ.get("LABCOMMONS_KERNEL_SETTINGS") or "{}").items():
     c[section].update(settings)
-if kernel := os.environ.get("LABCOMMONS_DEFAULT_KERNEL"):
+# Of an environment outside images it is known once the kernels are listed (kernels.list_watcher).
+if (
+    kernel := os.environ.get("LABCOMMONS_DEFAULT_KERNEL")
+) and "LABCOMMONS_CHOSEN" not in os.environ:
     c.MultiKernelManager.default_kernel_name = kernel
 
-# Not a login shell: /etc/profile would take the server's PATH away.
+# Not a login shell: /etc/profile would take the server's PATH away. Where there is no memory left,
+# what runs in a terminal ends before the server does (choom), as kernels do.
 c.ServerApp.terminado_settings = {
-    "shell_command": ["/usr/bin/env", f"JUPYTER_PATH={children}", "/bin/bash"]
+    "shell_command": [
+        *("/usr/bin/choom", "-n", "1000", "--"),
+        *("/usr/bin/env", f"JUPYTER_PATH={children}", "/bin/bash"),
+    ]
 }
 c.ServerApp.terminals_enabled = True
 # Nothing comes back from the trash of a container.
@@ -39,11 +68,15 @@ c.LabApp.extension_manager = "readonly"
 # Language servers are part of no environment; looking for them costs time at every start.
 c.ServerApp.jpserver_extensions = {
     "jupyter_lsp": False,
-    "kernels.live": True,
+    "kernels.list_watcher": True,
+    "kernels.packages_server": True,
+    "kernels.shelf": True,
+    "labcommons_light": True,
     "labcommons_notices": True,
+    "labcommons_resources": True,
 }
 if kernels := find_spec("kernels"):
     folder = os.path.dirname(kernels.origin)
-    c.LabServerApp.extra_labextensions_path = [os.path.join(folder, "labextensions")]
+    c.LabServerApp.extra_labextensions_path = [os.path.join(folder, "labextensions"), shelf]
 # Whoever was signed out or disabled is out within a minute.
 c.HubAuth.cache_max_age = 30

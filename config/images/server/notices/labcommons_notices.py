@@ -14,17 +14,24 @@ import re
 import time
 from typing import Any
 
+import labcommons_away
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import HTTPStreamClosedError
 from tornado.web import HTTPError, authenticated
 
+from kernels.messages import persons_language, say
+
 TIMEOUT = 5  # seconds
 FRESH = 5  # seconds for which an answer is given again
 PAUSE = 30  # seconds without a question after one that failed
-MOST = 256 * 1024  # bytes of an answer
-UNAVAILABLE = "The console does not answer. Try again in a minute."
+MOST = 20 * 2**20  # bytes of an answer; the largest is a notebook that was sent
+
+
+def unavailable() -> str:
+    """What is said where the console does not answer."""
+    return say("console_silent").in_words(persons_language())
 
 
 class Console:
@@ -34,7 +41,7 @@ class Console:
         self._url = url.rstrip("/") + "/api/v1/"
         self._token = token
         self._client: AsyncHTTPClient | None = None
-        self._kept: dict[str, tuple[float, Any]] = {}
+        self._kept: dict[str, tuple[str, float, Any]] = {}  # path -> cookies, when, answer
         self._pause_until = 0.0
 
     async def ask(
@@ -42,7 +49,8 @@ class Console:
     ) -> tuple[int, Any]:
         """Status and document of an answer. Raises HTTPError 503 where there is none."""
         if time.monotonic() < self._pause_until:
-            raise HTTPError(503, UNAVAILABLE)
+            labcommons_away.in_vain.set(True)
+            raise HTTPError(503, unavailable())
         if self._client is None:
             self._client = AsyncHTTPClient(force_instance=True, max_body_size=MOST)
         request = HTTPRequest(
@@ -62,17 +70,27 @@ class Console:
             answer = await self._client.fetch(request, raise_error=False)
             if answer.code in (502, 503, 504, 599):
                 raise OSError(answer.reason)
-            return answer.code, json.loads(answer.body)
+            found = answer.code, json.loads(answer.body)
         except (OSError, ValueError, HTTPClientError, HTTPStreamClosedError) as error:
+            labcommons_away.console.asked(str(error) or type(error).__name__)
             self._pause_until = time.monotonic() + PAUSE
-            raise HTTPError(503, UNAVAILABLE) from error
+            raise HTTPError(503, unavailable()) from error
+        labcommons_away.console.asked()
+        return found
 
     async def notices(self, cookies: str) -> tuple[int, Any]:
         """The person's notices; one answer serves all tabs of a few seconds."""
-        at, kept = self._kept.get(cookies, (0.0, None))
-        if kept is None or time.monotonic() - at > FRESH:
-            kept = await self.ask("GET", "notices", cookies)
-            self._kept = {cookies: (time.monotonic(), kept)}
+        return await self._shared("notices", cookies)
+
+    async def broadcasts(self, cookies: str) -> tuple[int, Any]:
+        """Messages to everybody, as ``notices``."""
+        return await self._shared("broadcasts", cookies)
+
+    async def _shared(self, path: str, cookies: str) -> tuple[int, Any]:
+        known, at, kept = self._kept.get(path, ("", 0.0, None))
+        if kept is None or known != cookies or time.monotonic() - at > FRESH:
+            kept = await self.ask("GET", path, cookies)
+            self._kept[path] = (cookies, time.monotonic(), kept)
         return kept
 
     def forget(self) -> None:
@@ -117,8 +135,17 @@ class Notices(Base):
         self.give((status, document))
 
 
+class Broadcasts(Base):
+    """``GET labcommons/broadcasts``: messages to everybody."""
+
+    @authenticated
+    async def get(self) -> None:
+        """Those that last now."""
+        self.give(await self.console.broadcasts(self.cookies()))
+
+
 class Actions(Base):
-    """``POST labcommons/notices/seen``, ``labcommons/leases/ID/extend`` and ``keep``."""
+    """``POST labcommons/notices/seen``, ``servers/keep``, ``leases/ID/extend`` and ``keep``."""
 
     @authenticated
     async def post(self, path: str) -> None:
@@ -126,6 +153,12 @@ class Actions(Base):
         self.console.forget()
         body = self.get_json_body() or {}
         self.give(await self.console.ask("POST", path, self.cookies(), body))
+
+
+def shared_console(app: Any, url: str, token: str) -> Console:
+    """The one of this server: what one part tells is not hidden by what another has kept."""
+    console: Console = app.web_app.settings.setdefault("labcommons_console", Console(url, token))
+    return console
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
@@ -136,12 +169,20 @@ def _load_jupyter_server_extension(app: Any) -> None:
     url, token = os.environ.get("LABCOMMONS_CONSOLE_URL"), os.environ.get("JUPYTERHUB_API_TOKEN")
     if not url or not token:
         return
-    arguments = {"console": Console(url, token)}
+    import labcommons_sending
+
+    arguments = {"console": shared_console(app, url, token)}
     here = url_path_join(app.web_app.settings["base_url"], "labcommons/")
     app.web_app.add_handlers(
         ".*$",
         [
             (here + "notices", Notices, arguments),
-            (here + r"(notices/seen|leases/[0-9a-f]{32}/(?:extend|keep))", Actions, arguments),
+            (here + "broadcasts", Broadcasts, arguments),
+            *labcommons_sending.handlers(here, arguments),
+            (
+                here + r"(notices/seen|servers/keep|leases/[0-9a-f]{32}/(?:extend|keep))",
+                Actions,
+                arguments,
+            ),
         ],
     )

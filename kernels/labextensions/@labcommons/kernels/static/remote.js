@@ -13,6 +13,11 @@
       'Kernel not found': '找不到内核',
       'The kernel %1 of this notebook is not here: its environment was removed or renamed, or you are not in the team or course it belongs to.':
         '找不到此笔记本的内核 %1：其环境已被删除或重命名，或者您不在它所属的团队或课程中。',
+      'This notebook asks for the kernel “%1”, which is not here. It runs in %2.':
+        '此笔记本要求的内核“%1”在此处不存在，现改用 %2 运行。',
+      'This notebook names no kernel. It runs in %1.': '此笔记本未指定内核，现使用 %1 运行。',
+      'The kernel %1 of this notebook is here under another name: %2.':
+        '此笔记本的内核 %1 在此处使用另一名称：%2。',
       'The nearest is %1.': '最接近的是 %1。',
       'It lacks %1.': '它缺少 %1。',
       'It has %1.': '它包含 %1。',
@@ -82,10 +87,14 @@
         const [between, comma] = language.startsWith('zh') ? ['', '、'] : [' ', ', '];
         const { kernelspecs, serverSettings, sessions } = app.serviceManager;
 
-        /* The name of a notebook's kernel where it is one of ours and not in the list. */
+        /* The name of a notebook's kernel where it is not in the list: empty where it has none.
+         * Of a new notebook JupyterLab asks itself. */
         async function missingName(panel) {
-          const { name } = panel.model.getMetadata('kernelspec') || {};
-          if (typeof name !== 'string' || !name.startsWith('conda-')) {
+          const said = (panel.model.getMetadata('kernelspec') || {}).name;
+          const name = typeof said === 'string' ? said : '';
+          const { id, shouldStart } = panel.sessionContext.kernelPreference;
+          const isNew = [...panel.model.sharedModel.cells].every(cell => cell.getSource() === '');
+          if (id || shouldStart === false || (!name && isNew)) {
             return null;
           }
           await Promise.all([kernelspecs.ready, sessions.ready]);
@@ -97,7 +106,7 @@
           const about = model.getMetadata('language_info') || {};
           const query = new URLSearchParams({
             name,
-            language: about.name || 'python',
+            language: about.name || (model.getMetadata('kernelspec') || {}).language || '',
             python: about.name === 'python' ? about.version || '' : '',
             packages: imported(model).join(',')
           });
@@ -106,15 +115,30 @@
           return reply.ok ? reply.json() : {};
         }
 
-        /* Ask before a kernel is started in place of a missing one. */
+        function use(context, name) {
+          context.kernelPreference = { ...context.kernelPreference, name };
+        }
+
+        /* Where a name of elsewhere means one kernel, say which; else ask before one is started in
+         * place of a missing one. */
         async function suggest(panel) {
           const name = await missingName(panel);
           if (name === null) {
             return;
           }
-          const { missing: gone, nearest } = await nearestTo(name, panel.model);
+          const { missing: gone, taken, nearest } = await nearestTo(name, panel.model);
           if (gone === false) {
             await kernelspecs.refreshSpecs(); // made since the list was read
+          }
+          if (taken && !panel.isDisposed) {
+            use(panel.sessionContext, taken.name);
+            const text = taken.exactly
+              ? say('The kernel %1 of this notebook is here under another name: %2.', name, taken.display_name)
+              : name
+                ? say('This notebook asks for the kernel “%1”, which is not here. It runs in %2.', name, taken.display_name)
+                : say('This notebook names no kernel. It runs in %1.', taken.display_name);
+            Notification.info(text, { autoClose: 15000 });
+            return;
           }
           if (!gone || !nearest || panel.isDisposed) {
             return;
@@ -138,8 +162,7 @@
             ]
           });
           if (chosen.button.accept) {
-            const context = panel.sessionContext;
-            context.kernelPreference = { ...context.kernelPreference, name: nearest.name };
+            use(panel.sessionContext, nearest.name);
           }
         }
 

@@ -10,6 +10,11 @@
   const POLL = 30_000; // milliseconds between two looks while the tab is seen
   const SLOW = 300_000; // the longest after failures
   const HOUR = 3600; // seconds: what "extend" asks for
+  const OLD = 600_000; // milliseconds
+  const LONGEST = 140; // characters of a notification that JupyterLab shows
+  // Of these the dialog tells that JupyterLab itself shows.
+  const IN_DIALOG = ["kernel_out_of_memory", "kernel_ended"];
+  const here = document.currentScript.src;
   let scope = {};
 
   /** A package that JupyterLab shares: the very one it uses itself. */
@@ -33,9 +38,19 @@
         settings,
       );
       const document = await answer.json();
-      if (!answer.ok) throw new Error(document.error?.message ?? document.message ?? answer.status);
+      if (!answer.ok) {
+        const error = new Error(document.error?.message ?? document.message ?? answer.status);
+        const code = document.error?.code ?? document.code;
+        throw Object.assign(error, { code, status: answer.status });
+      }
       return document;
     };
+  }
+
+  /** Where the hub is, for links to it; null without one. */
+  function hubOf(config) {
+    const [origin, prefix, user] = ["hubHost", "hubPrefix", "hubUser"].map((key) => config.getOption(key));
+    return prefix && user ? { origin, prefix, user: encodeURIComponent(user) } : null;
   }
 
   function clock(text, language) {
@@ -46,20 +61,58 @@
   }
 
   async function makePlugins() {
-    const [apputils, services, statusbar, translation, signaling, widgets] = await Promise.all([
-      ...["apputils", "services", "statusbar", "translation"].map((n) => shared(`@jupyterlab/${n}`)),
-      ...["signaling", "widgets"].map((n) => shared(`@lumino/${n}`)),
-    ]);
+    const [
+      apputils, coreutils, services, statusbar, translation, notebook, consoles, browser, signaling, widgets,
+      meter, deaths, sending, broadcasts,
+    ] =
+      await Promise.all([
+        ...["apputils", "coreutils", "services", "statusbar", "translation", "notebook", "console", "filebrowser"].map((n) =>
+          shared(`@jupyterlab/${n}`),
+        ),
+        ...["signaling", "widgets"].map((n) => shared(`@lumino/${n}`)),
+        ...["meter.js", "deaths.js", "sending.js", "broadcasts.js"].map((name) => import(new URL(name, here))),
+      ]);
     return [
       {
         id: `${NAME}:plugin`,
         autoStart: true,
-        optional: [statusbar.IStatusBar, translation.ITranslator],
-        activate: (_app, bar, translator) => {
+        optional: [
+          statusbar.IStatusBar,
+          translation.ITranslator,
+          notebook.INotebookTracker,
+          consoles.IConsoleTracker,
+          browser.IDefaultFileBrowser,
+          apputils.ICommandPalette,
+        ],
+        activate: (app, bar, translator, notebooks, consolePanels, files, palette) => {
           const language = (translator?.languageCode ?? "en").replace("_", "-");
-          const watch = new Watch(apputils.Notification, client(services, language), language);
-          if (bar) watch.show(bar, widgets.Widget, signaling.Signal);
+          const ask = client(services, language);
+          const watch = new Watch(apputils, ask, language);
+          watch.meter = new meter.Meter({
+            ask,
+            notification: apputils.Notification,
+            language,
+            changed: () => watch.look(),
+          });
+          const died = new deaths.Deaths({
+            Dialog: apputils.Dialog,
+            reason: (kernel) => watch.reason(kernel),
+            tell: (notice) => watch.emit(notice, false),
+          });
+          watch.sending = new sending.Sending({
+            app, ask, files, notebooks, palette,
+            apputils,
+            hub: hubOf(coreutils.PageConfig),
+            changed: () => watch.look(),
+            words: () => watch.words,
+          });
+          for (const tracker of [notebooks, consolePanels]) if (tracker) died.follow(tracker);
+          if (bar) {
+            watch.show(bar, widgets.Widget, signaling.Signal);
+            watch.meter.show(bar, widgets.Widget, NAME);
+          }
           watch.start();
+          new broadcasts.Broadcasts({ ask, shell: app.shell }).start();
         },
       },
     ];
@@ -67,8 +120,8 @@
 
   /** Keeps notifications and the status bar as the console says they should be. */
   class Watch {
-    constructor(notification, ask, language) {
-      Object.assign(this, { notification, ask, language });
+    constructor({ Notification, Dialog, showDialog }, ask, language) {
+      Object.assign(this, { notification: Notification, Dialog, showDialog, ask, language });
       this.shown = new Map(); // notice's id -> JupyterLab's id of its notification
       this.words = {};
       this.lease = null;
@@ -99,10 +152,14 @@
       this.timer = setTimeout(() => this.look(), wait);
     }
 
-    update({ notices, leases, words, server }) {
+    update({ notices, leases, gpu_percent, words, server }) {
       this.words = words;
+      this.sending?.ready();
       this.lease = leases.find((lease) => lease.server === server) ?? null;
       this.item?.show(this.lease);
+      this.meter.lease = this.lease && { gpu_percent: gpu_percent?.[this.lease.id] };
+      if (this.meter.found) this.meter.draw(); // in these words
+      this.known = notices;
       const open = new Map(notices.filter((one) => !one.seen).map((one) => [one.id, one]));
       for (const [id, shown] of this.shown) {
         if (open.has(id)) continue;
@@ -116,24 +173,81 @@
     }
 
     tell(one) {
-      const about = one.server ? `[${one.server}] ` : "";
-      const actions = one.actions
-        .filter(() => one.lease)
-        .map((action) => ({
-          label: this.words[action] ?? action,
-          displayType: "accent",
-          callback: (event) => {
-            event.preventDefault(); // stays until the console has agreed
-            this.act(one.lease, action);
-          },
-        }));
-      const options = { autoClose: one.level === "info" ? 15_000 : false, actions };
-      this.shown.set(one.id, this.notification.emit(about + one.sentence, one.level, options));
+      // What a dialog tells, and what is of an earlier server, is kept without coming up.
+      const quiet = IN_DIALOG.includes(one.code) || (one.ended && Date.now() - new Date(one.at) > OLD);
+      this.emit(one, quiet ? 0 : one.level === "info" ? 15_000 : false);
     }
 
-    async act(lease, action) {
+    /** A notification; what does not fit is behind a button. */
+    emit(one, autoClose) {
+      const about = one.server ? `[${one.server}] ` : "";
+      const actions = one.actions
+        .filter((action) => one.lease || one.notebook || action === "keep")
+        .map((action) => ({
+          label: this.label(action, one),
+          displayType: action === "refuse" ? "link" : "accent",
+          callback: (event) => {
+            event.preventDefault(); // stays until the console has agreed
+            if (one.notebook) this.sending.act(action, one).then((done) => done && this.seen(one.id));
+            else if (one.lease) this.act(`leases/${one.lease}/${action}`, action === "extend" ? { by: HOUR } : {});
+            else this.act("servers/keep", { server: one.server });
+          },
+        }));
+      if (one.more || about.length + one.sentence.length > LONGEST) {
+        actions.push({
+          label: this.words.more,
+          displayType: "link",
+          callback: (event) => {
+            event.preventDefault();
+            this.all(one);
+          },
+        });
+      }
+      const before = this.shown.get(one.id);
+      this.shown.set(one.id, this.notification.emit(about + one.sentence, one.level, { autoClose, actions }));
+      if (before) this.notification.dismiss(before);
+    }
+
+    label(action, one) {
+      return (this.words[action] ?? action).replace("{name}", one.sender ?? "");
+    }
+
+    /** It is done with. */
+    seen(id) {
+      const shown = this.shown.get(id);
+      if (shown) this.notification.dismiss(shown);
+    }
+
+    /** A notice with all that there is to say. */
+    all(one) {
+      const { Widget } = this;
+      const node = document.createElement("div");
+      for (const line of [one.sentence, one.more].filter(Boolean)) {
+        node.append(Object.assign(document.createElement("p"), { textContent: line }));
+      }
+      void this.showDialog({
+        title: one.server || document.title,
+        body: new Widget({ node }),
+        buttons: [this.Dialog.okButton({ label: this.words.close })],
+      });
+    }
+
+    /** The notice about a kernel's death, as soon as the server knows why; null where it does not. */
+    async reason(kernel) {
       try {
-        await this.ask(`leases/${lease}/${action}`, action === "extend" ? { by: HOUR } : {});
+        const { notice } = await this.ask(`deaths/${kernel}`);
+        if (!notice) return null;
+        await this.look();
+        return this.known?.find((one) => one.id === notice) ?? null;
+      } catch {
+        return null;
+      }
+    }
+
+    async act(path, body) {
+      try {
+        const done = await this.ask(path, body);
+        if (done?.message) this.notification.info(done.message, { autoClose: false });
       } catch (error) {
         this.notification.error(error.message, { autoClose: 10_000 });
       }
@@ -151,6 +265,7 @@
 
     /** A button in the status bar: until when the GPUs are there. */
     show(bar, Widget, Signal) {
+      this.Widget = Widget;
       const node = document.createElement("button");
       node.type = "button";
       node.className = "labcommons-until";
@@ -207,7 +322,7 @@
       const extend = {
         label: this.words.extend,
         displayType: "accent",
-        callback: () => this.act(lease.id, "extend"),
+        callback: () => this.act(`leases/${lease.id}/extend`, { by: HOUR }),
       };
       this.notification.info(this.sentence(lease), {
         autoClose: 15_000,

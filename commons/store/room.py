@@ -1,0 +1,70 @@
+"""Room for our own data on a disk that somebody else can fill.
+
+An SQLite database takes new rows into pages that were given up, and its log is written over from
+its beginning: what both have of the disk, no other file can take. So they get some ahead of time,
+and on a full disk logins, tokens and leases go on. To open a database a little is needed beside
+it: for that a file is kept, and given up by a hub that would not start without.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+ROOM = 16 * 2**20  # bytes within a database, and within its log
+RESERVE = 64 * 2**20  # bytes of the file
+FILE = "reserve"
+_BUSY = 10.0  # seconds for another writer
+
+
+def hold(file: Path, size: int = ROOM) -> bool:
+    """Give a database, and its log, room for that many bytes; whether they have it.
+
+    Somebody must have the database open: the last one who closes it removes the log. Not on a disk
+    that is nearly full, where others need it more. Raises sqlite3.Error.
+    """
+    with closing(sqlite3.connect(file, timeout=_BUSY, isolation_level=None)) as connection:
+        [free] = connection.execute("PRAGMA freelist_count").fetchone()
+        [page] = connection.execute("PRAGMA page_size").fetchone()
+        log = Path(f"{file}-wal")
+        with suppress(FileNotFoundError):
+            if free * page >= size // 2 and log.stat().st_size >= size // 2:
+                return True
+        if left(file.parent) < 4 * size:
+            return False
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE labcommons_room (bytes BLOB)")
+        connection.execute("INSERT INTO labcommons_room VALUES (zeroblob(?))", (size,))
+        connection.execute("DROP TABLE labcommons_room")
+        connection.execute("COMMIT")
+        return True
+
+
+def left(folder: Path) -> int:
+    """Bytes that anybody may still write in a folder."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def reserve(folder: Path, size: int = RESERVE) -> None:
+    """Keep the file, where the disk has plenty. Raises OSError."""
+    path, part = folder / FILE, folder / f"{FILE}.part"
+    if path.exists() or left(folder) < 4 * size:
+        return
+    try:
+        with part.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+        part.rename(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def give_up(folder: Path) -> bool:
+    """Remove the file; whether there was one."""
+    with suppress(OSError):
+        (folder / FILE).unlink()
+        return True
+    return False

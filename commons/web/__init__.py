@@ -1,0 +1,1 @@
+"""What hub, console and kernels service share as servers: origins, guard, addresses, tokens."""

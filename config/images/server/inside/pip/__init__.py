@@ -1,0 +1,68 @@
+"""``pip`` of every Python in a server: stands before the environment's own, on PYTHONPATH.
+
+What would change an environment is asked of ``kernels.packages`` first, which answers where that
+cannot be. All else, and what is the person's own, is done by the environment's pip, or by the
+server's where it has none. Plain words of any Python, as it is imported by whatever one is there.
+"""
+
+import os
+import subprocess
+import sys
+
+from labcommons_real import PARTS, become, find
+
+_ANSWER = [PARTS + "/server/bin/python", "-I", "-m", "kernels.packages", "pip"]
+_SPARE = PARTS + "/pip"  # for environments without one
+_GO_ON = 100  # exit status of an answer that leaves it to pip
+_CHANGING = ("install", "uninstall")
+
+
+def _words():
+    """What pip was called with, as a program; None where it is only imported."""
+    if os.path.basename(sys.argv[0]).lower().startswith("pip"):
+        return sys.argv[1:]
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            given = file.read().split(b"\0")
+    except OSError:
+        return None
+    option = given[given.index(b"pip") - 1] if b"pip" in given[1:] else b""
+    named = option[:1] == b"-" and option[-1:] == b"m"
+    return sys.argv[1:] if sys.argv[0] == "-m" and named else None
+
+
+def _asked(words):
+    """Leave with an answer where there is one."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command not in _CHANGING or not os.path.exists(_ANSWER[0]):
+        return
+    code = subprocess.call([*_ANSWER, sys.prefix, *words])
+    if code != _GO_ON:
+        raise SystemExit(code)
+    # What is in a home would be seen by no kernel, or by all of this Python: never there.
+    sys.argv[:] = [word for word in sys.argv if word != "--user"]
+    if command == "uninstall":
+        _answer_for(words)
+
+
+def _answer_for(words):
+    """pip asks before it uninstalls: in a terminal it may; elsewhere nobody could answer."""
+    in_notebook = os.environ.get("LABCOMMONS_OFFER")  # its programs have a terminal of their own
+    if not in_notebook and sys.stdin is not None and sys.stdin.isatty():
+        os.environ.pop("PIP_NO_INPUT", None)
+    elif not {"-y", "--yes"} & set(words):
+        sys.argv.append("--yes")
+
+
+def _become_real():
+    if find("pip") is None:
+        if sys.version_info < (3, 9):  # noqa: UP036  (of an environment)
+            raise ImportError("pip is not in this environment, and its Python is too old for ours")
+        sys.path.append(_SPARE)
+    become("pip")
+
+
+_given = _words()
+if _given is not None:
+    _asked(_given)
+_become_real()

@@ -1,0 +1,253 @@
+"""``labcommons backup serve``: a backup each night, and people's own earlier files for the console.
+
+It alone reads every folder. What it answers is asked for by the console, which knows who somebody
+is: a login name and a path within that person's home, and nothing else of a snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
+from tornado.web import Application, HTTPError, RequestHandler
+
+from commons.audit import Outcome, record_command
+from commons.site import Site
+from hub_ext.backup import making
+from hub_ext.backup.places import DATA, Room
+from hub_ext.backup.repository import Repository, Snapshot
+from hub_ext.backup.trouble import BackupError
+
+PORT = 8085
+TOKEN = Path("/run/labcommons/backup-token")
+ALIVE = Path("/tmp/labcommons-backup.alive")  # noqa: S108 - of its own container
+TICK = 5.0  # seconds between two looks at what is due
+PAUSE = 300.0  # seconds after a failure until it is looked again what is due
+AGAIN = 3600.0  # seconds after one that failed
+VERIFY = 7 * 86400.0  # seconds between two verifies
+FRESH = 60.0  # seconds that the list of snapshots is believed
+AT_ONCE = 3  # of restic, for people
+MAX_ENTRIES = 2000  # of one folder
+MAX_PATH = 4096  # characters
+
+log = logging.getLogger("labcommons.backup")
+
+
+def next_at(at: str, now: datetime) -> datetime:
+    """The next moment of the schedule."""
+    hour, minute = map(int, at.split(":"))
+    today = now.astimezone(UTC).replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return today if today > now else today + timedelta(days=1)
+
+
+def is_due(at: str, state: making.State, now: datetime) -> bool:
+    """Whether a backup should be made: none since the last moment of the schedule, or a failed one
+    is to be tried again."""
+    last = (next_at(at, now) - timedelta(days=1)).timestamp()
+    if state.tried < last:
+        return True
+    return bool(state.problem) and state.tried + AGAIN < now.timestamp()
+
+
+class Schedule:
+    """Makes what is due, in a thread of its own."""
+
+    def __init__(self, site: Site, room: Room) -> None:
+        self.site, self.room = site, room
+        self._work: asyncio.Future[None] | None = None
+        self._not_before = 0.0  # after a failure, such as a backup by hand that is at work
+
+    async def look(self) -> None:
+        """Begin what is due, if nothing is at work."""
+        if not self.site.backup.target or not self.room.password.exists():
+            return
+        busy = self._work is not None and not self._work.done()
+        if busy or time.monotonic() < self._not_before:
+            return
+        state = making.State.read(self.room.state)
+        if is_due(self.site.backup.at, state, datetime.now(UTC)):
+            self._work = self._begin("create", self._create)
+        elif state.made and state.verified + VERIFY < time.time() and not state.problem:
+            self._work = self._begin("verify", self._verify)
+
+    def _begin(self, what: str, work: Callable[[], None]) -> asyncio.Future[None]:
+        async def run() -> None:
+            outcome: Outcome = "success"
+            try:
+                await asyncio.to_thread(work)
+            except Exception as error:  # it is told, and tried again
+                outcome = "failure"
+                self._not_before = time.monotonic() + PAUSE
+                log.error("backup %s: %s", what, error)
+            record_command("command", outcome, {"command": f"backup {what}"}, user="schedule")
+
+        return asyncio.ensure_future(run())
+
+    def _create(self) -> None:
+        made = making.create(self.site, _say, self.room)
+        log.info("backup %s as of %s, %.1f s", made.snapshot[:8], made.moment, made.took)
+
+    def _verify(self) -> None:
+        making.verify(self.site, _say, room=self.room)
+
+
+def _say(step: str, share: float | None) -> None:
+    if share is None:
+        log.info("%s", step)
+
+
+class Files:
+    """One person's home as it was."""
+
+    def __init__(self, site: Site, room: Room) -> None:
+        self.site, self.room = site, room
+        self._known: tuple[float, list[Snapshot]] = (0.0, [])
+        self.turns = asyncio.Semaphore(AT_ONCE)
+
+    def repository(self) -> Repository:
+        """Raises BackupError where there are no backups."""
+        return Repository(self.site.backup, self.room)
+
+    async def snapshots(self) -> list[Snapshot]:
+        """Those that have homes in them, the newest first. Raises BackupError."""
+        at, known = self._known
+        if time.monotonic() - at > FRESH:
+            async with self.turns:
+                found = await asyncio.to_thread(self.repository().snapshots)
+            homes = str(DATA / "homes")
+            known = [one for one in found if homes in one.paths]
+            self._known = (time.monotonic(), known)
+        return known
+
+    async def list(self, snapshot: str, person: str, path: str) -> list[dict[str, Any]]:
+        """A folder's entries: name, type (file, dir, other), size in bytes, time."""
+        async with self.turns:
+            rows = await asyncio.to_thread(self.repository().list, snapshot, inside(person, path))
+        kinds = {"file": "file", "dir": "dir"}
+        found = [
+            {
+                "name": str(row["name"]),
+                "type": kinds.get(row.get("type", ""), "other"),
+                "size": int(row.get("size") or 0),
+                "mtime": str(row.get("mtime", ""))[:19],
+            }
+            for row in rows[:MAX_ENTRIES]
+        ]
+        return sorted(found, key=lambda one: (one["type"] != "dir", str(one["name"]).lower()))
+
+
+def inside(person: str, path: str) -> str:
+    """Where a person's path is in a snapshot. Raises HTTPError for what leads out of the home."""
+    if person in ("", ".", "..") or "/" in person or len(path) > MAX_PATH or "\0" in person + path:
+        raise HTTPError(400)
+    parts = [part for part in PurePosixPath(path).parts if part not in ("/", ".")]
+    if ".." in parts:
+        raise HTTPError(400)
+    return str(PurePosixPath(DATA, "homes", person, *parts))
+
+
+class _Handler(RequestHandler):
+    def initialize(self, files: Files, token: str) -> None:
+        self.files, self.token = files, token
+
+    def prepare(self) -> None:
+        given = self.request.headers.get("Authorization", "").removeprefix("token ")
+        if not secrets.compare_digest(given.encode(), self.token.encode()):
+            raise HTTPError(403)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        _, error, _ = kwargs.get("exc_info") or (None, None, None)
+        if isinstance(error, BackupError):
+            self.set_status(503)
+            self.finish({"message": str(error)})
+        else:
+            self.finish({"message": self._reason})
+
+
+class _Snapshots(_Handler):
+    async def get(self) -> None:
+        found = await self.files.snapshots()
+        self.write({"snapshots": [{"id": o.id, "time": o.time.isoformat()} for o in found]})
+
+
+class _Of(_Handler):
+    """About one snapshot that people may see."""
+
+    async def snapshot(self) -> str:
+        asked = self.get_query_argument("snapshot")
+        if asked not in {one.id for one in await self.files.snapshots()}:
+            raise HTTPError(404)
+        return asked
+
+
+class _List(_Of):
+    async def get(self) -> None:
+        person, path = self.get_query_argument("person"), self.get_query_argument("path", "")
+        self.write({"entries": await self.files.list(await self.snapshot(), person, path)})
+
+
+class _File(_Of):
+    async def get(self) -> None:
+        snapshot = await self.snapshot()
+        path = inside(self.get_query_argument("person"), self.get_query_argument("path"))
+        self.set_header("Content-Type", "application/octet-stream")
+        async with self.files.turns:
+            chunks = self.files.repository().dump(snapshot, path)
+            try:
+                try:
+                    chunk = await asyncio.to_thread(next, chunks, b"")
+                except BackupError as error:
+                    raise HTTPError(404) from error
+                while chunk:
+                    self.write(chunk)
+                    await self.flush()
+                    chunk = await asyncio.to_thread(next, chunks, b"")
+            except StreamClosedError:
+                return
+            except BackupError as error:
+                log.error("%s", error)
+                # What has begun is cut off, so that nobody takes it for whole.
+                self.detach().close()
+            finally:
+                chunks.close()
+
+
+def application(site: Site, room: Room, token: str) -> Application:
+    """What the console asks."""
+    shared = {"files": Files(site, room), "token": token}
+    return Application(
+        [("/snapshots", _Snapshots, shared), ("/list", _List, shared), ("/file", _File, shared)]
+    )
+
+
+async def _run(site: Site, token: str) -> None:
+    stop, room = asyncio.Event(), Room()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = HTTPServer(application(site, room, token))
+    server.listen(PORT, address=os.environ.get("LABCOMMONS_BACKUP_BIND", "0.0.0.0"))  # noqa: S104
+    schedule = Schedule(site, room)
+    while not stop.is_set():
+        await schedule.look()
+        ALIVE.touch()  # noqa: ASYNC240 - in memory
+        try:
+            await asyncio.wait_for(stop.wait(), TICK)
+        except TimeoutError:
+            continue
+
+
+def serve(site: Site) -> None:
+    """Until SIGTERM. A backup that is at work then ends with it; the next one goes on."""
+    logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s] %(message)s")
+    asyncio.run(_run(site, TOKEN.read_text("ascii").strip()))
+    os._exit(0)  # what restic does in a thread is not waited for

@@ -1,0 +1,85 @@
+"""``GET api/v1/audit``: the audit trail, for administrators."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import dropwhile, islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from commons.audit import reading
+from commons.rights import Action
+from commons.web.operations import Query, Route, Told, operation, upto
+from hub_ext.console.handlers import Api
+
+MOST = 500
+_MOMENT = r"^(\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?Z?)?$"
+
+
+class Wanted(Query):
+    """Which events; what is not said lets all pass."""
+
+    person: str = Field("", description="a login name")
+    action: str = Field("", description="ECS event.action, such as login")
+    outcome: str = Field("", description="success, failure, unknown")
+    writer: str = Field("", description="the service whose event it is")
+    about: str = Field("", max_length=200, description="a word of the details")
+    since: str = Field("", pattern=_MOMENT, description="ISO 8601, UTC")
+    until: str = Field("", pattern=_MOMENT, description="ISO 8601, UTC; not in it any more")
+    before: str = Field(
+        "", pattern=r"^(\S{1,40} [a-z-]{1,40} \d{1,15})?$", description="the ``next`` of a page"
+    )
+    limit: upto(MOST, 1) = 100  # type: ignore[valid-type]
+
+
+class Events(Told):
+    """Events in ECS, the newest first."""
+
+    events: list[dict[str, Any]]
+    next: str = Field(description="ask with this as ``before`` for older ones; empty: none")
+
+
+class AuditApi(Api):
+    """``GET api/v1/audit``."""
+
+    root: Path
+
+    def initialize(self, data: Path, **shared: Any) -> None:  # type: ignore[override]
+        """With the data folder."""
+        super().initialize(**shared)
+        self.root = data / "audit"
+
+    @operation("The audit trail, the newest first (administrators)", Events, query=Wanted)
+    async def get(self, query: Wanted) -> None:
+        """Events that fit. Read in a thread: days of them may be looked through."""
+        self.need(Action.ADMINISTER)
+        asked = query.model_dump(exclude={"limit", "before"})
+        asked["since"], asked["until"] = (asked[name].rstrip("Z") for name in ("since", "until"))
+        wanted = reading.Filter(**asked)
+        found, after = await asyncio.to_thread(older, self.root, wanted, query.before, query.limit)
+        self.record("look", what="audit", **{k: v for k, v in asked.items() if v})
+        self.reply({"events": found, "next": after})
+
+
+def older(
+    root: Path, wanted: reading.Filter, before: str, limit: int
+) -> tuple[list[dict[str, Any]], str]:
+    """Events that fit, the newest first, after the place ``before``; and the place to go on from,
+    empty where there are none older. It may look through days.
+    """
+    events = reading.events(root, wanted, newest=True)
+    if before:  # several events can be of one millisecond
+        events = islice(dropwhile(lambda event: _place(event) != before, events), 1, None)
+    found = list(islice(events, limit + 1))
+    return found[:limit], _place(found[limit - 1]) if len(found) > limit else ""
+
+
+def _place(event: dict[str, Any]) -> str:
+    chain = event.get("labcommons", {}).get("chain", {})
+    number = event["event"].get("sequence", 0)
+    return f"{event.get('@timestamp', '')} {chain.get('writer', reading.BEFORE)} {number}"
+
+
+ROUTES = (Route("/api/v1/audit", AuditApi),)

@@ -1,0 +1,137 @@
+// The console: questions before something is done, doing it, and a board that stays true.
+"use strict";
+
+(() => {
+  const main = document.getElementById("main");
+  const dialog = document.getElementById("confirm");
+
+  // A person's limits: the form's subject is made of their name.
+  const person = document.getElementById("person");
+  person?.addEventListener("submit", () => {
+    const name = document.getElementById("person-name");
+    person.elements.subject.value = name.dataset.prefix + name.value.trim();
+  });
+
+  // A message to everybody, as it will look.
+  const message = document.getElementById("broadcast");
+  const preview = () => {
+    const kind = message.elements.kind;
+    let any = false;
+    for (const box of message.querySelectorAll("[data-preview]")) {
+      const text = message.elements[box.dataset.preview].value.trim();
+      box.hidden = !text;
+      box.className = `lc-broadcast lc-broadcast--${kind.value}`;
+      box.querySelector("strong").textContent = kind.selectedOptions[0].textContent;
+      box.querySelector("span").textContent = text;
+      any ||= Boolean(text);
+    }
+    document.getElementById("preview").hidden = !any;
+  };
+  message?.addEventListener("input", preview);
+  if (message) preview();
+
+  if (!dialog) return;
+  const words = JSON.parse(document.getElementById("console-words").textContent);
+  const trouble = document.getElementById("trouble");
+  let wanted = null;
+
+  const ask = (path, options = {}) =>
+    fetch(path, {
+      credentials: "same-origin",
+      redirect: "error",
+      signal: AbortSignal.timeout(30000),
+      ...options,
+      headers: { "X-XSRFToken": main.dataset.xsrf, ...options.headers },
+    });
+
+  const complain = (message) => {
+    trouble.querySelector("p").textContent = message;
+    trouble.hidden = false;
+    trouble.focus();
+  };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-post]");
+    if (!button) return;
+    wanted = { ...button.dataset, id: button.id };
+    document.getElementById("confirm-title").textContent = wanted.title;
+    document.getElementById("confirm-text").textContent = wanted.text;
+    document.getElementById("confirm-yes").textContent = wanted.yes;
+    for (const part of dialog.querySelectorAll("[data-ask]")) part.hidden = part.dataset.ask !== wanted.ask;
+    dialog.returnValue = "";
+    dialog.showModal();
+  });
+
+  dialog.addEventListener("close", async () => {
+    if (dialog.returnValue !== "yes" || !wanted) return;
+    const body = JSON.parse(wanted.body ?? "{}");
+    if (wanted.ask) body[wanted.ask] = document.getElementById(`ask-${wanted.ask}`).value;
+    trouble.hidden = true;
+    try {
+      const answer = await ask(main.dataset.api + wanted.post, {
+        method: wanted.method ?? "POST",
+        body: wanted.method === "DELETE" ? undefined : JSON.stringify(body),
+        headers: { "Content-Type": "application/json" },
+      });
+      if (answer.ok) {
+        // Done, but less than was asked for: what the answer says stays to be read.
+        const { message } = await answer.json().catch(() => ({}));
+        if (document.querySelector("[data-live]")) await refresh();
+        else location.reload();
+        if (message) complain(message);
+      } else if (answer.status === 401) complain(words.signedOut);
+      else {
+        const error = (await answer.json().catch(() => ({}))).error;
+        complain(words.failed.replace("{message}", error?.message ?? `HTTP ${answer.status}`));
+      }
+    } catch {
+      // No answer says nothing about what was done: show what is true now.
+      try {
+        if (document.querySelector("[data-live]")) await refresh();
+      } finally {
+        complain(words.unknown);
+      }
+    }
+  });
+
+  // -- the board: the page asks for itself and takes over what has changed ---------------------
+  const board = document.querySelector("[data-live]");
+  if (!board) return;
+  let heard = new Date();
+
+  const take = (text) => {
+    const fresh = new DOMParser().parseFromString(text, "text/html").querySelector("[data-live]");
+    if (!fresh || fresh.innerHTML === board.innerHTML) return;
+    const open = [...board.querySelectorAll("details[open]")].map((one) => one.id);
+    const focused = board.contains(document.activeElement) ? document.activeElement.id : "";
+    const scrolled = [...board.querySelectorAll(".lc-table-box")].map((box) => box.scrollLeft);
+    for (const id of open) fresh.querySelector(`#${CSS.escape(id)}`)?.setAttribute("open", "");
+    board.replaceChildren(...fresh.childNodes);
+    board.querySelectorAll(".lc-table-box").forEach((box, n) => (box.scrollLeft = scrolled[n] ?? 0));
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  };
+
+  const refresh = async () => {
+    const answer = await ask(location.href, { headers: { Accept: "text/html" } });
+    if (!answer.ok) throw new Error(answer.status);
+    take(await answer.text());
+    heard = new Date();
+  };
+
+  setInterval(async () => {
+    // What somebody reads or marks is not taken away under their hands.
+    if (document.hidden || dialog.open || String(getSelection())) return;
+    try {
+      await refresh();
+      if (trouble.dataset.stale) {
+        trouble.hidden = true;
+        delete trouble.dataset.stale;
+      }
+    } catch {
+      if (Date.now() - heard < 30000) return;
+      trouble.dataset.stale = "yes";
+      trouble.querySelector("p").textContent = words.stale.replace("{time}", heard.toLocaleTimeString(document.documentElement.lang, { hourCycle: "h23" }));
+      trouble.hidden = false;
+    }
+  }, 5000);
+})();

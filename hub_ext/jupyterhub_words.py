@@ -1,0 +1,307 @@
+"""What JupyterHub itself says on pages, in English, for the catalogue: by its text, or by its form.
+
+Its Admin page is a program of React's; ``admin.js`` puts our words over it. What its REST API
+refuses with is in ``jupyterhub_refusals``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from commons.i18n import N_, NP_, Gettext, in_context
+from hub_ext.jupyterhub_refusals import FORMS as REFUSALS
+from hub_ext.jupyterhub_refusals import by_status, plain
+from spawner import options
+
+SENTENCES = (
+    N_("Invalid username or password"),
+    N_("Login form invalid or expired. Try again."),
+    N_("Server requested"),
+    N_("Spawning server..."),
+    N_("Spawn failed"),
+    N_("Spawn cancelled"),
+    N_("Active user limit exceeded. Try again in a few minutes."),
+    N_("Named servers are not enabled."),
+    N_("No access to resources or resources not found"),
+    N_("Missing or invalid credentials."),
+    N_("Share not found or expired"),
+    N_("You can't share with yourself!"),
+)
+# Sentences with a name in them. In English ours are shown as well: they are the better ones.
+FORMS = tuple(
+    (re.compile(form, re.DOTALL), text)
+    for form, text in (
+        (r"No such user:? (?P<name>.+)", N_("There is no person “{name}” here.")),
+        (
+            r"(?P<name>\S+) has no such server (?P<server>.*)",
+            N_("“{name}” has no server “{server}”."),
+        ),
+        (r"(?P<name>\S+) is already running", N_("The server “{name}” is running already.")),
+        (
+            r"(?P<name>\S+) is pending (?P<what>\w+)",
+            N_("The server “{name}” is being started or stopped just now."),
+        ),
+        (r"(?P<name>\S+) is not starting\.\.\.", N_("The server “{name}” is not being started.")),
+        (r"Invalid user-option name (?P<name>.+)", N_("“{name}” is no option of a server.")),
+        (
+            r"Unhandled error starting server (?P<name>.+)",
+            N_("The server “{name}” was not started; the reason is in the hub's log."),
+        ),
+        (r"Invalid share code: (?P<name>.+)", N_("The invitation “{name}” is not valid.")),
+        (
+            r"auth has expired for (?P<name>.+), login again",
+            N_("The login of “{name}” has expired. Sign in again."),
+        ),
+        (
+            r"(?P<name>.+)'s authentication has expired",
+            N_("The login of “{name}” has expired. Sign in again."),
+        ),
+        (
+            r"Too many users trying to log in right now\..+",
+            N_("Too many people sign in just now. Try again in a minute."),
+        ),
+        (
+            r"Spawner failed to start \[status=(?P<status>.*)\]\..+",
+            N_(
+                "The server ended while it was started (status {status}). The reason is in the "
+                "hub's log."
+            ),
+        ),
+        (
+            r"User (?P<name>\S+) already has the maximum of (?P<count>\S+) named servers\..*",
+            N_(
+                "“{name}” has {count} servers beside the first already, which is the most. "
+                "Remove one before you make another."
+            ),
+        ),
+        (
+            r"Action is not authorized with current scopes; requires any of \[(?P<names>.*)\]",
+            N_("This needs one of the scopes: {names}."),
+        ),
+        (r"Server at (?P<address>\S+)", N_("Server at {address}")),
+        (r"JupyterHub service (?P<name>\S+)", N_("The page “{name}”")),
+    )
+)
+LONGEST = 1000  # characters of a sentence that are looked at: it may repeat what somebody sent
+# What its frame of every page says: what stands in ``page.html``, and what is put there.
+FRAME = (
+    ("JupyterHub requires JavaScript.", N_("These pages need JavaScript.")),
+    ("Please enable it to proceed.", N_("Switch it on in the browser's settings.")),
+    ('aria-label="Close"', N_("Close")),
+    ("{{ title }}</h2>", N_("Error")),
+    ("{{ btn_label }}</button>", N_("OK")),
+    ("The error</div>", ""),
+)
+# What JupyterHub notes about tokens that it makes, and the login page's client.
+NOTES = (
+    N_("Requested via api"),
+    N_("Requested via token page"),
+    N_("Requested via deprecated api"),
+    N_("generated at startup"),
+    N_("from config"),
+    N_("command-line generated"),
+)
+# What a scope allows (jupyterhub.scopes.scope_definitions), on the page that asks for consent.
+SCOPES = (
+    N_("Identify the owner of the requesting entity."),
+    N_("Your own resources"),
+    N_("Anything you have access to"),
+    N_("Access the admin page."),
+    N_(
+        "Read, modify, create, and delete users and their authentication state, not "
+        "including their servers or tokens. This is an extremely privileged scope and "
+        "should be considered tantamount to superuser."
+    ),
+    N_("Read a user’s authentication state."),
+    N_(
+        "Read and write permissions to user models (excluding servers, tokens and "
+        "authentication state)."
+    ),
+    N_("Delete users."),
+    N_("List users, including at least their names."),
+    N_("Read user models (including the URL of the default server if it is running)."),
+    N_("Read names of users."),
+    N_("Read users’ group membership."),
+    N_("Read time of last user activity."),
+    N_("Read role assignments."),
+    N_("Read user role assignments."),
+    N_("Read service role assignments."),
+    N_("Read group role assignments."),
+    N_("Update time of last user activity."),
+    N_("Read, start, stop, create and delete user servers and their state."),
+    N_("Read and write users’ server state."),
+    N_("Start and stop user servers."),
+    N_("Read users’ names and their server models (excluding the server state)."),
+    N_("Start and edit users' servers. (added in JupyterHub 6)"),
+    N_("Stop and delete users' servers."),
+    N_("Read, write, create and delete user tokens."),
+    N_("Read user tokens."),
+    N_("Read and write group information, create and delete groups."),
+    N_(
+        "Read and write group information, including adding/removing any users to/from "
+        "groups. Note: adding users to groups may affect permissions."
+    ),
+    N_("List groups, including at least their names."),
+    N_("Read group models."),
+    N_("Read group names."),
+    N_("Delete groups."),
+    N_("Create, read, update, delete services, not including services defined from config files."),
+    N_("List services, including at least their names."),
+    N_("Read service models."),
+    N_("Read service names."),
+    N_("Read detailed information about the Hub."),
+    N_("Access user servers via API or browser."),
+    N_("Access services via API or browser."),
+    N_("Read and revoke a user's access to shared servers."),
+    N_("Read servers shared with a user."),
+    N_("Read and revoke a group's access to shared servers."),
+    N_("Read servers shared with a group."),
+    N_("Read information about shared access to servers."),
+    N_("Manage access to shared servers."),
+    N_(
+        "Read information about the proxy’s routing table, sync the Hub with the proxy "
+        "and notify the Hub about a new proxy."
+    ),
+    N_("Shutdown the hub."),
+    N_("Read prometheus metrics."),
+)
+# Words of the Admin page.
+ADMIN = (
+    N_("Access Server"), N_("Actions"), N_("Add Item"), N_("Add Users"), N_("Add by username"),
+    N_("Add user"), N_("Admin"), N_("Apply"), N_("Back"), N_("Close"), N_("Close alert"),
+    N_("Create"),
+    N_("Could not update groups list."), N_("Could not update users list."), N_("Create Group"),
+    N_("Delete Group"), N_("Delete Server"), N_("Delete user"), N_("Delete User"), N_("Displaying"),
+    N_("Edit User"), N_("Editing Group"), N_("Editing user"), N_("Failed to create group."),
+    N_("Failed to create user."), N_("Failed to delete group."), N_("Failed to delete server."),
+    N_("Failed to edit group."), N_("Failed to edit user."), N_("Failed to start server."),
+    N_("Failed to start servers."), N_("Failed to stop server."), N_("Failed to stop servers."),
+    N_("Failed to update group list."), N_("Failed to update user list."),
+    N_("Failed to update users."), N_("Group already exists."), N_("Groups"),
+    N_("Items per page:"), N_("Key"), N_("Last Activity"), N_("Manage Groups"),
+    N_("Manage group members"), N_("Manage group properties"), N_("Never"), N_("New Group"),
+    NP_("Admin page", "Next"), N_("Only Active Servers"), N_("Previous"), N_("Profile"),
+    N_("Search Users"),
+    N_("Server"), N_("Server Start Time"), N_("Server is pending"), N_("Shutdown Hub"),
+    N_("Spawn Page"), N_("Start All"), N_("Start Server"),
+    N_("Start all default servers on the current page"), N_("Stop All"), N_("Stop Server"),
+    N_("Stop all servers including named servers on the current page"), N_("User"),
+    N_("User already exists."), N_("Users"), N_("Value"), N_("group name..."),
+    N_("updated username"), N_("usernames separated by line"),
+    N_("admin"), N_("no groups created..."),
+)  # fmt: skip
+# Of ADMIN, what has a number in it, as a regular expression of JavaScript.
+ADMIN_FORMS = {
+    r"^(\d+) seconds ago$": N_("{1} s ago"),
+    r"^(\d+) minutes ago$": N_("{1} min ago"),
+    r"^(\d+) hours ago$": N_("{1} h ago"),
+    r"^(\d+) days ago$": N_("{1} d ago"),
+    r"^(\d+) months ago$": N_("{1} months ago"),
+    r"^(\d+) years ago$": N_("{1} years ago"),
+    r"^of (\d+)$": N_("of {1}"),
+}
+
+# What REST says of people and servers, by its keys, in the details of a row; also some values.
+DETAILS = {
+    "admin": N_("Administrator"),
+    "auth_state": N_("From the directory"),
+    "created": N_("Added"),
+    "display_name": N_("Title"),
+    "full_name": N_("Full name"),
+    "full_progress_url": N_("Progress, whole address"),
+    "full_url": N_("Whole address"),
+    "groups": N_("Groups"),
+    "kind": N_("Kind"),
+    "last_activity": N_("Last Activity"),
+    "name": N_("Account or server"),
+    "pending": N_("Under way"),
+    "progress_url": N_("Progress, address"),
+    "ready": N_("Running"),
+    "roles": N_("Roles"),
+    "started": N_("Server Start Time"),
+    "state": N_("State"),
+    "stopped": N_("Stopped"),
+    "url": N_("Address"),
+    "user_options": N_("Chosen options"),
+    # What the directory says.
+    "courses": N_("Courses"),
+    "dn": N_("Entry (DN)"),
+    "gid": N_("Group ID (GID)"),
+    "gids": N_("Group IDs"),
+    "id": N_("Permanent ID"),
+    "language": N_("Language"),
+    "mail": N_("Mail"),
+    "teams": N_("Teams"),
+    "uid": N_("User ID (UID)"),
+    # What was chosen for a server.
+    "profile": N_("Profile"),
+    "title": N_("Title"),
+    **options.TITLES,
+}
+VALUES = {
+    "true": N_("yes"),
+    "false": N_("no"),
+    "user": N_("User"),
+    "lead": N_("leads it"),
+    "member": N_("member of it"),
+    "instructor": N_("teaches it"),
+    "student": N_("takes it"),
+    "spawn": N_("being started"),
+    "stop": N_("being stopped"),
+}
+
+
+def translated(said: str, gettext: Gettext) -> str:
+    """A sentence of JupyterHub's in a language, or as it is."""
+    ours = in_context(gettext, said)
+    if ours != said or len(said) > LONGEST:
+        return ours
+    for form, text in (*FORMS, *REFUSALS):
+        if match := form.fullmatch(said.strip()):
+            values = {name: plain(value) for name, value in match.groupdict().items()}
+            return gettext(text).format_map(values)
+    return said
+
+
+def refusal(said: str, status: int, gettext: Gettext) -> str:
+    """What REST refuses with, wholly in a language that is not English."""
+    if not said:
+        return by_status(status, gettext)
+    said = said[:LONGEST]
+    ours = translated(said, gettext)
+    if ours != said:
+        return ours
+    words = gettext(N_("JupyterHub refused this, in its own words: “{said}”"))
+    return words.format(said=said)
+
+
+def in_frame(source: str) -> str:
+    """A template; JupyterHub's ``page.html`` then asks the catalogue."""
+    if FRAME[0][0] not in source:
+        return source
+    for theirs, ours in FRAME:
+        words = f'{{{{ _("{ours}") }}}}' if ours else ""
+        before, quote, after = theirs.partition('="')
+        end = "</" + theirs.rpartition("</")[2] if "</" in theirs else ""
+        source = source.replace(theirs, f'{before}="{words}"' if quote and after else words + end)
+    return source
+
+
+def is_known(said: str) -> bool:
+    """Whether ``translated`` has words of ours for it, or the catalogue has it."""
+    return said in SENTENCES or any(form.fullmatch(said.strip()) for form, _ in (*FORMS, *REFUSALS))
+
+
+def for_admin(gettext: Gettext) -> dict[str, dict[str, str]]:
+    """The Admin page's words, by JupyterHub's: exact ones, and those with a number."""
+
+    def table(words: Iterable[tuple[str, str]]) -> dict[str, str]:
+        return {theirs: in_context(gettext, ours) for theirs, ours in words}
+
+    return {
+        "said": table((one.rpartition("\4")[2], one) for one in ADMIN),
+        "forms": table(ADMIN_FORMS.items()),
+        "details": table(DETAILS.items()),
+        "values": table(VALUES.items()),
+    }

@@ -1,0 +1,1 @@
+"""``labcommons gpu``, ``quota`` and ``reservation``."""

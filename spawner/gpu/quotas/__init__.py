@@ -1,0 +1,1 @@
+"""What administrators allow: the quotas document, in the store and in words."""

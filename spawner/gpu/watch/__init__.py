@@ -1,0 +1,1 @@
+"""What happens to leases as time goes by: use is watched, people are told, servers are stopped."""

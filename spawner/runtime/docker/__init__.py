@@ -1,0 +1,1 @@
+"""A runtime on one Docker Engine: what the agent serves."""

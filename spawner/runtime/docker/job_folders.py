@@ -1,0 +1,77 @@
+"""Where jobs of builds are laid down: the agent's own folders, which tasks read.
+
+``tasks/KEY`` has job.json and the files beside it, to read; ``private/JOB`` what was fetched with
+the site's logins, for the steps of one job.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from spawner.runtime.docker.rules import against_rules
+from spawner.runtime.docker.settings import OWNER
+
+_KEPT = 2 * 86_400  # seconds: longer than any build may take (builds.timeout), waiting included
+
+
+class JobFolders:
+    """Below ``data/agent``.
+
+    Args:
+        data: as this process sees it; ``host``: as the Engine does.
+    """
+
+    def __init__(self, data: Path, host: Path) -> None:
+        self.data, self.host = data / "agent", host / "agent"
+
+    def lay(self, key: str, files: Mapping[str, str]) -> str:
+        """Write a job's files; their folder on the Engine's machine. Raises RuntimeRefused."""
+        folder = self.data / "tasks" / _plain(key)
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, text in files.items():
+            parts = [_plain(part) for part in name.split("/")]
+            path = folder.joinpath(*parts)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+            path.chmod(0o644)
+        for here, _, _ in os.walk(folder):
+            os.chmod(here, 0o755)  # noqa: S103  (the folder above is shut to others)
+        return str(self.host / "tasks" / key)
+
+    def forget(self, key: str, job_id: str = "") -> None:
+        """Remove a task's folder, and what was fetched for the job where it is at its end."""
+        shutil.rmtree(self.data / "tasks" / _plain(key), ignore_errors=True)
+        if job_id:
+            shutil.rmtree(self.data / "private" / _plain(job_id), ignore_errors=True)
+
+    def private(self, job_id: str) -> str:
+        """The folder of what was fetched for a job, on the Engine's machine; made where missing."""
+        folder = self.data / "private" / _plain(job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+        if os.geteuid() == 0:  # else it is the services' already
+            os.chown(folder, OWNER, OWNER)
+        return str(self.host / "private" / job_id)
+
+    def tidy(self, live: set[str]) -> None:
+        """Remove what no task needs any more."""
+        for path in _listed(self.data / "tasks"):
+            if path.name not in live:
+                shutil.rmtree(path, ignore_errors=True)
+        for path in _listed(self.data / "private"):
+            if time.time() - path.stat().st_mtime > _KEPT:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _plain(part: str) -> str:
+    if part in ("", ".", "..") or "/" in part or "\0" in part or len(part.encode()) > 255:
+        raise against_rules(f"{part[:40]!r} is no file's name")
+    return part

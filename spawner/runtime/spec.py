@@ -1,0 +1,235 @@
+"""What is asked of a runtime, in neutral words: servers, tasks and images; nothing of an Engine.
+
+These are the messages between hub and agent, so every field has a type and a bound, and nothing
+else is taken (``extra="forbid"``). They name people, scopes and versions; where folders are, who
+owns them and what a container may do is decided by the agent, from its own site file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from commons.scopes import SCOPES, Keeper
+
+SERVER_PORT = 8888  # where a server listens, if nothing else is said
+# With the agent's own ending (33 characters) it is one name of DNS, of 63.
+MAX_NAME = 30
+MAX_ID = 2**31 - 2  # the largest number of a user or group that Docker takes
+
+_CHARACTER = r"[^/\x00-\x1f\x7f]"
+# One component of a path: no separator, no NUL, never "." or "..".
+_COMPONENT = rf"(?:\.{{0,2}}[^./\x00-\x1f\x7f]{_CHARACTER}*|\.{{3}}{_CHARACTER}*)"
+Name = Annotated[str, Field(max_length=255, pattern=rf"^{_COMPONENT}$")]
+# Also the unnamed (default) server of a person.
+ServerName = Annotated[str, Field(max_length=255, pattern=rf"^{_CHARACTER}*$")]
+# ``shared``, ``team-vision``, ``course-ml101``: sources of kernels, and scopes with a folder.
+
+
+def _sources(*keepers: Keeper) -> str:
+    """A pattern of the sources of scopes with a folder."""
+    rows = [row for row in SCOPES.values() if row.folder and row.keeper in keepers]
+    named = [f"{one.name}-{_COMPONENT}" if one.section else one.name for one in rows]
+    return f"^({'|'.join(named)})$"
+
+
+ScopeName = Annotated[str, Field(max_length=300, pattern=_sources(Keeper.SITE, Keeper.GROUP))]
+EnvironmentName = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Version = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+ImageId = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+JobId = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+# A runtime's own name of a container; it may stand in an address.
+Handle = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+# What Docker takes as a container's name.
+ContainerName = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Number = Annotated[int, Field(ge=1, le=MAX_ID)]
+Variables = Annotated[dict[str, Annotated[str, Field(max_length=131_072)]], Field(max_length=512)]
+
+# How the names begin that nvidia-ctk gives to GPUs.
+CDI = "nvidia.com/gpu="
+
+
+class Said(BaseModel):
+    """A message: frozen, and with no key that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Account(Said):
+    """The numbers that a process runs with; never root's."""
+
+    uid: Number
+    gid: Number
+    gids: tuple[Number, ...] = Field((), max_length=4096)
+
+
+class Limits(Said):
+    """What one container may use. Memory in bytes, CPU in cores.
+
+    ``guaranteed``: of its memory, what counts in the sums of person and machine.
+    """
+
+    cpu: float = Field(gt=0, le=4096)
+    memory: int = Field(ge=16 * 2**20, le=2**50)
+    guaranteed: int = Field(0, ge=0, le=2**50)
+    pids: int = Field(ge=16, le=1_000_000)
+    shared_memory: int = Field(ge=0, le=2**50)
+    tmp: int = Field(ge=0, le=2**50)
+
+
+class Device(Said):
+    """A device, or one share of a device that is shared (``index`` counts from 0)."""
+
+    id: Annotated[
+        str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9:/._-]*$")
+    ]
+    index: int = Field(0, ge=0, le=1024)
+
+
+class Gpus(Said):
+    """What a lease gives, and what is written on the container to write the lease again from."""
+
+    lease: JobId
+    devices: tuple[Device, ...] = Field(min_length=1, max_length=256)
+    account: str = Field("", max_length=300)
+    time_limit: float | None = Field(None, ge=0)
+
+
+class ServerSpec(Said):
+    """One person's server.
+
+    Attributes:
+        image: id of an image in the catalog, which has ``environment`` (``name:version``).
+        scopes: whose folders and kernels it gets beside the person's own.
+        mounts: of the site file's ``servers.mounts``, by name: ``Mount.places(user)``.
+        env: variables; those that decide what a container may see are the agent's.
+        command: in place of the start command of our server images; empty: that one.
+        args: after the command.
+        port: where it listens.
+        addresses: what the server was told of the site's; kept as a label.
+        name: how the container's name begins. It ends with what the agent puts there
+            (``names.server_key``), and all servers can read it: nothing of a person is in it.
+    """
+
+    user: Name
+    server: ServerName
+    account: Account
+    image: ImageId
+    environment: EnvironmentName
+    version: Version
+    limits: Limits
+    scopes: tuple[ScopeName, ...] = Field((), max_length=1024)
+    mounts: tuple[Name, ...] = Field((), max_length=64)
+    gpus: Gpus | None = None
+    env: Variables = Field(default_factory=dict)
+    command: tuple[Annotated[str, Field(max_length=4096)], ...] = Field((), max_length=256)
+    args: tuple[Annotated[str, Field(max_length=4096)], ...] = Field((), max_length=256)
+    port: int = Field(SERVER_PORT, ge=1024, le=65535)
+    addresses: str = Field("", max_length=2000)
+    name: ContainerName = "server"
+
+
+# -- tasks: containers that run to their end; the table is closed ----------------------------------
+
+
+class MakeHome(Said):
+    """The home of a person: made if it is not there, never taken from another."""
+
+    kind: Literal["home"] = "home"
+    user: Name
+    uid: Number
+    gid: Number
+
+
+class MakeFolder(Said):
+    """The folder of a team, of a course, or of the shared environments: made or mended."""
+
+    kind: Literal["folder"] = "folder"
+    scope: ScopeName
+
+
+class BuildStep(Said):
+    """One step of a build that a person asked for, with that person's numbers.
+
+    Attributes:
+        step: ``lock`` chooses packages, as our services' user; no program of a package runs in it.
+            All others work in the scope's folder.
+        scope: ``personal`` or a scope; ``owner`` is the person where it is personal.
+        home: the person whose home keeps the packages (``~/.cache``); None: the services' own.
+        job: job.json.
+    """
+
+    kind: Literal["build"] = "build"
+    job_id: JobId
+    step: Literal["lock", "install", "look", "decide", "delete", "check"]
+    scope: Annotated[str, Field(max_length=300, pattern=_sources(*Keeper))]
+    owner: Name | None = None
+    home: Name | None = None
+    account: Account
+    limits: Limits
+    job: Annotated[str, Field(max_length=32 * 2**20)]
+    env: Variables = Field(default_factory=dict)
+
+
+class ImageStep(Said):
+    """Build an image of an environment: solve, install, compile, publish, check; asked by a person.
+
+    ``files`` (path -> text) are laid in the task's own folder.
+    """
+
+    kind: Literal["image"] = "image"
+    job_id: JobId
+    limits: Limits
+    job: Annotated[str, Field(max_length=32 * 2**20)]
+    files: dict[Annotated[str, Field(max_length=300)], str] = Field(
+        default_factory=dict, max_length=8
+    )
+    env: Variables = Field(default_factory=dict)
+
+
+# Of an environment's own programs: they run as nobody, or as our services' user, with no network.
+Program = Annotated[
+    tuple[Annotated[str, Field(max_length=131_072)], ...], Field(min_length=1, max_length=4096)
+]
+CachePath = Annotated[
+    str, Field(max_length=1000, pattern=rf"^{_COMPONENT}(/{_COMPONENT}){{0,15}}$")
+]
+
+
+class CheckImage(Said):
+    """Run a program in an image of an environment, as a stranger without rights and network."""
+
+    image: ImageId
+    program: Program
+    env: Variables = Field(default_factory=dict)
+
+
+class CompileModules(Said):
+    """Compile modules with the Python of a lock, beside nothing but the packages it needs.
+
+    ``prefix`` and ``work`` are folders of the package cache (data/cache). In the container:
+    /packages (data/cache/packages), /prefix, /request.json and /out (of ``work``; written to).
+    """
+
+    image: ImageId
+    program: Program
+    prefix: CachePath
+    work: CachePath
+    env: Variables = Field(default_factory=dict)
+
+
+Task = Annotated[MakeHome | MakeFolder | BuildStep | ImageStep, Field(discriminator="kind")]
+
+
+def task_key(task: MakeHome | MakeFolder | BuildStep | ImageStep) -> str:
+    """What makes two tasks the same: whoever asks for one that runs waits for that one."""
+    match task:
+        case MakeHome():
+            return f"home-{task.user}"
+        case MakeFolder():
+            return f"folder-{task.scope}"
+        case BuildStep():
+            return f"build-{task.job_id}-{task.step}"
+        case ImageStep():
+            return f"build-{task.job_id}-image"

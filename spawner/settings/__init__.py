@@ -1,0 +1,1 @@
+"""What JupyterHub's and DockerSpawner's settings do here: a table, a check, their effect."""

@@ -1,0 +1,1 @@
+"""Servers that are started ahead of time, held for the people whose they are, and released."""

@@ -1,0 +1,94 @@
+"""Every page, as people of each role meet it: readable, on a phone too, and light to fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
+from conftest import NewPage
+from deployment import Deployment
+from people import log_in
+
+from rig.one_language import in_utc
+from rig.phone import BEYOND, PHONE
+
+SERVICES = "/services/labcommons"
+EVERYBODYS = (
+    "/hub/home",
+    "/hub/spawn",
+    "/hub/spawn?environment=nothing&size=medium",
+    "/hub/token",
+    "/hub/user/{who}/lab",  # nothing runs: the page that says so
+    "/hub/nowhere",
+    f"{SERVICES}/",
+    f"{SERVICES}/reservations",
+    f"{SERVICES}/environments",
+    f"{SERVICES}/inbox",
+    f"{SERVICES}/help",
+    f"{SERVICES}/nowhere",
+    "/services/kernels/",
+    "/services/kernels/nowhere",
+)
+PAGES = {
+    "": ("/hub/login", "/hub/login?next=%2Fhub%2Fspawn", "/hub/logout"),
+    "alice": EVERYBODYS,
+    "dan": (f"{SERVICES}/", f"{SERVICES}/environments"),
+    "carol": (
+        *EVERYBODYS,
+        f"{SERVICES}/quotas",
+        f"{SERVICES}/quotas/edit",
+        f"{SERVICES}/doctor",
+        f"{SERVICES}/broadcasts",
+        f"{SERVICES}/maintenance",
+        f"{SERVICES}/audit",
+        f"{SERVICES}/disk",
+        "/hub/admin",
+    ),
+}
+# JupyterHub's own program: a page of ours takes its place when there is one.
+HEAVY = {"/hub/admin"}
+ZONE = "Asia/Shanghai"  # of the browser: where the reader's zone is UTC, UTC is right
+WEIGHT = 250_000  # bytes on the wire of a first visit, of all that a page fetches
+
+
+@pytest.mark.parametrize("who", PAGES)
+def test_every_page_is_for_everybody(deployment: Deployment, new_page: NewPage, who: str) -> None:
+    """No serious finding of axe, light and dark; nothing beyond the edge of a phone; a first visit
+    fetches little; no time is in UTC. Kind: every page that we show, whoever sees it."""
+    axe = Path(AXE_FILE_PATH).read_text("utf-8")
+    page, found, received = new_page(reduced_motion="reduce", timezone_id=ZONE), [], [0]
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    session.on(
+        "Network.loadingFinished",
+        lambda event: received.append(event["encodedDataLength"]),
+    )
+    if who:
+        log_in(page, who)
+        page.wait_for_url("**/hub/**")
+    for path in PAGES[who]:
+        page.set_viewport_size({"width": 1280, "height": 860})
+        received.clear()
+        page.goto(path.format(who=who))
+        if path in HEAVY:  # it comes with nobody in it
+            page.locator("[data-testid='user-row-name']").first.wait_for()
+        if sum(received) > WEIGHT and path not in HEAVY:
+            found.append(f"{path}: {sum(received)} bytes")
+        for scheme in ("light", "dark"):
+            page.evaluate("scheme => document.documentElement.dataset.bsTheme = scheme", scheme)
+            result = page.evaluate(axe + "; axe.run({resultTypes: ['violations']})")
+            found += [
+                f"{path} ({scheme}): {one['id']}: {one['help']}: {node['html'][:200]}"
+                for one in result["violations"]
+                if one["impact"] in ("serious", "critical")
+                for node in one["nodes"][:3]
+            ]
+        found += [f"{path}: {text}" for text in in_utc(page.content())]
+        page.set_viewport_size(PHONE)
+        found += [f"{path}: beyond the edge of a phone: {one}" for one in page.evaluate(BEYOND)]
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        if wide > 390:
+            found.append(f"{path}: {wide} px wide on a phone")
+    assert not found, "\n".join(found)

@@ -1,0 +1,326 @@
+"""The table of faults: what is broken, what must hold, and whether it did (`make faults`).
+
+    python tests/faults/table.py [ROW …]
+
+In the test bed. Results are kept in results.json beside this file, each row's last one, and
+docs/faults.md is written from them. Exit 1 where a row did not hold.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from world import CPU, ROOT, WORK, Unkept, World, wait_for
+
+RESULTS, PAGE = HERE / "results.json", ROOT / "docs" / "faults.md"
+Scene = Callable[[World], str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault. ``scene`` raises where it did not hold, and may say figures."""
+
+    name: str
+    fault: str
+    expected: str
+    scene: Scene | None = None
+    tests: tuple[str, ...] = ()  # the row is shown by these, without the site
+
+
+def killed(service: str, open_sockets: bool = True) -> Scene:
+    """kill -9 of a service while three people work."""
+
+    def scene(world: World) -> str:
+        seconds: list[float] = []
+
+        def fault() -> None:
+            world.site.kill(service)
+            if open_sockets:
+                seconds.append(world.healthy())
+
+        closed = world.over_open_sockets(fault)
+        if not open_sockets:
+            seconds.append(world.healthy())
+        elif closed:
+            raise Unkept(f"websockets closed of {', '.join(closed)}")
+        routes = world.served()
+        world.unharmed()
+        world.in_order()
+        return f"healthy after {seconds[0]:.0f} s, routes {routes:.1f} s later"
+
+    return scene
+
+
+def killed_during(service: str, what: str) -> Scene:
+    """kill -9 in the middle of a start or stop of somebody else's server."""
+
+    def scene(world: World) -> str:
+        world.site.login_once("dan")
+        if what == "stop":
+            world.site.start_server(world.admin, "dan", CPU)
+        method = "POST" if what == "start" else "DELETE"
+        body = CPU if what == "start" else None
+        world.site.api(method, "users/dan/server", world.admin, body)
+        world.site.kill(service)
+        world.healthy()
+        world.served()
+        world.unharmed()
+
+        def settled() -> bool:
+            _, found = world.site.api("GET", "users/dan", world.admin)
+            servers = (found or {}).get("servers") or {}
+            there = bool(world.site.containers("dan"))
+            if what == "start" and servers:
+                return there and bool(servers[""]["ready"])
+            return not servers and not there
+
+        wait_for(settled, "dan's server to be there or not", 120)
+        world.site.api("DELETE", "users/dan/server", world.admin)
+        wait_for(lambda: not world.site.containers("dan"), "dan's server to be gone", 60)
+        world.in_order()
+        return ""
+
+    return scene
+
+
+def engine_crash(world: World) -> str:
+    """Without live-restore: nobody calls make up."""
+    world.kill_engine()
+    seconds = world.healthy()
+    world.in_order()
+    for user in WORK:
+        if world.container(user):
+            raise Unkept(f"{user}'s server runs, and should have ended")
+    told_as(world, "alice", "engine")
+    world.begin()
+    return f"the site was back {seconds:.0f} s after Docker"
+
+
+def told_as(world: World, user: str, cause: str) -> None:
+    """How somebody's server ended, as the store has it."""
+    code = (
+        "from commons.store import Store, ends; s = Store(); "
+        f"print(s.transact(lambda x: getattr(ends.last(x, {user!r}, ''), 'cause', '')))"
+    )
+    hub = world.site.container("hub")
+    wait_for(
+        lambda: (
+            cause in world.site.docker("exec", hub, "/opt/labcommons/hub/bin/python", "-c", code)
+        ),
+        f"{user} to be told that it was {cause!r}",
+        60,
+    )
+
+
+def engine_live(world: World) -> str:
+    """With live-restore: nothing ends, and the agent finds the new daemon."""
+    world.restart_engine("--live-restore")
+    world.healthy()
+    world.begin()
+    closed = world.over_open_sockets(lambda: world.kill_engine("--live-restore"))
+    seconds = world.healthy()
+    world.served()
+    world.unharmed()
+    world.in_order()
+    # The hub reaches Docker again: a server that is killed is seen to end.
+    world.site.docker("kill", world.container("bob"))
+    wait_for(lambda: not world.answers("bob"), "bob's server to be gone", 30)
+    world.restart_engine()
+    world.healthy()
+    world.begin()
+    lost = f"; websockets closed of {', '.join(closed)}" if closed else ""
+    return f"all healthy {seconds:.0f} s after Docker{lost}"
+
+
+def power_cut(world: World) -> str:
+    """All processes at once; what was on the disk is all there is."""
+    (before,) = (lease["id"] for lease in world.site.leases())
+    world.kill_engine(everything=True)
+    seconds = world.healthy()
+    world.in_order()
+    if before in {lease["id"] for lease in world.site.leases()}:
+        raise Unkept("a lease goes on without its server")
+    check = "import sqlite3,sys; print(sqlite3.connect(sys.argv[1]).execute('PRAGMA integrity_check').fetchone()[0])"  # noqa: E501
+    for file in ("store/labcommons.sqlite", "hub/jupyterhub.sqlite"):
+        said = world.site.docker(
+            "exec", world.site.container("hub"), "/opt/labcommons/hub/bin/python", "-c", check,
+            f"/srv/labcommons/data/{file}",
+        )  # fmt: skip
+        if said.strip() != "ok":
+            raise Unkept(f"{file}: {said}")
+    world.begin()
+    return f"the site was back {seconds:.0f} s after Docker"
+
+
+def directory_away(world: World) -> str:
+    directory = world.site.container("directory")
+    world.site.docker("stop", directory)
+    try:
+        world.served()
+        world.unharmed()
+    finally:
+        world.site.docker("start", directory)
+        wait_for(lambda: world.site.healthy("directory"), "the directory", 60)
+    world.site.login_once("alice")
+    return ""
+
+
+def perimeter_flushed(world: World) -> str:
+    world.site.kill("perimeter")
+    world.healthy()
+    world.unharmed()
+    return ""
+
+
+KILLS = {
+    "hub": True, "console": True, "kernels": True, "agent": True, "gate": True,
+    "chp": False, "proxy": False,
+}  # fmt: skip
+ALIVE = "servers, kernels and leases go on; open websockets {}; routes within 10 s; no orphan"
+ROWS: tuple[Row, ...] = (
+    *(
+        Row(
+            f"kill-{name}",
+            f"kill -9 of `{name}`, three people at work",
+            ALIVE.format("stay" if stay else "may be opened anew"),
+            killed(name, stay),
+        )
+        for name, stay in KILLS.items()
+    ),
+    Row("kill-perimeter", "kill -9 of `perimeter`", "servers go on; the rules are put back",
+        perimeter_flushed),
+    Row("directory-away", "the directory is stopped", "who works goes on; logins when it is back",
+        directory_away),
+    *(
+        Row(
+            f"{name}-mid-{what}",
+            f"kill -9 of `{name}` in the middle of a {what}",
+            "the server is there, or gone and clean; others go on; the ledger agrees",
+            killed_during(name, what),
+        )
+        for name in ("hub", "agent")
+        for what in ("start", "stop")
+    ),
+    Row("engine-crash", "kill -9 of dockerd, no live-restore",
+        "the site returns by itself; people are told that Docker was restarted", engine_crash),
+    Row("engine-live-restore", "kill -9 of dockerd with live-restore",
+        "nothing ends; the agent reaches the new daemon", engine_live),
+    Row("power-cut", "all processes and dockerd killed at once",
+        "the site returns by itself; databases whole; no lease without a server", power_cut),
+    Row("database-away", "PostgreSQL killed, and started again",
+        "503 with the reason and Retry-After on pages and by REST; then all goes on",
+        tests=("tests/hub_ext/test_database_away.py",)),
+    Row("disk-full", "the disk of databases and homes is full",
+        "both databases go on; a hub that starts explains itself",
+        tests=("tests/hub_ext/test_full_disk.py",)),
+    Row("copy-beside", "a restored copy beside its original",
+        "nothing of the original's is stopped or removed",
+        tests=("tests/spawner/runtime/test_other_sites.py", "tests/deploy/test_service.py")),
+    Row("agent-killed", "the agent killed at each step of a start, a folder, a build",
+        "nothing is left, nothing is doubled",
+        tests=("tests/spawner/runtime/test_killed_agent.py",)),
+    Row("hub-killed", "the hub killed at each step of starts, stops and leases",
+        "no lease lost, none doubled", tests=("tests/spawner/test_killed_hub.py",)),
+)  # fmt: skip
+# What the table does not have yet, so that nobody takes it for held.
+NOT_TRIED = (
+    "clock forwards and back (libfaketime)",
+    "disk full under a whole running site, and on the disk of Docker's images",
+    "PostgreSQL killed under a whole running site (shown in one process)",
+    "ten live servers at once (three here), a build under way",
+)
+
+
+def shown_by(tests: tuple[str, ...]) -> str:
+    words = [sys.executable, "-m", "pytest", "-q", "-m", "docker or not docker", *tests]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    last = (done.stdout.strip().splitlines() or ["nothing"])[-1]
+    if done.returncode:
+        raise Unkept(f"{', '.join(tests)}: {last}")
+    return last.partition(" in ")[0].partition(",")[0]
+
+
+def page(results: dict[str, Any]) -> str:
+    """docs/faults.md."""
+    held = sum(bool(one["held"]) for one in results.values())
+    lines = [
+        "# Faults",
+        "",
+        'Written by `make faults` (`ROWS="NAME …"` for some alone); what comes back and how:',
+        "[recovery.md](recovery.md).",
+        "",
+        f"{held} of {len(results)} rows held. On a running site three people are at work (one with "
+        "a GPU), each with a kernel and an open websocket; rows that name tests are those tests.",
+        "",
+        "| row | fault | must hold | held | seen | on |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        if one := results.get(row.name):
+            cells = (
+                row.name, row.fault + "".join(f" (`{test}`)" for test in row.tests), row.expected,
+                "yes" if one["held"] else "**no**",
+                one["said"].replace("|", "/").replace("\n", " ")[:300], one["at"],
+            )  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    if left := [row for row in ROWS if row.name not in results]:
+        lines += ["", f"Not run here yet: {', '.join(row.name for row in left)}."]
+    lines += ["", f"Not tried: {'; '.join(NOT_TRIED)}.", ""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the rows that are named, or all."""
+    asked = sys.argv[1:]
+    known = {row.name for row in ROWS}
+    if wrong := set(asked) - known:
+        print(f"no row {', '.join(sorted(wrong))}; there are: {', '.join(sorted(known))}")
+        return 2
+    rows = [row for row in ROWS if not asked or row.name in asked]
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    world: World | None = None
+    failed = 0
+    for number, row in enumerate(rows, 1):
+        print(f"[{number}/{len(rows)}] {row.name}: {row.fault} … ", end="", flush=True)
+        began = time.monotonic()
+        try:
+            if row.scene is None:
+                said = shown_by(row.tests)
+            else:
+                world = world or World()
+                world.begin()
+                said = row.scene(world)
+            held = True
+        except Exception as error:
+            traceback.print_exc()
+            held, said = False, f"{error}"[:400] or type(error).__name__
+            failed += 1
+        results[row.name] = {
+            "held": held,
+            "said": said,
+            "at": time.strftime("%Y-%m-%d"),
+            "seconds": round(time.monotonic() - began),
+            "kernel": platform.release(),
+        }
+        print(f"{'held' if held else 'DID NOT HOLD'} ({time.monotonic() - began:.0f} s) {said}")
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        PAGE.write_text(page(results), "utf-8")
+    if world is not None:
+        world.site.down()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

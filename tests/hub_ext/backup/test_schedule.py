@@ -1,0 +1,112 @@
+"""When a backup is due, what is known of the last one, and which paths are a person's own."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from tornado.web import HTTPError
+
+from commons.site import Site
+from commons.site.backup import Backup
+from hub_ext.backup import service
+from hub_ext.backup.making import State
+from hub_ext.backup.places import DATA, Room
+from hub_ext.backup.service import Schedule, inside, is_due, next_at
+from hub_ext.backup.trouble import BackupError
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(f"2026-11-{text}").replace(tzinfo=UTC)
+
+
+def test_one_is_due_each_night_and_a_failed_one_again_within_the_hour() -> None:
+    assert next_at("02:30", at("28T01:00")) == at("28T02:30")
+    assert next_at("02:30", at("28T02:30")) == at("29T02:30")
+    tried = State(tried=at("27T02:30").timestamp())
+    assert not is_due("02:30", tried, at("28T02:29"))
+    assert is_due("02:30", tried, at("28T02:31"))
+    # Also where the machine was off at night, and where there never was one.
+    assert is_due("02:30", tried, at("28T09:00"))
+    assert is_due("02:30", State(), at("28T09:00"))
+    failed = State(tried=at("28T02:30").timestamp(), problem="full")
+    assert not is_due("02:30", failed, at("28T03:00"))
+    assert is_due("02:30", failed, at("28T03:31"))
+
+
+@pytest.mark.parametrize("said", ["", "x", "[]", '"x"', "{}", '{"made": 1, "of a newer": 2}'])
+def test_whatever_was_written_is_read(tmp_path: Path, said: str) -> None:
+    file = tmp_path / "backup.json"
+    file.write_text(said)
+    assert State.read(file).problem == ""
+    State(made=time.time(), problem="x").write(file)
+    assert State.read(file).problem == "x"
+
+
+@pytest.mark.parametrize(
+    "path", ["", "a/b", "/a/b", "a//b", "./a/b", "a b/ü.txt", "-rf", "*", "a/", "$(id)"]
+)
+def test_a_path_is_within_the_home(path: str) -> None:
+    assert Path(inside("alice", path)).is_relative_to(DATA / "homes" / "alice")
+
+
+@pytest.mark.parametrize(
+    ("person", "path"),
+    [("alice", "../bob"), ("alice", "a/../../bob"), ("..", "x"), ("a/b", "x"), ("", "x"), (".", ""),
+     ("alice", "a\0b"), ("alice", "x" * 5000), ("a\0", "")],
+)  # fmt: skip
+def test_what_leads_out_of_it_is_refused(person: str, path: str) -> None:
+    with pytest.raises(HTTPError):
+        inside(person, path)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/srv/backup", "sftp:lab@backup.example.org:/srv/lab", "s3:https://s3.example.org/lab",
+     "rest:https://backup.example.org/lab", ""],
+)  # fmt: skip
+def test_targets_that_are_known(target: str) -> None:
+    assert Backup(target=target).is_folder == target.startswith("/")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["backup", "sftp:host", "s3:lab", "rest:https://me:secret@host/", "/srv/a b", "-o x",
+     "rclone:x:y", "sftp:-oProxyCommand=x@host:/x", "sftp:-v@host:/x", "sftp:-v:/x"],
+)  # fmt: skip
+def test_targets_that_are_none(target: str) -> None:
+    with pytest.raises(ValidationError, match="must be a folder"):
+        Backup(target=target)
+
+
+@pytest.mark.parametrize("wrong", [{"at": "25:00"}, {"warn_after": "soon"}, {"keep": {"daily": 0}}])
+def test_settings_that_are_wrong(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Backup.model_validate(wrong)
+
+
+async def test_what_fails_is_not_tried_again_at_once(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup by hand is at work, say: the log and the audit trail get one line of it."""
+    tried = []
+
+    def fail(*_arguments: object) -> None:
+        tried.append(1)
+        raise BackupError("another backup is at work")
+
+    monkeypatch.setattr(service.making, "create", fail)
+    recorded: list[str] = []
+    monkeypatch.setattr(service, "record_command", lambda *said, **_: recorded.append(said[1]))
+    room = Room(tmp_path)
+    room.folder.mkdir()
+    room.password.write_text("x")
+    schedule = Schedule(site.model_copy(update={"backup": Backup(target="/srv/b")}), room)
+    for _ in range(5):
+        await schedule.look()
+        if schedule._work is not None:
+            await schedule._work
+    assert (len(tried), recorded) == (1, ["failure"])

@@ -1,0 +1,103 @@
+"""Kind: the console's pages are in one language, and every time on them is in one zone."""
+
+from __future__ import annotations
+
+import re
+from zoneinfo import ZoneInfo
+
+import pytest
+from tornado.web import Application
+
+from commons.audit import ACTIONS, Chain, make_event
+from commons.i18n import LANGUAGES
+from commons.site import Site
+from hub_ext.console.app import PREFIX, make_app
+from hub_ext.console.help_pages import ROLES
+from tests.rig.one_language import names_in, not_in_zone, of_page, times
+
+from . import conftest
+from .conftest import HOSTILE, Console
+from .test_openapi import QUOTAS, RESERVATION, WARM, lived_in
+
+__all__ = ["lived_in"]
+# By the addresses of the application: what is asked for, and by whom before an @.
+VISITS: dict[str, tuple[str, ...]] = {
+    "": ("alice@", "carol@"),
+    "quotas": ("carol@quotas", "alice@quotas"),
+    "quotas/edit": tuple(
+        f"carol@quotas/edit?subject={one}" for one in ("settings", "default", "group:vision", "x")
+    ),
+    "reservations": ("carol@reservations", "alice@reservations"),
+    "ahead": ("carol@ahead", "dan@ahead", "alice@ahead"),
+    "inbox": ("alice@inbox", "bob@inbox"),
+    "disk": ("alice@disk", "carol@disk"),
+    "files": ("alice@files",),
+    "doctor": ("carol@doctor", "alice@doctor"),
+    "broadcasts": ("carol@broadcasts", "alice@broadcasts"),
+    "maintenance": ("carol@maintenance", "alice@maintenance"),
+    "audit": ("carol@audit", "carol@audit?person=nobody&before=x", "alice@audit"),
+    "environments": ("alice@environments", "carol@environments", "bob@environments"),
+    "help(?:/([a-z]+))?": ("alice@help/none", *(f"alice@help/{role}" for role in ROLES)),
+    "oauth_callback": ("alice@oauth_callback?code=x",),
+}
+# Of the browser here: a time in UTC is another day's in it.
+ZONE = ZoneInfo("Pacific/Kiritimati")
+NO_PAGES = {r"quotas\.yaml", r"audit\.(csv|jsonl)", "files/download"}
+NAMES = names_in(
+    HOSTILE, QUOTAS, RESERVATION, conftest.PEOPLE, conftest.GROUPS, "Lab Data RTX train timed more",
+    "py313-data py numpy conda-forge ab12cd34 GPU-0 labcommons quota apply team-vision site local",
+    # Of the quotas document: whom it may name, and the strategies. Of the forms: examples.
+    "group:NAME course:NAME user:NAME default settings backfill BestEffortFIFO StrictFIFO",
+    "torch team-vision cowsay speech ml101 small lesson",
+    # Programs, files and packages that the guides and the page of environments speak of.
+    "ipykernel r-irkernel conda-lock pixi pixi.toml pixi.lock beside list Prometheus Grafana Excel",
+    "bin/labcommons doctor hub",
+    "UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
+)  # fmt: skip
+
+
+def pages(app: Application) -> set[str]:
+    """The addresses at which an application has pages."""
+    found = set()
+    for rule in app.wildcard_router.rules:
+        pattern = rule.matcher.regex.pattern.removesuffix("$").removeprefix(re.escape(PREFIX))
+        kind = rule.target
+        if not any(name in str(kind.__mro__) for name in (".Api'", ".Static'")):
+            found.add(pattern)
+    return found
+
+
+def test_every_page_of_the_console_is_visited(console: Console, lab_site: Site) -> None:
+    class Auth:
+        base_url = PREFIX
+
+    assert pages(make_app(lab_site, console.store, Auth())) == VISITS.keys() | NO_PAGES  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+async def test_every_page_of_the_console_is_in_one_language(lived_in: Console, lang: str) -> None:
+    cookie = f"labcommons-lang={lang}; labcommons-tz={ZONE.key}"
+    body = RESERVATION | {"timezone": "Asia/Shanghai"}
+    made = await lived_in.send("POST", "api/v1/reservations", "carol-token", body)
+    assert made.code == 201, made.body
+    made = await lived_in.send("POST", "api/v1/warm-starts", "carol-token", WARM)
+    assert made.code == 201, made.body
+    Chain(lived_in.data / "audit" / "hub", "hub").append(
+        [
+            make_event(one, "failure", user="alice", reason="wrong_credentials", details={"a": 1})
+            for one in ACTIONS
+        ]
+    )
+    wrong, told = {}, 0
+    for path in (*(path for paths in VISITS.values() for path in paths), "alice@none"):
+        who, _, rest = path.partition("@")
+        answer = await lived_in.get(rest, f"{who}-token", Cookie=cookie)
+        page = answer.body.decode()
+        found = of_page(page, lang, NAMES)
+        # Whose browser says its zone is told times without one, and in no other.
+        found += not_in_zone(page, ZONE)
+        told += len(times(page))
+        if found:
+            wrong[path, answer.code] = found
+    assert wrong == {}
+    assert told

@@ -1,0 +1,305 @@
+"""Whatever is asked, no body leaves the agent that breaks the profile (rig.profile)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, event, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from commons.errors import LabError
+from commons.scopes import owners
+from commons.site import Site
+from rig import agent, profile
+from spawner.runtime.docker.runtime import DockerRuntime
+from spawner.runtime.spec import BuildStep, ImageStep, MakeFolder, MakeHome, ServerSpec, Task
+
+PEOPLE = {"alice": 20003, "bob": 20002, "dan": 20005}
+HOSTILE = [
+    "", ".", "..", "../..", "/", "/etc", "a/b", "a\0b", "x" * 10_000, "\u202eevil", "名字", "-rf",
+    "alice:/host", "alice,readonly=false", "${HOME}", "root", "990", "0", "a\nb", "%2e%2e", "image",
+    "link", "secrets", "team-vision", "course-ml101", "team-../../etc", "shared/../../x", "null",
+]  # fmt: skip
+WORDS = st.sampled_from([*PEOPLE, "data", "1", "vision", *HOSTILE]) | st.text(max_size=40)
+NUMBERS = st.sampled_from([0, -1, 1, 4, 990, 998, 999, 1000, *PEOPLE.values(), 20000, 2**31, 2**63])
+BYTES = st.sampled_from([0, 1, 2**24, 2**28, 2**30, 2**60]) | st.integers()
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> DockerRuntime:
+    """An agent's, with people, folders and traps on its disk; its Engine is not asked."""
+    data = agent.data_folder(tmp_path_factory.mktemp("data"))
+    site = Site.model_validate(
+        {
+            "version": 1,
+            "directory": {
+                "servers": ["ldaps://ldap.example.org"],
+                "users": {"base_dn": "dc=example,dc=org"},
+                "teams": {"vision": {"gid": 21001, "leads_gid": 21002}},
+                "courses": {"ml101": {}},
+            },
+            "sizes": {"small": {"cpu": 1, "memory": "1G"}},
+            "gpus": {
+                "source": "simulated",
+                "devices": [{"id": "GPU-a0", "model": "A100", "memory": "80G"}],
+            },
+            "servers": {"mounts": {"sets": {"source": "/data/sets", "target": "/data/sets"}}},
+        }
+    )
+    for name, uid in PEOPLE.items():
+        agent.home(data, name, uid)
+    (data / "homes" / "link").symlink_to("/etc")
+    for folder in ("teams/vision", "courses/ml101", "kernels/image/data/1", "kernels/team-vision"):
+        (data / folder).mkdir(parents=True)
+    (data / "kernels" / "course-ml101").symlink_to("/root")
+    (data / "agent").mkdir(exist_ok=True)
+    return DockerRuntime(agent.settings(site, data, "lc-users", "labcommons/server:latest"))
+
+
+def account() -> st.SearchStrategy[Any]:
+    owners = [20000, 21001, 21002, *(pair.members for pair in owners_of().values())]
+    gids = st.sampled_from(owners) | NUMBERS
+    services = st.just({"uid": 990, "gid": 990, "gids": []})
+    return services | st.fixed_dictionaries(
+        {"uid": st.sampled_from(sorted(PEOPLE.values())) | NUMBERS, "gid": gids},
+        optional={"gids": st.lists(gids, max_size=4)},
+    )
+
+
+def owners_of() -> Any:
+    site = Site.model_validate(
+        {
+            "version": 1,
+            "directory": {
+                "servers": ["ldaps://l"],
+                "users": {"base_dn": "x"},
+                "courses": {"ml101": {}},
+            },
+            "sizes": {"s": {"cpu": 1, "memory": "1G"}},
+        }
+    )
+    return owners(site)
+
+
+def env() -> st.SearchStrategy[Any]:
+    names = st.sampled_from(
+        ["PATH", "NVIDIA_VISIBLE_DEVICES", "nvidia_driver_capabilities", "LD_PRELOAD", "HOME",
+         "A=B", "", "https_proxy", "PIP_INDEX_URL", "LABCOMMONS_AGENT_TLS", "DOCKER_RESOURCE_GPU",
+         "X\0"]
+    )  # fmt: skip
+    return st.dictionaries(names | WORDS, WORDS, max_size=4)
+
+
+LIMITS = st.fixed_dictionaries(
+    {
+        "cpu": st.sampled_from([0.5, 1, 0, -1, 1e9]),
+        "memory": BYTES,
+        "pids": st.sampled_from([16, 512, 0, -1, 10**9]),
+        "shared_memory": BYTES,
+        "tmp": BYTES,
+    }
+)
+GOOD = {"cpu": 1, "memory": 2**28, "pids": 512, "shared_memory": 2**24, "tmp": 2**24}
+SCOPES = st.sampled_from(["personal", "shared", "team-vision", "course-ml101", "image"]) | WORDS
+IMAGES = st.just("sha256:" + "0" * 64) | WORDS
+GPUS = st.none() | st.fixed_dictionaries(
+    {
+        "lease": WORDS,
+        "devices": st.lists(
+            st.fixed_dictionaries({"id": st.just("GPU-a0") | WORDS}), min_size=1, max_size=2
+        ),
+    }
+)
+
+
+def good_server(**changed: Any) -> dict[str, Any]:
+    return {
+        "user": "alice",
+        "server": "",
+        "account": {"uid": 20003, "gid": 20000, "gids": [21001]},
+        "image": "sha256:" + "0" * 64,
+        "environment": "data",
+        "version": "1",
+        "limits": {"cpu": 1, "memory": 2**28, "pids": 512, "shared_memory": 0, "tmp": 2**24},
+        "scopes": ["shared", "team-vision"],
+        "mounts": ["sets"],
+    } | changed
+
+
+PERSON = st.sampled_from(sorted(PEOPLE))
+
+
+@st.composite
+def changed(draw: st.DrawFn, good: Any, fields: dict[str, Any]) -> Any:
+    """Something good, with up to three of its fields as a compromised hub would have them."""
+    names = draw(st.lists(st.sampled_from(sorted(fields)), max_size=3, unique=True))
+    return draw(good) | {name: draw(fields[name]) for name in names}
+
+
+def numbers(user: str, gid: int = 20000) -> dict[str, Any]:
+    return {"uid": PEOPLE[user], "gid": gid, "gids": []}
+
+
+SERVER = changed(
+    PERSON.map(lambda user: good_server(user=user, account=numbers(user))),
+    {
+        "user": WORDS,
+        "server": WORDS,
+        "account": account(),
+        "image": IMAGES,
+        "environment": WORDS,
+        "version": WORDS,
+        "limits": LIMITS,
+        "scopes": st.lists(SCOPES, max_size=4),
+        "mounts": st.lists(st.just("sets") | WORDS, max_size=3),
+        "gpus": GPUS,
+        "env": env(),
+        "args": st.lists(WORDS, max_size=3),
+        "command": st.lists(WORDS, max_size=2),
+        "addresses": WORDS,
+        "privileged": st.just(True),
+        "cap_add": st.just(["SYS_ADMIN"]),
+    },
+)
+
+
+def step(kind: str, step: str, scope: str, user: str, gid: int = 20000) -> dict[str, Any]:
+    services = scope == "shared" or step == "lock"
+    return {
+        "kind": kind,
+        "job_id": "j1",
+        "step": step,
+        "scope": scope,
+        "owner": user if scope == "personal" else None,
+        "home": None if services else user,
+        "account": {"uid": 990, "gid": 990} if services else numbers(user, gid),
+        "limits": GOOD,
+        "job": "{}",
+    }
+
+
+STEPS = st.sampled_from(["lock", "install", "look", "decide", "delete", "check"])
+PLACES = st.sampled_from([("personal", 20000), ("shared", 20000), ("team-vision", 21001)])
+TASK = st.one_of(
+    changed(
+        PERSON.map(lambda user: {"kind": "home", "user": user, "uid": PEOPLE[user], "gid": 20000}),
+        {"user": WORDS, "uid": NUMBERS, "gid": NUMBERS},
+    ),
+    changed(st.just({"kind": "folder", "scope": "team-vision"}), {"scope": SCOPES}),
+    changed(
+        st.tuples(STEPS, PLACES, PERSON).map(lambda t: step("build", t[0], t[1][0], t[2], t[1][1])),
+        {
+            "job_id": WORDS,
+            "step": WORDS,
+            "scope": SCOPES,
+            "owner": WORDS,
+            "home": WORDS,
+            "account": account(),
+            "limits": LIMITS,
+            "env": env(),
+        },
+    ),
+    changed(
+        st.just({"kind": "image", "job_id": "j1", "limits": GOOD, "job": "{}"}),
+        {
+            "job_id": WORDS,
+            "limits": LIMITS,
+            "files": st.dictionaries(WORDS, WORDS, max_size=3),
+            "env": env(),
+        },
+    ),
+)
+MANY = hypothesis_settings(
+    max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+@MANY
+@given(SERVER)
+def test_no_server_breaks_the_profile(runtime: DockerRuntime, asked: Any) -> None:
+    with suppress(ValidationError, LabError):
+        spec = ServerSpec.model_validate_json(encoded(asked))
+        body = body_of_server(runtime, spec)
+        event("a body")
+        profile.check(body, runtime.settings)
+        uid = int(body["User"].partition(":")[0])
+        assert os.lstat(runtime.settings.data / "homes" / spec.user).st_uid == uid
+
+
+def body_of_server(runtime: DockerRuntime, spec: ServerSpec) -> dict[str, Any]:
+    devices = asyncio.run(runtime.gpus.check(spec.gpus.devices)) if spec.gpus else {}
+    return runtime.server_body(spec, devices)
+
+
+@MANY
+@given(TASK)
+def test_no_task_breaks_the_profile(runtime: DockerRuntime, asked: Any) -> None:
+    with suppress(ValidationError, LabError):
+        task = TypeAdapter[Any](Task).validate_json(encoded(asked))
+        body = body_of(runtime, task)
+        event(f"a body for {task.kind}")
+        profile.check(body, runtime.settings)
+
+
+def body_of(runtime: DockerRuntime, task: Any) -> dict[str, Any]:
+    if isinstance(task, MakeHome):
+        return runtime.table.home(task)[1]
+    if isinstance(task, MakeFolder):
+        return runtime.table.folder(task)[1]
+    assert isinstance(task, BuildStep | ImageStep)
+    body = runtime.table.build(task)
+    for mount in body["HostConfig"]["Mounts"]:
+        if mount["Target"] == "/job":
+            laid = Path(mount["Source"]).resolve()
+            assert laid.parent == runtime.settings.data / "agent" / "tasks"
+    return body
+
+
+def test_a_good_server_gets_what_it_is_for(runtime: DockerRuntime) -> None:
+    body = body_of_server(runtime, ServerSpec.model_validate_json(encoded(good_server())))
+    profile.check(body, runtime.settings)
+    data = runtime.settings.host_data
+    assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in body["HostConfig"]["Mounts"]] == [
+        (f"{data}/homes/alice", "/home/alice", False),
+        (f"{data}/kernels/image/data/1", "/opt/labcommons/registry/image", True),
+        (f"{data}/kernels/team-vision", "/opt/labcommons/registry/team-vision", True),
+        (f"{data}/shared", "/opt/labcommons/shared", True),
+        (f"{data}/teams/vision", "/opt/labcommons/teams/vision", False),
+        (f"{data}/cache/packages", "/opt/labcommons/pkgs", True),
+        ("/data/sets", "/data/sets", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"account": {"uid": 20002, "gid": 20000}}, "belongs to"),
+        ({"account": {"uid": 990, "gid": 990}}, "the site's services"),
+        ({"account": {"uid": 999, "gid": 20000}}, "min_uid"),
+        ({"account": {"uid": 20003, "gid": 998}}, "min_gid"),
+        ({"account": {"uid": 20003, "gid": 20000, "gids": [990]}}, "min_gid"),
+        ({"user": "link"}, "not a folder"),
+        ({"user": "nobody"}, "no such home"),
+        ({"scopes": ["course-ml101"]}, "through a link"),
+        ({"mounts": ["other"]}, "servers.mounts"),
+        ({"env": {"A=B": "c"}}, "no variable"),
+    ],
+)
+def test_what_no_honest_hub_asks_for_is_refused(
+    runtime: DockerRuntime, changed: dict[str, Any], why: str
+) -> None:
+    spec = ServerSpec.model_validate_json(encoded(good_server(**changed)))
+    with pytest.raises(LabError, match=why):
+        body_of_server(runtime, spec)
