@@ -83,7 +83,7 @@ def init() -> None:
     """
     settings, room = load_site().backup, Room()
     repository = Repository(settings, room)
-    with making.alone(room):
+    with making.alone(room, _Teller()):
         key = keys.make(room, settings.target)
         try:
             repository.init()

@@ -87,15 +87,17 @@ class Made:
 
 
 @contextmanager
-def alone(room: Room) -> Iterator[None]:
-    """One at a time, whoever asks. Raises BackupError."""
+def alone(room: Room, say: Say) -> Iterator[None]:
+    """One at a time, whoever asks: who comes second is told so, and waits.
+
+    The kernel ends the lock of a process that is killed; one at work ends within restic's limits.
+    """
     with room.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BackupError(
-                "another backup is at work", "wait until labcommons backup list shows it"
-            ) from error
+        except BlockingIOError:
+            say("another backup is at work; waiting for its end", None)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -105,7 +107,7 @@ def create(site: Site, say: Say, room: Room | None = None) -> Made:
     repository = Repository(site.backup, room)
     if not room.password.exists():
         raise BackupError("there is no recovery key yet", "run labcommons backup init")
-    with alone(room):
+    with alone(room, say):
         state = State.read(room.state)
         state.target, state.tried, state.running = site.backup.target, time.time(), True
         state.write(room.state)
@@ -209,7 +211,7 @@ def verify(site: Site, say: Say, name: str = "latest", room: Room | None = None)
     """
     room = room or Room()
     repository = Repository(site.backup, room)
-    with alone(room):
+    with alone(room, say):
         state = State.read(room.state)
         try:
             say("checking the repository", None)

@@ -65,7 +65,7 @@ class Schedule:
     def __init__(self, site: Site, room: Room) -> None:
         self.site, self.room = site, room
         self._work: asyncio.Future[None] | None = None
-        self._not_before = 0.0  # after a failure, such as a backup by hand that is at work
+        self._not_before = 0.0  # after a failure
 
     async def look(self) -> None:
         """Begin what is due, if nothing is at work."""

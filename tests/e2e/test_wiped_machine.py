@@ -43,7 +43,8 @@ def other(deployment: Deployment, request: pytest.FixtureRequest) -> Iterator[De
         shutil.copytree(deployment.root / ".cache" / "bin", root / ".cache" / "bin")
     site = Deployment(root)
     yield site
-    site.down()
+    if (root / "data").exists():
+        site.down()
     shutil.rmtree(root, ignore_errors=True)
     if request.session.items[-1] is not request.node:
         deployment.up()

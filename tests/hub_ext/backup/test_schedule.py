@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from tornado.web import HTTPError
 
 from commons.site import Site
 from commons.site.backup import Backup
-from hub_ext.backup import service
+from hub_ext.backup import making, service
 from hub_ext.backup.making import State
 from hub_ext.backup.places import DATA, Room
 from hub_ext.backup.service import Schedule, inside, is_due, next_at
@@ -91,12 +92,12 @@ def test_settings_that_are_wrong(wrong: dict[str, object]) -> None:
 async def test_what_fails_is_not_tried_again_at_once(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backup by hand is at work, say: the log and the audit trail get one line of it."""
+    """The target is full, say: the log and the audit trail get one line of it."""
     tried = []
 
     def fail(*_arguments: object) -> None:
         tried.append(1)
-        raise BackupError("another backup is at work")
+        raise BackupError("no space left")
 
     monkeypatch.setattr(service.making, "create", fail)
     recorded: list[str] = []
@@ -110,3 +111,27 @@ async def test_what_fails_is_not_tried_again_at_once(
         if schedule._work is not None:
             await schedule._work
     assert (len(tried), recorded) == (1, ["failure"])
+
+
+async def test_who_comes_second_is_told_and_waits(tmp_path: Path) -> None:
+    """`backup create` beside the nightly one, or right after `backup init`."""
+    room = Room(tmp_path)
+    room.folder.mkdir()
+    told: list[str] = []
+    first, second = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def by_hand() -> None:
+        def say(step: str, _share: float | None) -> None:
+            told.append(step)
+            loop.call_soon_threadsafe(first.set)
+
+        with making.alone(room, say):
+            loop.call_soon_threadsafe(second.set)
+
+    with making.alone(room, lambda *_: pytest.fail("nobody else is there")):
+        waiting = asyncio.ensure_future(asyncio.to_thread(by_hand))
+        await asyncio.wait_for(first.wait(), 30)
+        assert not second.is_set()
+    await waiting
+    assert told == ["another backup is at work; waiting for its end"]
