@@ -6,6 +6,7 @@ are followed within a bound, as they can make a small file enormous.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ _OPENING = (
 _CLOSING = (BlockEndToken, FlowMappingEndToken, FlowSequenceEndToken)
 # Tags that say what is so without them.
 _TAGS = ("str", "int", "float", "bool", "null", "seq", "map")
+# Signs that a Chinese keyboard writes for those of YAML, where one of YAML is meant.
+_PLAIN = dict(zip("：，“”‘’＜＞＝；", ":,\"\"''<>=;", strict=True))
+_FULL_WIDTH = re.compile(
+    rf"\s*-?\s*(?:[\w.-]+\s*(?P<key>：)|(?P<space>[\u00a0\u3000]))"
+    rf"|\s*-[^#]*?(?P<item>[{''.join(_PLAIN)}])",
+    re.ASCII,
+)
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 
 
@@ -141,12 +149,24 @@ class Document:
         return texts.AT_LINE(file=self.file, line=node.start_mark.line + 1, problem=what)
 
     def error_at(self, line: int, problem: Message) -> SpecError:
-        """An error at a line, counted from 1."""
+        """An error at a line, counted from 1.
+
+        A sign that is no YAML leads to an error on one of the next lines, of something else.
+        """
+        lines = self.text_of_file.split("\n")[:line]
+        for number in range(len(lines), max(len(lines) - 3, 0), -1):
+            if found := _FULL_WIDTH.match(lines[number - 1]):
+                sign = found[found.lastgroup or 0]
+                known = sign in _PLAIN
+                told = texts.FULL_WIDTH(sign=sign, plain=_PLAIN[sign]) if known else None
+                return in_file(self.file, told or texts.OTHER_SPACE(), number)
         return in_file(self.file, problem, line)
 
     def error(self, node: Node | None, problem: Message) -> SpecError:
         """An error at a node's line."""
-        return in_file(self.file, problem, node.start_mark.line + 1 if node is not None else None)
+        if node is None:
+            return in_file(self.file, problem)
+        return self.error_at(node.start_mark.line + 1, problem)
 
     def mapping(self, node: Node, what: str | Message) -> Mapping[str, Node]:
         """The values of a mapping by key, with those that it takes over from others (``<<``)."""

@@ -36,11 +36,13 @@ class Change:
         add: conda's packages, as environment.yml lists them: ``numpy>=2``, ``channel::package``.
         pip: requirements for the ``pip:`` section.
         remove: names, wherever they are listed.
+        channels: of conda, to look into first; those that are listed stay where they are.
     """
 
     add: tuple[str, ...] = ()
     pip: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.add or self.pip or self.remove)
@@ -65,6 +67,8 @@ def changed(text: str, change: Change, conda: Collection[str] = ()) -> str:
     if len(change.add) + len(change.pip) + len(change.remove) > MAX_CHANGES:
         raise SpecError(texts.TOO_MANY(most=MAX_CHANGES))
     text = clean(text, SPEC_FILE)
+    for channel in reversed(change.channels if change.add else ()):
+        text = _with_channel(text, channel.strip())
     ours = {canonicalize_name(name) for name in conda}
     for asked in change.add:
         text = _added(text, "conda", asked.strip())
@@ -132,6 +136,34 @@ def _added(text: str, section: Literal["conda", "pip"], spec: str) -> str:
     if isinstance(pip, SequenceNode) and (pip.value or pip.flow_style):
         return _inserted(document, pip, spec)
     return _after_line(document.text_of_file, key.start_mark.line, " " * (_dash(key) + 4), spec)
+
+
+def _with_channel(text: str, channel: str) -> str:  # noqa: PLR0911
+    """The text with a channel before those that it lists."""
+    if not channel or len(channel) > 500 or not channel.isprintable():
+        raise SpecError(texts.NOT_A_CHANNEL(text=channel[:80]))
+    document = Document(text, SPEC_FILE)
+    _list(document)
+    root, words = document.root, json.dumps(channel, ensure_ascii=False)
+    assert isinstance(root, MappingNode)
+    keys = {key.value: (key, value) for key, value in root.value}
+    key, listed = keys.get("channels", (None, None))
+    if isinstance(listed, SequenceNode) and listed.value:
+        if channel in [item.value for item in listed.value]:
+            return text
+        at = listed.value[0].start_mark
+        if listed.flow_style:
+            return f"{text[: at.index]}{words}, {text[at.index :]}"
+        return _before_line(text, at.line, f"{' ' * (at.column - 2)}- {_quoted(channel)}")
+    if listed is not None and (listed.value or isinstance(listed, SequenceNode) or listed.style):
+        return f"{text[: listed.start_mark.index]}[{words}]{text[listed.end_mark.index :]}"
+    if key is not None:  # nothing stands there
+        at = text.index(":", key.end_mark.index) + 1
+        return f"{text[:at]} [{words}]{text[at:]}"
+    if root.flow_style:
+        at = root.start_mark.index + 1
+        return f'{text[:at]}"channels": [{words}], {text[at:]}'
+    return _before_line(text, keys["dependencies"][0].start_mark.line, f"channels: [{words}]")
 
 
 def _removed(text: str, name: str, ours: Collection[str]) -> str:
@@ -214,6 +246,12 @@ def _after_line(text: str, line: int, indent: str, spec: str) -> str:
     if not lines[line].endswith("\n"):
         lines[line] += "\n"
     lines.insert(line + 1, f"{indent}- {_quoted(spec)}\n")
+    return "".join(lines)
+
+
+def _before_line(text: str, line: int, words: str) -> str:
+    lines = _lines(text)
+    lines.insert(line, f"{words}\n")
     return "".join(lines)
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from kernels import packages
-from kernels.messages import say
+from kernels.messages import Message, say
 from kernels.packages import GO_ON, make, offer, tell
+from kernels.words import options
 
 MISSING = 127  # exit status of a shell for a command that is not there
 _INSTALLERS = ("apt", "apt-get", "aptitude", "yum", "dnf", "apk", "zypper", "brew", "snap")
@@ -39,6 +40,12 @@ _BROUGHT = {
     "subversion": "svn",
     "mercurial": "hg",
     "openmpi": "mpirun mpiexec mpicc",
+    "sqlite": "sqlite3",
+    "postgresql": "psql",
+    "p7zip": "7z 7za",
+    "texlive-core": "pdflatex latex xelatex lualatex",
+    "aria2": "aria2c",
+    "google-cloud-sdk": "gcloud gsutil",
     "cuda-nvcc": "nvcc",
     "poppler": "pdftotext pdftoppm",
     "libgdal-core": "gdalinfo ogr2ogr",
@@ -47,10 +54,24 @@ _BROUGHT = {
 _SAME = (
     "ffmpeg cmake ninja go ruby jq tree htop parallel gh git-lfs gdb valgrind clang pandoc julia "
     "maven gradle samtools bcftools bedtools bwa minimap2 fastqc snakemake nextflow sox octave "
-    "gnuplot"
+    "gnuplot bc file lsof strace zsh fish emacs unrar rclone ncdu"
+)
+# Programs by the package of PyPI that brings them.
+_OF_PIP = {
+    "awscli": "aws",
+    "huggingface_hub": "hf huggingface-cli",
+    "torch": "torchrun",
+    "sphinx": "sphinx-build",
+}
+_SAME_OF_PIP = (
+    "tensorboard kaggle wandb gdown black ruff flake8 isort mypy pylint pytest gpustat nvitop dvc "
+    "mlflow streamlit gradio accelerate papermill jupytext nbstripout cookiecutter pre-commit "
+    "mkdocs flask uvicorn scrapy yt-dlp"
 )
 _CONDA = {name: package for package, names in _BROUGHT.items() for name in names.split()}
 _CONDA |= {name: name for name in _SAME.split()}
+_PIP = {name: package for package, names in _OF_PIP.items() for name in names.split()}
+_PIP |= {name: name for name in _SAME_OF_PIP.split()}
 # Debian's names of what has another one with conda.
 _OF_DEBIAN = {
     "build-essential": "compilers",
@@ -66,13 +87,28 @@ _OF_DEBIAN = {
     "poppler-utils": "poppler",
     "openjdk-17-jdk": "openjdk",
 }
+# What another program, which is here, does as well.
+_OTHERS = {
+    "screen": "tmux",
+    **dict.fromkeys(("ifconfig", "ip"), "hostname -I"),
+    **dict.fromkeys(("nslookup", "dig", "host"), "getent hosts NAME"),
+}
 # What cannot be in a package: the sentence that says what takes its place.
 _INSTEAD = {
     **dict.fromkeys(("docker", "podman", "singularity", "apptainer"), say("no_containers")),
     **dict.fromkeys(("module", "ml"), say("no_modules")),
-    **dict.fromkeys(("sbatch", "srun", "salloc", "squeue"), say("no_slurm")),
+    **dict.fromkeys(("sbatch", "srun", "salloc", "squeue", "sinfo", "scancel"), say("no_slurm")),
+    **dict.fromkeys(("qsub", "qstat", "bsub", "bjobs"), say("no_slurm")),
     "nvidia-smi": say("no_gpu"),
+    "quota": say("room"),
+    **{name: say("other_program", name=name, command=other) for name, other in _OTHERS.items()},
+    **dict.fromkeys(("jupyter-notebook", "jupyter-nbclassic"), say("lab_runs")),
+    **dict.fromkeys(("jupyter-nbextension", "jupyter-serverextension"), say("front_ends_come")),
 }
+_PYTHON = re.compile(r"(?:python|pip)(\d+(?:\.\d+)*)")
+# Options of virtualenv and uv that take a word after them; those of them that venv has, too.
+_WITH_VALUE = frozenset(("-p", "--python", "--prompt", "--seeder", "--index-url", "--link-mode"))
+_OF_VENV = frozenset(("--system-site-packages", "--clear", "--copies", "--upgrade", "--prompt"))
 # Programs that install and run another one each: that is what is wanted.
 _RUNNERS = {"uvx": [], "pipx": ["install", "run"], "uv tool": ["install", "run"]}
 
@@ -87,8 +123,8 @@ def answer(name: str, words: Sequence[str]) -> int:
             return 1
     if name in _ROOTS:
         return _as_root(name, rest)
-    if name in _INSTEAD:
-        tell(_INSTEAD[name])
+    if said := _said(name, rest):
+        tell(said)
         return MISSING
     real = _real(name)
     if name == "uv" and rest[:1] == ["pip"]:
@@ -96,15 +132,62 @@ def answer(name: str, words: Sequence[str]) -> int:
     if real:
         # These would install into whatever environment is active; so they have one a project.
         _become(real, words, without="CONDA_PREFIX" if name in ("poetry", "pdm") else "")
-    if name == "uv" and rest[:1] == ["venv"]:
-        folder = next(iter(rest[1:]), ".venv")
-        os.execvp("virtualenv", ["virtualenv", folder])  # noqa: S606
+    if name == "virtualenv" or (name == "uv" and rest[:1] == ["venv"]):
+        return _make_venv(name, words)
     if name in _CONDA:
         made = offer(_prefix(), add=[_CONDA[name]])
     else:
-        made = offer(_prefix(), pip=[_wanted(name, rest)])
+        made = offer(_prefix(), pip=[_PIP.get(name) or _wanted(name, rest)])
     make(made, say("program_missing", **made.told))
     return MISSING
+
+
+def _said(name: str, rest: Sequence[str]) -> Message | None:
+    """The sentence for what is in no package: other ways, other versions of Python."""
+    if name == "pyenv" or _PYTHON.fullmatch(name):
+        return _no_python(_version(shlex.join([name, *rest])))
+    return _INSTEAD.get(name)
+
+
+def _version(words: str) -> str:
+    """The version of Python that words name; "" for none."""
+    found = re.search(r"\d+(\.\d+)*", words)
+    return found[0] if found else ""
+
+
+def _no_python(version: str) -> Message:
+    name = "py" + "".join(version.split(".")[:2])
+    command = f"conda create -n {name} python={version or 3}"
+    return say("python_missing", version=version, command=command)
+
+
+def _make_venv(name: str, words: Sequence[str]) -> int:
+    """``virtualenv`` and ``uv venv``, by Python's own venv."""
+    wanted, given, plain = "", [], []
+    for option, value in options(words, _WITH_VALUE):
+        if not option:
+            plain.append(value)
+        elif option in ("-p", "--python"):
+            wanted = value
+        elif option in _OF_VENV:
+            given += [option, value] if value else [option]
+    folders = plain if name == "virtualenv" else plain[1:] or [".venv"]
+    python = wanted if os.path.isabs(wanted) else _python()
+    if python != wanted and (version := _version(wanted)):
+        beside = f"{os.path.dirname(python)}/python{version}"
+        python = beside if os.access(beside, os.X_OK) else shutil.which(f"python{version}") or ""
+    if not python:
+        tell(_no_python(_version(wanted)))
+        return MISSING
+    os.execvp(python, [python, "-m", "venv", *given, *folders])  # noqa: S606
+
+
+def _python() -> str:
+    """The active environment's Python; never that which runs JupyterLab."""
+    found = shutil.which("python") or shutil.which("python3") or sys.executable
+    chosen = f"/opt/conda/envs/{packages.started()[0]}/bin/python"
+    ours = os.path.dirname(found) == os.path.dirname(sys.executable)
+    return chosen if ours and os.access(chosen, os.X_OK) else found
 
 
 def _as_root(name: str, rest: Sequence[str]) -> int:
@@ -181,6 +264,7 @@ def _uv_pip(words: list[str], real: str) -> int:
             _become(real, words, without="CONDA_PREFIX")
         prefix = venv
     asked = ["install", "-r", *after[1:]] if after[:1] == ["sync"] else after
+    asked = [word for word in asked if word != "--system"]
     code = GO_ON
     if asked[:1] in (["install"], ["uninstall"]) and "-p" not in words:
         code = packages.pip(prefix, asked)
@@ -201,7 +285,8 @@ def _venv() -> str:
 
 def not_found(name: str, words: Sequence[str]) -> int:
     """What bash says of a command that is not there; what has another way here says that."""
-    if name in _CONDA or name in _INSTEAD or name in (*_ROOTS, "uvx"):
+    known = (*_CONDA, *_PIP, *_INSTEAD, *_ROOTS, "uvx", "pyenv")
+    if name in known or _PYTHON.fullmatch(name):
         return answer(name, words)
     print(f"bash: {name}: command not found", file=sys.stderr)
     return MISSING

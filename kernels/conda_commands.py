@@ -23,14 +23,15 @@ from kernels.current import distributions_of
 from kernels.hostile import parse_json
 from kernels.messages import ToldError, say
 from kernels.own_environments import derive, wait_for
-from kernels.packages import Offer, environment_of, is_own, make, offer
+from kernels.packages import environment_of, is_own, make, offer
+from kernels.words import options
 
 ROOT = "/opt/conda"
 _MAX_RECORD, _MAX_SPEC = 16 * 2**20, 2**20
 # Of an environment's packages in conda's own words, what a list has.
 _LISTED = ("base_url", "build_number", "build_string", "channel", "dist_name", "name", "platform",
            "version")  # fmt: skip
-_VALUES = "-n --name -p --prefix -c --channel -f --file --cwd --solver --subdir --platform"
+_VALUES = "-n --name -p --prefix -c --channel -f --file --cwd --solver --subdir --platform --clone"
 _WITH_VALUE = frozenset(_VALUES.split())
 
 
@@ -56,6 +57,11 @@ class Line:
         return self.value("-n", "--name", "-p", "--prefix")
 
     @property
+    def channels(self) -> list[str]:
+        """The channels that are named."""
+        return [*self.values.get("-c", ()), *self.values.get("--channel", ())]
+
+    @property
     def as_json(self) -> bool:
         """Whether JSON is wanted."""
         return "--json" in self.flags
@@ -63,18 +69,14 @@ class Line:
 
 def read(words: Sequence[str]) -> Line:
     """Read a command line as conda does."""
-    line, left = Line(), list(words)
-    while left:
-        word = left.pop(0)
-        option, equals, value = word.partition("=")
-        if not word.startswith("-"):
-            line.words.append(word)
+    line = Line()
+    for option, value in options(words, _WITH_VALUE):
+        if not option:
+            line.words.append(value)
         elif option in _WITH_VALUE:
-            line.values.setdefault(option, []).append(
-                value if equals else (left.pop(0) if left else "")
-            )
+            line.values.setdefault(option, []).append(value)
         else:
-            line.flags.add(word)
+            line.flags.add(option)
     return line
 
 
@@ -127,8 +129,9 @@ def condarc() -> dict[str, Any]:
     found = {}
     try:
         for text in Path("/etc/conda/condarc").read_text("utf-8").splitlines():
-            key, _, value = text.partition(": ")
-            found[key] = json.loads(value)
+            key, colon, value = text.partition(": ")
+            if colon:
+                found[key] = json.loads(value)
     except (OSError, ValueError):
         return {}
     return found
@@ -267,9 +270,9 @@ def run(prefix: str, name: str, command: Sequence[str]) -> int:
 
 def install(prefix: str, line: Line, remove: bool = False) -> int:
     """``conda install`` and ``remove``: of one's own a new version in place, else an offer."""
-    specs = [_spec(word, line) for word in line.words[1:]]
+    specs = line.words[1:]
     for path in line.values.get("--file", []) + line.values.get("-f", []):
-        specs += [_spec(item, line) for item in _listed(_text(path))]
+        specs += _listed(_text(path))
     if not specs:
         raise Refused(say("name_packages"))
     return _change(prefix, line, () if remove else specs, (), specs if remove else ())
@@ -308,28 +311,22 @@ def _change(
     prefix: str, line: Line, conda: Sequence[str], pip: Sequence[str], removed: Sequence[str] = ()
 ) -> int:
     """A new version of one's own environment, or an offer of a copy."""
+    channels = line.channels
     if not is_own(prefix):
-        made = offer(prefix, add=conda, pip=pip, remove=removed)
+        made = offer(prefix, add=conda, pip=pip, remove=removed, channels=channels)
         said = say("read_only_remove", **made.told) if removed else None
         make(made, said or say("read_only_add", **made.told))
         return 1
-    source, name = environment_of(prefix)
-    if source != "personal":
+    if environment_of(prefix)[0] != "personal":
         raise Refused(say("not_built_here", path=prefix))
     console = Console()
-    wanted = Offer("personal", name, add=tuple(conda), pip=tuple(pip), remove=tuple(removed))
+    wanted = offer(prefix, add=conda, pip=pip, remove=removed, channels=channels)
     return wait_for(console, derive(console, wanted), line.as_json)
-
-
-def _spec(word: str, line: Line) -> str:
-    """A package as environment.yml names it, of the channel that was asked for."""
-    channel = line.value("-c", "--channel")
-    return f"{channel}::{word}" if channel and "::" not in word and "/" not in channel else word
 
 
 def _text(path: str) -> str:
     """A file's text in any marked encoding of Unicode; what is none the console refuses."""
-    raw, _ = files.read(Path(path), _MAX_SPEC)
+    raw = files.read_named(path, _MAX_SPEC)
     marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return raw.decode("utf-16" if marked else "utf-8-sig", "replace")
 
@@ -354,14 +351,13 @@ def create(line: Line, words: Sequence[str]) -> int:
         packages_of = line.words[1:] + (_listed(_text(path)) if path else [])
         if not packages_of:
             raise Refused(say("create_what", name=name or "NAME"))
-        channels = line.values.get("-c", []) + line.values.get("--channel", [])
         # Without a kernel it would be in no launcher.
         names = [item.partition("::")[2] or item for item in packages_of]
         if any(re.match(r"python\b", item) for item in names) and not any(
             item.startswith("ipykernel") for item in names
         ):
             packages_of = [*packages_of, "ipykernel"]
-        channels = channels or condarc().get("channels") or ["conda-forge"]
+        channels = line.channels or condarc().get("channels") or ["conda-forge"]
         spec = "\n".join(
             (
                 f"name: {json.dumps(name)}",
@@ -374,6 +370,16 @@ def create(line: Line, words: Sequence[str]) -> int:
         raise Refused(say("name_wanted"))
     console = Console()
     return wait_for(console, console.create(name, spec), line.as_json)
+
+
+def clone(prefix: str, line: Line) -> int:
+    """``conda create --clone OTHER -n NAME``: one's own copy of an environment."""
+    if not (name := line.value("-n", "--name")):
+        raise Refused(say("name_wanted"))
+    if not environment_of(prefix)[0]:
+        raise Refused(say("not_built_here", path=prefix))
+    console = Console()
+    return wait_for(console, derive(console, offer(prefix), name), line.as_json)
 
 
 def remove_environment(line: Line) -> int:

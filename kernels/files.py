@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http.client
 import os
 import stat
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from contextvars import ContextVar
 
 from kernels.messages import Message, say
 
+TIMEOUT = 20.0  # seconds for an address to answer
 _beneath: ContextVar[str] = ContextVar("beneath", default="")
 
 
@@ -44,6 +47,10 @@ class NotAFileError(OSError):
     """There is something, but no file: a folder, a pipe."""
 
 
+class AddressError(OSError):
+    """An address does not answer with what it has."""
+
+
 def read(path: str | os.PathLike[str], most: int) -> tuple[bytes, os.stat_result]:
     """The first ``most`` bytes of a file, and what it was then. Raises OSError."""
     # Without O_NONBLOCK, opening a named pipe would wait for its writer for ever.
@@ -55,6 +62,19 @@ def read(path: str | os.PathLike[str], most: int) -> tuple[bytes, os.stat_result
         return os.read(descriptor, most), seen
     finally:
         os.close(descriptor)
+
+
+def read_named(path: str, most: int) -> bytes:
+    """The first ``most`` bytes of what a person named: a file, or an address. Raises OSError."""
+    if not path.lower().startswith(("http://", "https://")):
+        return read(path, most)[0]
+    try:
+        with urllib.request.urlopen(path, timeout=TIMEOUT) as answer:  # noqa: S310  (see above)
+            return bytes(answer.read(most))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None)
+        words = getattr(reason, "strerror", None) or str(reason or error)
+        raise AddressError(errno.EREMOTEIO, words, path) from error
 
 
 def status(path: str | os.PathLike[str]) -> os.stat_result:

@@ -40,7 +40,7 @@ def derive(console: Console, wanted: Offer, name: str | None = None) -> dict[str
     change = {"add": list(wanted.add), "pip": list(wanted.pip), "remove": list(wanted.remove)}
     if wanted.source == "personal":
         change = with_changes(change, changes(folder_of(wanted.name)))
-    body = {**change, "name": name, "version": wanted.version}
+    body = {**change, "channels": wanted.channels, "name": name, "version": wanted.version}
     try:
         return console.derive(wanted.source, wanted.name, body)
     except ConsoleError as error:
@@ -165,10 +165,12 @@ def _wanted(chosen: argparse.Namespace) -> Offer:
     words = tuple(chosen.packages)
     kind = "remove" if chosen.command == "remove" else "add" if chosen.conda else "pip"
     if not chosen.origin:
-        return offer(_active(), **{kind: words})
+        return offer(_active(), **{kind: words}, channels=chosen.channels)
     source, _, name = chosen.origin.rpartition("/")
     version = started()[1] if (source, name) == ("image", started()[0]) else ""
-    return Offer(source or "personal", name, version, **{kind: words})
+    return Offer(
+        source or "personal", name, version, **{kind: words}, channels=tuple(chosen.channels)
+    )
 
 
 def _keep(chosen: argparse.Namespace) -> int:
@@ -245,6 +247,10 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "--conda", action="store_true", help="from conda's channels, not pip's"
             )
+            one.add_argument(
+                "-c", "--channel", dest="channels", action="append", default=[], metavar="CHANNEL",
+                help="of conda, to look into first",
+            )  # fmt: skip
         elif name == "keep":
             one.add_argument("name", nargs="?", help="of the environment; else the active one")
         else:

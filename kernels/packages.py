@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from kernels import files
 from kernels.current import place
 from kernels.messages import Message, persons_language, say
+from kernels.words import options
 
 GO_ON = 100  # exit status: it is left to pip
 OFFER = "LABCOMMONS_OFFER"
@@ -35,7 +36,7 @@ _VALUES = (
     "--prefix --root --src --python-version --platform --abi --implementation --progress-bar "
     "--cache-dir --proxy --timeout --retries --trusted-host --cert --client-cert --log "
     "--upgrade-strategy --only-binary --no-binary --report -C --config-settings --global-option "
-    "--exists-action --use-feature --use-deprecated --python --keyring-provider"
+    "--exists-action --use-feature --use-deprecated --python --keyring-provider -e --editable"
 )
 _WITH_VALUE = frozenset(_VALUES.split())
 _ELSEWHERE = frozenset(("-t", "--target", "--prefix", "--root", "--python", "--dry-run"))
@@ -56,6 +57,7 @@ class Offer:
     Attributes:
         source, name, version: the environment; the version of an image is the server's.
         pip, add, remove: requirements of pip, specs of conda, names of either.
+        channels: of conda, to look into before the environment's own.
     """
 
     source: str
@@ -64,6 +66,7 @@ class Offer:
     pip: tuple[str, ...] = ()
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
@@ -82,7 +85,7 @@ class Offer:
         if (self.source, self.name) != ("image", started()[0]):
             words += ["--from", f"{self.source}/{self.name}"]
         if self.add and not self.pip:
-            words += ["--conda"]
+            words += ["--conda", *(word for name in self.channels for word in ("-c", name))]
         return shlex.join([*words, *self.pip, *self.add, *self.remove])
 
 
@@ -172,7 +175,11 @@ def tell(message: Message) -> None:
 
 def pip(prefix: str, words: Sequence[str]) -> int:
     """The exit status of ``pip WORDS`` for an environment; GO_ON leaves it to pip."""
-    wanted = read(words)
+    try:
+        wanted = read(words)
+    except files.AddressError as error:
+        tell(say("file_not_read", path=error.filename, error=error.strerror))
+        return 1
     if wanted.elsewhere or wanted.unread:
         return GO_ON
     if is_own(prefix):
@@ -190,23 +197,31 @@ def _remove(prefix: str, wanted: Wanted) -> int:
 
 
 def _add(prefix: str, wanted: Wanted) -> int:
-    missing = wanted.names
+    kept = [name for name in wanted.names if _is_kept(prefix, name, wanted)]
+    missing = [name for name in wanted.names if name not in kept]
     if not wanted.upgrade:
-        missing = [name for name in wanted.names if not is_installed(prefix, name)]
-    here = [name for name in wanted.names if name not in missing]
+        missing = [name for name in missing if not is_installed(prefix, name)]
+    here = [name for name in wanted.names if name not in (*missing, *kept)]
     for name in here:
         print(f"Requirement already satisfied: {name} in {prefix}")
     if wanted.other:
         made = offer(prefix, pip=missing, add=["pip"])
         make(made, say("read_only_other", **made.told))
         return 1
-    if all(_name(name) in _TOOLS for name in missing):
-        if missing:
-            tell(say("pip_is_kept", packages=", ".join(missing)))
+    if not missing:
+        if kept:
+            tell(say("pip_is_kept", packages=", ".join(kept)))
         return 0 if wanted.names else GO_ON
     made = offer(prefix, pip=missing)
     make(made, say("read_only_add", **made.told))
     return 1
+
+
+def _is_kept(prefix: str, name: str, wanted: Wanted) -> bool:
+    """Whether it is pip's newest, or what usually comes with it, that is asked for: no package."""
+    if name not in _TOOLS:
+        return False  # a version, too, has its reason
+    return name == "pip" or "pip" in wanted.names or is_installed(prefix, name)
 
 
 def _own(prefix: str, wanted: Wanted) -> int:
@@ -223,23 +238,18 @@ def _own(prefix: str, wanted: Wanted) -> int:
 
 
 def read(words: Sequence[str]) -> Wanted:
-    """What a command line asks for; files of requirements are read."""
-    wanted, left = Wanted(), list(words)
-    while left:
-        word = left.pop(0)
-        option, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
-        if not word.startswith("-"):
-            _take(wanted, word)
-            continue
+    """What a command line asks for; files of requirements are read. Raises AddressError."""
+    wanted = Wanted()
+    for option, value in options(words, _WITH_VALUE):
+        if not option:
+            _take(wanted, value)
         wanted.elsewhere |= option in _ELSEWHERE
         wanted.user |= option == "--user"
         wanted.upgrade |= option in ("-U", "--upgrade", "--force-reinstall", "-I")
         if option in ("-e", "--editable"):
-            wanted.other.append(value or (left.pop(0) if left else ""))
-        elif option in _WITH_VALUE:
-            value = value if equals else (left.pop(0) if left else "")
-            if option in ("-r", "--requirement"):
-                _take_file(wanted, value)
+            wanted.other.append(value)
+        elif option in ("-r", "--requirement"):
+            _take_file(wanted, value)
     return wanted
 
 
@@ -255,7 +265,9 @@ def _take(wanted: Wanted, word: str) -> None:
 def _take_file(wanted: Wanted, path: str, depth: int = 0) -> None:
     """A file of requirements, and those that it names."""
     try:
-        raw, _ = files.read(Path(path), _MAX_FILE + 1)
+        raw = files.read_named(path, _MAX_FILE + 1)
+    except files.AddressError:
+        raise
     except OSError:
         wanted.unread = True
         return

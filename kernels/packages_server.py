@@ -54,7 +54,9 @@ def read_offer(body: object) -> Offer:
     source, name = text("source"), text("name")
     # Not the notebook's word: an image's version is this server's.
     version = started()[1] if (source, name) == ("image", started()[0]) else ""
-    return Offer(source, name, version, texts("pip"), texts("add"), texts("remove"))
+    return Offer(
+        source, name, version, texts("pip"), texts("add"), texts("remove"), texts("channels")
+    )
 
 
 class _Base(APIHandler):

@@ -22,7 +22,12 @@ from kernels import cli
 from kernels.manager import MissingKernel
 from kernels.messages import persons_language, say
 
-PROGRAMS = ("console", "execute", "nbconvert", "run")
+PROGRAMS = ("console", "execute", "lab", "labextension", "nbconvert", "run")
+# What these two are still asked for; all else is done here already, or by an environment.
+_INSTEAD = {
+    "lab": (("--version", "--help", "-h"), say("lab_runs")),
+    "labextension": (("list", "--version", "--help"), say("front_ends_come")),
+}
 
 
 def main() -> None:
@@ -35,6 +40,9 @@ def main() -> None:
     if program.removeprefix("jupyter-") not in PROGRAMS or not found:
         sys.exit(f"usage: python -m kernels.programs {{{','.join(PROGRAMS)}}} …")
     sys.argv[:2] = [program]
+    still, said = _INSTEAD.get(program.removeprefix("jupyter-"), ((), None))
+    if said and not {*still} & {*sys.argv}:
+        end(said.in_words(persons_language()))
     notebooks = [word for word in sys.argv if word.endswith(".ipynb")]
     if program == "jupyter-run" and notebooks:
         end(say("run_of_notebook", path=notebooks[0]).in_words(persons_language()))

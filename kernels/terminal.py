@@ -10,6 +10,7 @@ active environment has one. Environments are those of the server's kernel list, 
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -100,13 +101,20 @@ def _distance(found: Found) -> int:
     return next((n for n, start in starts if found.source.startswith(start)), len(_ORDER))
 
 
-def find(word: str, known: list[Found]) -> Found:
-    """The environment that somebody means. Raises Refused."""
+def find(word: str, known: list[Found] | None = None) -> Found:
+    """The environment that somebody means. Raises Refused.
+
+    ``base``, which every tutorial has, is the one that was chosen at the start.
+    """
+    if word in ("", "base") and (chosen := _chosen()):
+        word = chosen
     if word.startswith(("/", "~", ".")):
         prefix = os.path.abspath(os.path.expanduser(word))
         if os.path.exists(f"{prefix}/conda-meta/history"):
             return Found("path", os.path.basename(prefix), prefix)
         raise Refused(say("no_conda_environment", path=word))
+    if known is None:
+        known = environments()
     source, _, name = word.rpartition("/")
     fitting = [one for one in known if one.name == name and source in ("", one.source)]
     fitting += [one for one in known if word in one.titles]
@@ -119,6 +127,12 @@ def find(word: str, known: list[Found]) -> Found:
     if not names:
         raise Refused(say("no_environments", name=word))
     raise Refused(say("no_such_environment", name=word, names=names))
+
+
+def _chosen() -> str:
+    """The folder of the environment that the server was started with."""
+    name = started()[0]
+    return os.environ.get("LABCOMMONS_CHOSEN") or (name and f"{commands.ROOT}/envs/{name}")
 
 
 def activate(found: Found, base: Mapping[str, str]) -> str:
@@ -221,15 +235,20 @@ def _answer(program: str, words: list[str], in_shell: bool) -> int:  # noqa: PLR
     return 0
 
 
-def _change(  # noqa: PLR0911
+def _change(  # noqa: PLR0911, PLR0912
     program: str, rest: list[str], line: Line, words: list[str]
 ) -> int:
     """What builds or changes: a real conda's, where there is one."""
     if real := _find_real(program):
         os.execv(real, [real, *words])  # noqa: S606
     match rest:
+        case ["create"] if origin := line.value("--clone"):
+            return commands.clone(find(origin).prefix, line)
         case ["create", *_] | ["env", "create", *_]:
             return commands.create(line, rest)
+        case ["install", *names] if names and set(names) <= {*_PROGRAMS}:
+            print(say("nothing_to_do").in_words(persons_language()))
+            return 0
         case ["install", *_]:
             return commands.install(_prefix(line), line)
         case ["remove" | "uninstall", *_] if "--all" in line.flags:
@@ -256,7 +275,7 @@ def _config(line: Line) -> int:
     known = commands.condarc()
     if "--show" in line.flags or line.words == ["config"]:
         for name, value in known.items():
-            print(f"{name}: {value}")
+            print(f"{name}: {json.dumps(value)}")
         return 0
     if line.words[1:2] == ["channels"] and set(line.words[2:]) <= set(known.get("channels", [])):
         return 0
@@ -268,10 +287,7 @@ def _words_for_shell(what: str, names: list[str]) -> str:
         return deactivate(os.environ)
     if what == "reactivate":
         names = [os.environ.get("CONDA_PREFIX", "")]
-    name = next(filter(None, names), "")
-    if name in ("", "base"):
-        name = f"image/{started()[0]}"
-    return activate(find(name, environments()), os.environ)
+    return activate(find(next(filter(None, names), "")), os.environ)
 
 
 def _by_program(what: str, names: list[str]) -> Message:
@@ -297,12 +313,12 @@ def _folders() -> list[str]:
 def _prefix(line: Line) -> str:
     """The environment that is named, else the active one."""
     if line.target:
-        return find(line.target, environments()).prefix
+        return find(line.target).prefix
     if active := os.environ.get("CONDA_PREFIX"):
         return active
-    if line.words[0] == "list" or not started()[0]:
+    if not started()[0]:
         raise Refused(say("no_environment_active"))
-    return find(f"image/{started()[0]}", environments()).prefix
+    return find("base").prefix
 
 
 def _run(words: list[str]) -> int:
@@ -315,7 +331,7 @@ def _run(words: list[str]) -> int:
     line = commands.read(["run", *options])
     if not words:
         raise Refused(say("run_what"))
-    found = find(line.target, environments()) if line.target else None
+    found = find(line.target) if line.target else None
     prefix = found.prefix if found else _prefix(line)
     if folder := line.value("--cwd"):
         os.chdir(folder)

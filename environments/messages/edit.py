@@ -9,6 +9,10 @@ NOT_A_PACKAGE = Text(
     "edit_not_a_package",
     N_("“{text}” is no package. Write a name, with a version where one is wanted: numpy>=2."),
 )
+NOT_A_CHANNEL = Text(
+    "edit_not_a_channel",
+    N_("“{text}” is no channel. Write its name or its address: conda-forge."),
+)
 NOT_THERE = Text(
     "edit_not_there",
     N_("“{name}” is not among the packages that environment.yml lists: {listed}."),

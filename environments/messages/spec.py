@@ -30,9 +30,9 @@ REQUIREMENTS = Text(
 PYPROJECT = Text(
     "spec_is_pyproject",
     N_(
-        "This is a pyproject.toml without pixi's tables. Write an environment.yml: "
-        "'dependencies:', below it the items '- python', '- ipykernel' and '- pip:', and below "
-        "that one what the project needs."
+        "This is TOML without pixi's tables: a pyproject.toml, a Pipfile, a lock of poetry or uv. "
+        "Write an environment.yml: 'dependencies:', below it the items '- python', '- ipykernel' "
+        "and '- pip:', and below that one what the project needs."
     ),
 )
 EXPLICIT_LINE = Text(
@@ -116,6 +116,14 @@ LOST = Text(
     N_("a character was lost here when the file was read in another encoding; save it as UTF-8"),
 )
 TAB = Text("spec_tab", N_("a tab; YAML wants spaces there"))
+FULL_WIDTH = Text(
+    "spec_full_width",
+    N_("“{sign}” is a sign of a Chinese keyboard; write {plain} there"),
+)
+OTHER_SPACE = Text(
+    "spec_other_space",
+    N_("a space that YAML does not know, as pages have them; write plain spaces there"),
+)
 NOT_YAML = Text("spec_not_yaml", N_("not valid YAML: {reason}"))
 EMPTY = Text("spec_empty", N_("empty"))
 TOO_MANY_ENTRIES = Text("spec_too_many_entries", N_("too many entries; make it shorter"))

@@ -251,6 +251,11 @@ class Changes(Sent):
     remove: list[str] = Field(
         default_factory=list, max_length=100, description="names, wherever they are listed"
     )
+    channels: list[str] = Field(
+        default_factory=list,
+        max_length=100,
+        description="conda's, to look into first; those that are listed stay where they are",
+    )
 
 
 class Derived(Changes):

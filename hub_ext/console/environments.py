@@ -447,7 +447,7 @@ class RetryBuildApi(_Asking):
 
 
 def _change(body: schemas.Changes) -> Change:
-    return Change(tuple(body.add), tuple(body.pip), tuple(body.remove))
+    return Change(tuple(body.add), tuple(body.pip), tuple(body.remove), tuple(body.channels))
 
 
 def _draft(

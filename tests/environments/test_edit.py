@@ -29,6 +29,31 @@ def lines(before: str, change: Change, conda: tuple[str, ...] = ()) -> list[str]
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: x\nchannels: [b, a]\n", ["c", "b", "a"]),
+        ("---\nchannels:\n  - a  # first\n", ["b", "c", "a"]),
+        ("channels:\n- c\n- a\n", ["b", "c", "a"]),
+        ("---\nname: x\n", ["b", "c"]),
+        ("channels:  # none\n", ["b", "c"]),
+        ("channels: []\nname: x\n", ["b", "c"]),
+        ("channels: null\n", ["b", "c"]),
+        ('{"name": "x", ', ["b", "c"]),
+        ('{"channels": ["a"], ', ["b", "c", "a"]),
+    ],
+)
+def test_channels_come_first_and_those_that_are_listed_stay(text: str, expected: list[str]) -> None:
+    """Kind: ``conda install -c``, for every form of a list of channels."""
+    text += '"dependencies": ["python"]}' if text[0] == "{" else "dependencies:\n  - python\n"
+    after = changed(text, Change(add=("torch",), channels=("b", "c")))
+    found = parse_spec(after, name="x", defaults=())
+    assert list(found.channels) == expected
+    assert changed(after, Change(channels=("d",))) == after  # nothing is asked of it
+    with pytest.raises(SpecError):
+        changed(text, Change(add=("torch",), channels=("\n",)))
+
+
+@pytest.mark.parametrize(
     ("change", "expected"),
     [
         (Change(add=("cowsay",)), ["+  - cowsay"]),

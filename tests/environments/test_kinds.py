@@ -45,7 +45,10 @@ def test_a_file_is_known_by_its_text(text: str, kind: Kind) -> None:
     ("text", "words"),
     [
         ("numpy\nscipy>=1\n", "This is pip's requirements.txt. Write an environment.yml"),
-        ('[project]\nname = "x"\n', "This is a pyproject.toml without pixi's tables"),
+        ("name: x\ndependencies：\n  - python\n", "line 2: “：” is a sign of a Chinese keyboard"),
+        ("dependencies:\n  - numpy>=1，<2\n", "line 2: “，” is a sign of a Chinese keyboard"),
+        ("name: x\ndependencies:\n\u00a0 - python\n", "line 3: a space that YAML does not know"),
+        ('[project]\nname = "x"\n', "This is TOML without pixi's tables"),
     ],
 )
 def test_what_cannot_be_built_says_what_to_write(text: str, words: str) -> None:

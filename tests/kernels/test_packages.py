@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shlex
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +76,12 @@ def offered(tmp_path: Path) -> list[Any]:
         (["numpy", "pandas>=2", "-i", "https://x"], ["pandas>=2"], []),
         (["numpy<2"], ["numpy<2"], []),
         (["-U", "numpy"], ["numpy"], []),
-        (["-U", "pip", "cowsay"], ["pip", "cowsay"], []),
+        (["-U", "pip", "cowsay"], ["cowsay"], []),
+        (["-qU", "numpy"], ["numpy"], []),
+        (["-qr", "REQ"], ["flask[async]>=3", "requests"], []),
+        (["-rREQ"], ["flask[async]>=3", "requests"], []),
+        (["setuptools<81"], ["setuptools<81"], []),
+        (["setuptools"], ["setuptools"], []),
         (["-e", "."], [], ["pip"]),
         (["git+https://x/y.git"], [], ["pip"]),
         (["-r", "REQ"], ["flask[async]>=3", "requests"], []),
@@ -86,7 +95,7 @@ def test_what_cannot_be_installed_is_offered_as_a_copy_of_ones_own(
     (tmp_path / "REQ").write_text(
         "# what we need\nflask[async]>=3  # web\n\nrequests \\\n  --hash=sha256:aa\nnumpy\n"
     )
-    words = [str(tmp_path / "REQ") if word == "REQ" else word for word in words]
+    words = [word.replace("REQ", str(tmp_path / "REQ")) for word in words]
     assert packages.pip(shared, ["install", *words]) == 1
     [made] = offered(tmp_path)
     assert (made["source"], made["name"]) == ("shared", "lab")
@@ -156,6 +165,15 @@ def test_without_an_index_the_site_builds_it(
         ("sbatch", ["x.sh"], "no_slurm"),
         ("nvidia-smi", [], "no_gpu"),
         ("uv", ["pip", "install", "cowsay"], "read_only_add"),
+        ("virtualenv", ["-p", "python3.2", "v"], "python_missing"),
+        ("uv", ["venv", "--python=3.2"], "python_missing"),
+        ("python3.2", ["-m", "venv", "v"], "python_missing"),
+        ("pyenv", ["install", "3.2"], "python_missing"),
+        ("quota", ["-s"], "room"),
+        ("screen", [], "other_program"),
+        ("qsub", ["x.sh"], "no_slurm"),
+        ("jupyter-notebook", ["--no-browser"], "lab_runs"),
+        ("jupyter-nbextension", ["enable", "--py", "x"], "front_ends_come"),
     ],
 )
 def test_programs_of_tutorials_answer_with_what_can_be_done(
@@ -181,6 +199,8 @@ def test_programs_of_tutorials_answer_with_what_can_be_done(
         ("uv", ["sync"], "labcommons env add --from shared/lab uv"),
         ("npx", ["x"], "labcommons env add --from shared/lab --conda nodejs"),
         ("Rscript", ["a.R"], "labcommons env add --from shared/lab --conda r-base"),
+        ("hf", ["download", "x"], "labcommons env add --from shared/lab huggingface_hub"),
+        ("pdflatex", ["x.tex"], "labcommons env add --from shared/lab --conda texlive-core"),
         (
             "apt",
             ["install", "build-essential", "python3-numpy", "libgl1"],
@@ -209,6 +229,70 @@ def test_a_command_that_is_nowhere_is_not_found_as_in_any_shell(
     assert absent.not_found("nosuchthing", []) == 127
     assert capsys.readouterr().err == "bash: nosuchthing: command not found\n"
     assert offered(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "given"),
+    [
+        ("virtualenv", ["-p", "python3", "--no-download", "v"], ["v"]),
+        ("virtualenv", ["--system-site-packages", "--prompt", "x", "v"], None),
+        ("uv", ["venv"], [".venv"]),
+        ("uv", ["--quiet", "venv", "-p", "3", "mine"], ["mine"]),
+    ],
+)
+def test_a_venv_is_made_by_pythons_own(
+    shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: list[str],
+    given: list[str] | None,
+) -> None:  # fmt: skip
+    """Kind: virtualenv and uv venv as tutorials write them, with the Python that they name."""
+    for program in ("python", "python3"):
+        write_program(tmp_path / "active", program)
+    monkeypatch.setenv("PATH", str(tmp_path / "active/bin"))
+    ran: list[str] = []
+
+    def become(program: str, line: list[str]) -> None:
+        ran.extend([program, *line[1:]])
+        raise SystemExit
+
+    monkeypatch.setattr(os, "execvp", become)
+    with pytest.raises(SystemExit):
+        absent.answer(name, words)
+    assert Path(ran[0]).parent == tmp_path / "active/bin"
+    assert ran[1:] == ["-m", "venv", *(given or words)]
+
+
+def test_requirements_at_an_address_are_read_and_one_that_is_silent_is_said(
+    shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kind: files that tutorials name by their address."""
+    monkeypatch.delenv("HTTPS_PROXY")
+    (tmp_path / "r.txt").write_text("flask\n")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        here = f"http://127.0.0.1:{web.server_port}"
+        assert packages.pip(shared, ["install", "-r", f"{here}/r.txt"]) == 1
+        assert [one["pip"] for one in offered(tmp_path)] == [["flask"]]
+        capsys.readouterr()
+        for address in (f"{here}/none.txt", "http://127.0.0.1:9/r.txt"):
+            assert packages.pip(shared, ["install", "-r", address]) == 1
+            said = capsys.readouterr().err.splitlines()
+            assert f"{address} cannot be read" in said[-1]
+        web.shutdown()
+
+
+def test_channels_that_conda_is_told_of_come_before_the_environments_own(
+    shared: str, tmp_path: Path
+) -> None:
+    """Kind: ``-c``, once or often, before and behind the packages: none of these is in each."""
+    line = conda_commands.read(["install", "-yc", "pytorch", "torch", "pip", "--channel=nvidia"])
+    assert conda_commands.install(shared, line) == 1
+    [made] = offered(tmp_path)
+    assert (made["add"], made["channels"]) == (["torch", "pip"], ["pytorch", "nvidia"])
+    assert made["command"].endswith("--conda -c pytorch -c nvidia torch pip")
+    given = shlex.split(made["command"])[2:]
+    chosen = own_environments.parser().parse_args(given)
+    assert own_environments._wanted(chosen).channels == ("pytorch", "nvidia")
 
 
 def test_files_of_requirements_lead_on_and_one_that_is_not_there_is_pips_to_name(
@@ -397,6 +481,32 @@ def test_offers_of_a_cell_become_one_for_each_environment(monkeypatch: pytest.Mo
     two = json.dumps({"source": "image", "name": "x", "pip": ["a", "b"], "add": [], "remove": []})
     [found] = labcommons_packages.offers(f"{one}\nno json\n[]\n{two}\n")
     assert found["pip"] == ["a", "b"]
+
+
+def test_an_offer_below_capture_is_shown_by_the_cell_around_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kind: ``%%capture`` over an install, the first cell of many: it hid the way out."""
+    monkeypatch.syspath_prepend(str(ROOT / "config/images/server/lib"))
+    monkeypatch.setenv(packages.OFFER, "")
+    import labcommons_packages
+    from IPython.core.displaypub import DisplayPublisher
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shown: list[str] = []
+
+    class Page(DisplayPublisher):  # type: ignore[misc]
+        def publish(self, data: dict[str, Any], **_: Any) -> None:
+            shown.append(data["text/plain"])
+
+    shell: Any = InteractiveShell()
+    shell.kernel, shell.display_pub = None, Page()
+    labcommons_packages.load_ipython_extension(shell)
+    one = {"source": "image", "name": "x", "pip": ["a"], "add": [], "remove": [], "command": "it"}
+    place = os.environ[packages.OFFER]
+    shell.run_cell(f"%%capture\nopen({place!r}, 'w').write({json.dumps(one)!r})")
+    os.unlink(place)
+    assert shown == ["it"]
 
 
 def test_the_command_of_an_offer_makes_the_same_offer() -> None:

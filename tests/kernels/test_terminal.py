@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from commons.site.servers import Kernels
+from kernels import conda_commands as commands
 from kernels import current, terminal
 from kernels.manager import CondaKernelSpecManager
 from kernels.terminal import Found, Refused, activate, deactivate, find
@@ -204,12 +205,35 @@ def test_what_programs_ask_of_conda_is_json(machine: dict[str, str]) -> None:
     assert made["name"] == "mine"
 
 
+def test_base_is_the_environment_that_was_chosen(machine: dict[str, str]) -> None:
+    """Kind: ``base``, which tutorials have and a server has not."""
+    mine = f"{machine['HOME']}/.conda/envs/mine"
+    machine |= {"LABCOMMONS_ENVIRONMENT": "x:1", "LABCOMMONS_CHOSEN": mine}
+    for words in ("conda run -n base env", "conda activate; env", "conda activate base; env"):
+        done = run(machine, "bash", "-c", words)
+        assert f"CONDA_PREFIX={mine}\n" in done.stdout, (words, done.stderr)
+    assert run(machine, "conda", "list", "-n", "base").returncode == 0
+    done = run(machine, "conda", "install", "-n", "base", "-c", "conda-forge", "mamba")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
+
+
+def test_the_sites_settings_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kind: a file as the start writes it, with an empty line behind."""
+    (tmp_path / "condarc").write_text('channels: ["lab"]\nauto_update_conda: false\n\n')
+    real = Path
+    monkeypatch.setattr(commands, "Path", lambda _: real(tmp_path / "condarc"))
+    assert commands.condarc() == {"channels": ["lab"], "auto_update_conda": False}
+
+
 def test_what_cannot_be_done_without_the_site_is_said_without_a_traceback(
     machine: dict[str, str],
 ) -> None:
     for words in (
         ["conda", "create", "-n", "x", "python=3.13"],
         ["conda", "env", "create", "-f", "nowhere.yml"],
+        ["conda", "env", "create", "-f", "http://127.0.0.1:9/environment.yml"],
+        ["conda", "create", "--clone", "nowhere", "-n", "x"],
+        ["conda", "create", "--clone", "mine", "--name=x"],
         ["conda", "env", "remove", "-n", "mine"],
         ["conda", "install", "-n", "mine"],
         ["conda", "search", "numpy"],

@@ -80,12 +80,14 @@ def offers(text):
             one = json.loads(line)
             key = (one["source"], one["name"], bool(one["remove"]))
             kept = found.setdefault(key, one)
-            for kind in ("pip", "add", "remove"):
-                kept[kind] = list(dict.fromkeys([*kept[kind], *one[kind]]))
+            for kind in ("pip", "add", "remove", "channels"):
+                kept[kind] = list(dict.fromkeys([*kept.get(kind, ()), *one.get(kind, ())]))
     return list(found.values())
 
 
 def _show(shell, path):
+    if hasattr(shell.display_pub, "outputs"):
+        return  # below %%capture, nobody would see it; the cell around it shows it
     try:
         with open(path, "r+", encoding="utf-8", errors="replace") as file:
             text = file.read(_MOST)

@@ -164,8 +164,8 @@
         }
 
         async function act(offer, node, show) {
-          const { source, name, pip, add, remove } = offer;
-          const asked = await ask('packages', { source, name, pip, add, remove });
+          const { source, name, pip, add, remove, channels } = offer;
+          const asked = await ask('packages', { source, name, pip, add, remove, channels });
           // One's own copy may have it already.
           const { kernel, name: made } = asked.kernel ? asked : await finished(asked.id, show);
           const panel = tracker.find(each => each.content.node.contains(node));
