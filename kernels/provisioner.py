@@ -187,6 +187,8 @@ class CondaProvisioner(LocalProvisioner):
             command = [each.format(connection_file=file) for each in start.argv]
             info = await super().launch_kernel(command, env=dict(start.env), **kwargs)
         self._launched, self._asked_to_end = time.monotonic(), False
+        if self.parent is not None and self._was_ready():  # the one before it was
+            self.parent.execution_state = "starting"
         self._limit()
         if not self.explanation:
             usage.started(self.kernel_spec.name, self.kernel_spec.metadata.get("labcommons"))
@@ -211,12 +213,16 @@ class CondaProvisioner(LocalProvisioner):
         code: int | None = await super().poll()
         if code is not None and self.process is not None and not self._asked_to_end:
             self._asked_to_end = True  # said once
-            early = time.monotonic() - self._launched < _EARLY
+            early = not self._was_ready() and time.monotonic() - self._launched < _EARLY
             self._deaths = self._deaths + 1 if early else 0
             self._died = code if early else None
             spec = self.kernel_spec
             deaths.tell(deaths.Death(str(self.kernel_id), spec.display_name, code, peak))
         return code
+
+    def _was_ready(self) -> bool:
+        """Whether it has answered, as a Jupyter server sees it: what ends it then is its cells."""
+        return getattr(self.parent, "execution_state", "") in ("idle", "busy")
 
     async def kill(self, restart: bool = False) -> None:
         """End it at once."""

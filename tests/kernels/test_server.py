@@ -136,6 +136,10 @@ class Notebook:
     async def restart(self) -> None:
         """Restart it; what is printed before the server listens to it again would be lost."""
         await self.server.ask("POST", f"api/kernels/{self.kernel}/restart", {})
+        await self.answers()
+
+    async def answers(self) -> None:
+        """Wait until it does."""
         for _ in range(20):
             try:
                 await asyncio.wait_for(self.ask("kernel_info_request", {}), 3)
@@ -230,6 +234,19 @@ async def test_a_session_runs_is_interrupted_and_restarted(server: Server) -> No
         assert (await loop)[0]["ename"] == "KeyboardInterrupt"
         await opened.restart()
         assert await opened.run("print('kept' in globals())") == "False\n"
+
+
+async def test_a_kernel_that_its_own_cells_end_starts_again_however_often(server: Server) -> None:
+    """Kind: a cell that ends its kernel, run again at once: its environment is not at fault."""
+    async with notebook(server, NAME) as opened:
+        for end in ("os._exit(3)", "os.kill(os.getpid(), 11)", "os.kill(os.getpid(), 9)"):
+            number = (await opened.run("import os; print(os.getpid())")).strip()
+            ended = asyncio.create_task(opened.ask("execute_request", {"code": end}))
+            while Path("/proc", number).exists():
+                await asyncio.sleep(0.05)
+            ended.cancel()
+            await opened.answers()
+        assert await opened.run("print(6 * 7)") == "42\n"
 
 
 async def test_the_debugger_stops_at_a_breakpoints_source(server: Server) -> None:
