@@ -50,7 +50,9 @@ def read_request(body: object) -> tuple[str, int]:
         raise BadRequest(MESSAGE_TOO_LONG(most=MOST))
     if not isinstance(grace, int) or isinstance(grace, bool) or not 0 <= grace <= LONGEST:
         raise BadRequest(GRACE_WRONG(most=LONGEST))
-    return " ".join(message.split()), grace
+    # Half characters and controls are for no database, those that turn a line around for nobody.
+    words = "".join(char for char in " ".join(message.split()) if char.isprintable())
+    return words, grace
 
 
 class StopServer(OneByOneHandler, UserServerAPIHandler):  # type: ignore[misc]

@@ -32,14 +32,18 @@ KEPT = timedelta(days=30)
 # Of one sender in an hour, and waiting for one receiver.
 AT_ONCE, WAITING = 60, 50
 MOST_REFUSED = 500  # people whom one person refuses
-NAME = re.compile(r"[^/\\\x00-\x1f\x7f.][^/\\\x00-\x1f\x7f]{0,150}\.ipynb")
+NAME = re.compile(r"[^/\\\x00-\x1f\x7f.][^/\\\x00-\x1f\x7f]{0,149}\.ipynb")
 # What would change how the name is read, or how the sentence around it is.
 _UNSEEN = re.compile("[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 NOT_A_NOTEBOOK = Text("not_a_notebook", N_("“{name}” is no notebook of at most 8 MiB."))
 NAME_WRONG = Text(
     "notebook_name_wrong",
-    N_("A notebook’s name must end in .ipynb, and may not begin with a dot. Rename it first."),
+    N_(
+        "A notebook’s name must end in .ipynb, may not begin with a dot, and has at most 150 "
+        "characters before that, no line break, backslash or invisible sign among them. Rename "
+        "it first."
+    ),
 )
 NO_ONE = Text(
     "nobody_to_send_to",
@@ -47,6 +51,13 @@ NO_ONE = Text(
         "You have no team or course in common with “{name}”. Notebooks can be sent to people of "
         "your teams and courses, and to the whole of a team (team-NAME)."
     ),
+)
+TO_ONESELF = Text(
+    "sent_to_oneself", N_("“{name}” is you. Copy the notebook in the file browser instead.")
+)
+NOT_YOUR_COURSE = Text(
+    "course_sent_by_teachers",
+    N_("To the whole of “{name}” only its instructors send. Send it to one person of the course."),
 )
 SENT_ENOUGH = Text(
     "sent_enough", N_("You have sent {count} notebooks in this hour. Send more in an hour.")
@@ -116,6 +127,11 @@ def _is_notebook(found: object) -> bool:
         and isinstance(found.get("cells"), list)
         and all(isinstance(cell, dict) for cell in found["cells"])
     )
+
+
+def login_name(typed: str) -> str:
+    """A person as somebody writes them, by the name that they have here."""
+    return typed.strip().lower()
 
 
 def send(session: Session, sender: str, to: Iterable[str], parcel: Parcel, alone: bool) -> int:

@@ -94,13 +94,15 @@ class InboxApi(Api):
         """To people of the viewer's teams and courses; to all of a course by who teaches it."""
         try:
             parcel = await asyncio.to_thread(inbox.read, body.name, body.environment, body.notebook)
-            receivers, alone = await self._receivers(body.to)
+            receivers, alone = await self._receivers(body.to.strip())
         except LabError as error:
             raise Refused(error, self._) from error
         sender = self.viewer.name
         done = await self.change(
             lambda session: inbox.send(session, sender, receivers, parcel, alone)
         )
+        if not done and not alone:
+            raise Refused(NotAllowed(inbox.NOT_TAKEN(name=body.to.strip())), self._)
         self.reply({"sent": done})
 
     async def _receivers(self, to: str) -> tuple[list[str], bool]:
@@ -110,8 +112,10 @@ class InboxApi(Api):
         if group is not None:
             word = mine.get(group, "")
             teaches = any(one.leads and one.word == word for one in group.row.positions)
-            if not word or (group.kind == "course" and not teaches):
+            if not word:
                 raise NotAllowed(inbox.NO_ONE(name=to))
+            if group.kind == "course" and not teaches:
+                raise NotAllowed(inbox.NOT_YOUR_COURSE(name=to))
             names: set[str] = set()
             for hub_group in {
                 name.replace("{name}", group.owner)
@@ -121,11 +125,14 @@ class InboxApi(Api):
                 model = await self._ask(f"groups/{quote(hub_group, safe='')}")
                 names |= set(map(str, (model or {}).get("users") or ()))
             return sorted(names), False
-        theirs = positions_in(await self._groups(to))
+        name = inbox.login_name(to)
+        if name == self.viewer.name:
+            raise NotAllowed(inbox.TO_ONESELF(name=name))
+        theirs = positions_in(await self._groups(name))
         # Said of who does not exist, too: nobody learns who does.
-        if to == self.viewer.name or not mine.keys() & theirs.keys():
+        if not mine.keys() & theirs.keys():
             raise NotAllowed(inbox.NO_ONE(name=to))
-        return [to], True
+        return [name], True
 
     async def _groups(self, name: str) -> list[str]:
         model = await self._ask(f"users/{quote(name, safe='')}")
@@ -182,7 +189,7 @@ class RefusedApi(Api):
         """The viewer's own choice; what was sent and not opened is thrown away."""
         name = self.viewer.name
         changed = await self.change(
-            lambda session: inbox.refuse(session, name, body.sender, body.refused)
+            lambda session: inbox.refuse(session, name, inbox.login_name(body.sender), body.refused)
         )
         self.reply({"changed": changed})
 

@@ -41,7 +41,7 @@ class Inbox(Page):
 
     async def post(self) -> None:
         """Take nothing more of somebody. It is not said whether there is such a person."""
-        sender = self.get_body_argument("sender", "").strip()[:255]
+        sender = inbox.login_name(self.get_body_argument("sender", ""))[:255]
         if sender and sender.isprintable():
             name = self.viewer.name
             await self.change(lambda session: inbox.refuse(session, name, sender, True))

@@ -67,8 +67,11 @@ def escape_filter_bytes(value: bytes) -> str:
 
 
 def clean_login(text: str) -> str | None:
-    """What was typed, without spaces around it; None where no directory could know it."""
-    text = text.strip()
+    """What was typed, without spaces around it and invisible signs, which come with what is copied
+    from a page and which directories take for nothing (RFC 4518, 2.2); None where no directory
+    could know it.
+    """
+    text = "".join(char for char in text if unicodedata.category(char) != "Cf").strip()
     if not text or len(text) > _MAX_LOGIN or not text.isprintable():
         return None
     try:

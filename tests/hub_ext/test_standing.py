@@ -102,8 +102,11 @@ def test_a_stop_with_nonsense_is_refused(body: Any) -> None:
         read_request(body)
 
 
-def test_a_message_is_one_line() -> None:
+def test_a_message_is_one_line_of_what_can_be_seen() -> None:
+    """Kind: what no database keeps, and what turns the sentence around it about."""
     assert read_request({"message": " a\n\tb ", "grace": 60}) == ("a b", 60)
+    said = "<b>磁盘 98 %</b> \N{LEFT DOUBLE QUOTATION MARK}é\N{RIGHT DOUBLE QUOTATION MARK}"
+    assert read_request({"message": f"\ud83d\0\u202e{said}\u200b"}) == (said, 0)
 
 
 async def test_a_start_that_a_restart_has_cost_is_told_once(lab: Lab) -> None:

@@ -65,7 +65,7 @@ async def test_a_colleague_is_told_and_nobody_else_can_read_it(console: Console)
         assert (await console.get(address, token)).code == 404
 
 
-@pytest.mark.parametrize("to", ["zoe", "dan2", "team-speech", "course-ml101", "alice", "x/../y"])
+@pytest.mark.parametrize("to", ["zoe", "dan2", "team-speech", "course-x", "x/../y"])
 async def test_strangers_are_refused_as_those_who_do_not_exist(console: Console, to: str) -> None:
     """Kind: people and groups that the sender has nothing in common with, or may not address."""
     answer = await console.send("POST", "api/v1/inbox", "alice-token", parcel(to=to))
@@ -84,6 +84,45 @@ async def test_a_team_gets_it_and_a_course_from_who_teaches_it(console: Console)
         query = select(SentNotebook.username).where(SentNotebook.sender == sender)
         sent = console.store.transact(lambda s, query=query: list(s.scalars(query)))
         assert sorted(sent) == names
+
+
+@pytest.mark.parametrize("to", [" bob ", "Bob", "BOB\t"])
+async def test_a_person_is_found_however_their_name_is_typed(console: Console, to: str) -> None:
+    """Kind: the name as at login, where capitals and spaces around it are no others."""
+    assert await send(console, to=to) == 200
+    refuse = {"sender": " ALICE"}
+    assert (await console.send("POST", "api/v1/inbox/refused", "bob-token", refuse)).code == 200
+    assert await send(console, to=to) == 403
+
+
+@pytest.mark.parametrize(
+    ("to", "words"),
+    [("alice", "“alice” is you"), ("Alice ", "is you"), ("course-ml101", "only its instructors")],
+)
+async def test_who_cannot_be_sent_to_is_said_with_the_true_reason(
+    console: Console, to: str, words: str
+) -> None:
+    """Kind: refusals whose reason is another than that there is nothing in common."""
+    answer = await console.send("POST", "api/v1/inbox", "alice-token", parcel(to=to))
+    assert answer.code == 403
+    assert words in json.loads(answer.body)["error"]["message"]
+
+
+async def test_a_team_of_which_nobody_takes_any_is_not_said_to_have_got_it(
+    console: Console,
+) -> None:
+    """Kind: successes that are none."""
+    for name in ("bob", "erin"):
+        console.store.transact(lambda s, name=name: inbox.refuse(s, name, "alice", True))
+    assert await send(console, to="team-vision") == 403
+
+
+def test_a_long_name_has_room_for_one_more_copy(tmp_path: Path) -> None:
+    """Kind: names that are as long as a file's may be, in letters of several bytes."""
+    for name in ("图" * 83 + ".ipynb", "图" * 150 + ".ipynb"):
+        made = [labcommons_sending.write(tmp_path, name, "{}") for _ in range(2)]
+        assert len(set(made)) == 2
+        assert all((tmp_path / one).read_text() == "{}" for one in made)
 
 
 async def test_who_wants_no_more_of_somebody_gets_no_more(console: Console) -> None:

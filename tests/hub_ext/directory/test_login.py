@@ -98,7 +98,10 @@ async def test_a_password_that_no_account_has_is_refused_without_asking(director
         assert nobody_asked.connections == 0
 
 
-@pytest.mark.parametrize("typed", ["ALICE", "alice ", " alice", "ａｌｉｃｅ", "aLiCe"])
+@pytest.mark.parametrize(
+    "typed",
+    ["ALICE", "alice ", " alice", "ａｌｉｃｅ", "aLiCe", "\ufeffalice", "al\u200bice\u202c "],
+)
 async def test_a_name_comes_from_the_directory_not_from_what_was_typed(directory, typed):
     assert (await directory().login(typed, "alice-secret")).name == "alice"
 

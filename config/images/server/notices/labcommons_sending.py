@@ -28,7 +28,7 @@ FOLDER = "inbox"
 MOST = 8 * 2**20  # bytes of a notebook's text
 MOST_READ = 256 * 2**20  # bytes of a file whose outputs are left out
 MOST_SENT = 1_400_000  # bytes of it as it goes to the console
-NAME = re.compile(r"[^/\\\x00-\x1f\x7f.][^/\\\x00-\x1f\x7f]{0,150}\.ipynb")
+NAME = re.compile(r"[^/\\\x00-\x1f\x7f.][^/\\\x00-\x1f\x7f]{0,149}\.ipynb")
 
 
 # What can go wrong here. The words that people read are the console's, by these codes (``WORDS`` in
@@ -185,9 +185,11 @@ def write(root: Path, name: str, text: str) -> str:
         inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         raise Fault("inbox_unusable") from error
+    # A file's name has at most 255 bytes, and a Chinese sign is three.
+    stem = name[:-6].encode()[: 255 - len("-999.ipynb")].decode(errors="ignore")
     try:
         for count in range(1000):
-            new = f"{name[:-6]}-{count}.ipynb" if count else name
+            new = f"{stem}-{count}.ipynb" if count else f"{stem}.ipynb"
             try:
                 file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=inside)
             except FileExistsError:
