@@ -50,11 +50,12 @@ def load(docker: Engine, site: Settings, step: Step) -> None:
             *container(site, f"--network={site.project}_control"),
             f"--volume={site.data / 'secrets' / 'pgpass'}:/run/labcommons/pgpass:ro",
             "--env=PGPASSFILE=/run/labcommons/pgpass",
-            *(f"--env={name}={_url(name)}" for name in _URLS),
+            # By name alone: the list of processes shows no password of theirs.
+            *(f"--env={name}" for name in _URLS),
             *("labcommons/backup", "labcommons", "backup", "load"),
         ],
         timeout=LIMIT,
-        env=docker.env,
+        env={**docker.env, **{name: _url(name) for name in _URLS}},
     )
 
 

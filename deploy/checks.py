@@ -38,6 +38,7 @@ PACKAGES = (
     "libc6-dev",
     "libnss3-tools",
     "mmdebstrap",
+    "openssh-server",
     "openssl",
     "pebble",
     "postgresql",

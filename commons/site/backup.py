@@ -11,7 +11,8 @@ from commons.site.parts import Section
 from commons.units import parse_duration
 
 _PATH = re.compile(r"/[\w./+@-]+")
-_SFTP = re.compile(r"sftp:(?:\w[\w.-]*@)?\w[\w.-]*:[\w./+@-]+")
+_HOST = r"(?:\w[\w.-]*@)?\w[\w.-]*"
+_SFTP = re.compile(rf"sftp:(?:{_HOST}:[\w./+@-]+|//{_HOST}(?::\d{{1,5}})?/[\w./+@-]+)")
 
 
 class Keep(Section):
@@ -29,8 +30,9 @@ class Backup(Section):
     SFTP, ``environment`` (lines such as ``AWS_ACCESS_KEY_ID=…``) for S3 and rest-server.
     """
 
-    target: str = Field("", description="a folder, sftp:USER@HOST:/FOLDER, s3:https://HOST/BUCKET "
-                        "or rest:https://HOST/; nothing: no backups")  # fmt: skip
+    target: str = Field("", description="a folder, sftp:USER@HOST:/FOLDER (with a port: "
+                        "sftp://USER@HOST:PORT//FOLDER), s3:https://HOST/BUCKET or "
+                        "rest:https://HOST/; nothing: no backups")  # fmt: skip
     at: str = Field("02:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="each night, UTC")
     homes: bool = Field(True, description="with people's homes")
     teams: bool = Field(True, description="with the folders of teams and courses")

@@ -22,14 +22,15 @@ backup: {target: /srv/target, keep: {daily: 1, weekly: 0, monthly: 0}}
 class Box:
     """What a site has of its own for backups, without a site."""
 
-    def __init__(self, folder: Path, image: str) -> None:
+    def __init__(self, folder: Path, image: str, target: str = "/srv/target") -> None:
         self.data, self.target, self.image = folder / "data", folder / "target", image
+        self.network = "none" if target.startswith("/") else "bridge"
         for name in ("backup", "health", "homes/alice", "store", "hub", "secrets"):
             (self.data / name).mkdir(parents=True)
         self.target.mkdir()
         (self.data / "secrets" / "crypt-key").write_text("secret")
         self.site = folder / "site.yaml"
-        self.site.write_text(SITE)
+        self.site.write_text(SITE.replace("/srv/target", target))
         for name in ("store/labcommons", "hub/jupyterhub"):
             with closing(sqlite3.connect(self.data / f"{name}.sqlite")) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -39,7 +40,8 @@ class Box:
     def words(self, *command: str, data: Path | None = None, options: str = "") -> list[str]:
         """What runs ``labcommons backup …``."""
         return [
-            *("docker", "run", "--rm", "--init", "--network=none", "--user=0:0", "--cap-drop=ALL"),
+            *("docker", "run", "--rm", "--init", "--user=0:0", "--cap-drop=ALL"),
+            f"--network={self.network}",
             # As the service has them, and a restore.
             *(f"--cap-add={one}" for one in (RESTORES if command[0] == "restore" else SERVES)),
             *options.split(),

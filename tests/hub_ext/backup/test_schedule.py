@@ -66,7 +66,8 @@ def test_what_leads_out_of_it_is_refused(person: str, path: str) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["/srv/backup", "sftp:lab@backup.example.org:/srv/lab", "s3:https://s3.example.org/lab",
+    ["/srv/backup", "sftp:lab@backup.example.org:/srv/lab",
+     "sftp://lab@backup.example.org:2222//srv/lab", "s3:https://s3.example.org/lab",
      "rest:https://backup.example.org/lab", ""],
 )  # fmt: skip
 def test_targets_that_are_known(target: str) -> None:
@@ -76,7 +77,8 @@ def test_targets_that_are_known(target: str) -> None:
 @pytest.mark.parametrize(
     "target",
     ["backup", "sftp:host", "s3:lab", "rest:https://me:secret@host/", "/srv/a b", "-o x",
-     "rclone:x:y", "sftp:-oProxyCommand=x@host:/x", "sftp:-v@host:/x", "sftp:-v:/x"],
+     "rclone:x:y", "sftp:-oProxyCommand=x@host:/x", "sftp:-v@host:/x", "sftp:-v:/x",
+     "sftp://-v/x", "sftp://host:port/x", "sftp://host"],
 )  # fmt: skip
 def test_targets_that_are_none(target: str) -> None:
     with pytest.raises(ValidationError, match="must be a folder"):
