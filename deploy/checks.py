@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from deploy import apt
@@ -97,48 +96,52 @@ def test() -> None:
     # pytest shows its own progress, so it gets the terminal.
     print(f"[{progress.total}/{progress.total}] tests", flush=True)
     arguments = os.environ.get("PYTEST_ARGS", "").split()
-    failed = _pytest_in_bed(arguments) if arguments else _pytest_in_three()
+    if arguments:
+        failed = subprocess.run([*_in_bed(), *arguments], cwd=ROOT, check=False).returncode
+    else:
+        failed = _pytest_in_lanes()
     if failed:
         raise Failure(f"tests failed (exit code {failed})", "see pytest's report above")
 
 
-def _pytest_in_bed(arguments: Sequence[str]) -> int:
-    """Run pytest with a Docker Engine of its own; its exit code."""
-    testbed = [sys.executable, str(ROOT / "tests" / "rig" / "testbed.py"), "exec", "--"]
-    command = [*testbed, *_PYTEST, *arguments]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+def _in_bed(*options: str | Path) -> list[str | Path]:
+    """What runs pytest with a Docker Engine of its own."""
+    bed = ROOT / "tests" / "rig" / "testbed.py"
+    return [sys.executable, bed, "exec", *options, "--", *_PYTEST]
 
 
-def _pytest_in_three() -> int:
-    """All tests: those that need no Docker Engine, in two halves, beside those that do; the worst
-    exit code.
+def _pytest_in_lanes() -> int:
+    """All tests, four kinds of them side by side; the worst exit code.
 
-    Each half keeps a core busy; the third kind, which takes longer, mostly waits: so they give way.
+    The whole deployment takes longest, and mostly waits: the others give way to it. Those that need
+    an Engine have one of their own, with the images that are built for the first.
     """
     folders = sorted(path for path in (ROOT / "tests").iterdir() if any(path.glob("**/test_*.py")))
-    halves = {
-        "pages": [path for path in folders if path.name in _PAGES],
-        "rest": [path for path in folders if path.name not in _PAGES],
+    second = _in_bed("--data", CACHE / "testbed-2", "--images-of", CACHE / "testbed")
+    neither = ["-m", "not docker and not e2e"]
+    others = {
+        "docker": [*second, "-m", "docker and not e2e"],
+        "pages": [*_PYTEST, *neither, *(path for path in folders if path.name in _PAGES)],
+        "rest": [*_PYTEST, *neither, *(path for path in folders if path.name not in _PAGES)],
     }
-    reports = {name: CACHE / "log" / f"tests-{name}.log" for name in halves}
+    reports = {name: CACHE / "log" / f"tests-{name}.log" for name in others}
     beside: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        for name, report in reports.items():
-            with report.open("wb") as file:
+        for name, command in others.items():
+            with reports[name].open("wb") as file:
                 beside[name] = subprocess.Popen(
-                    ["nice", "-n", "10", *_PYTEST, "-m", "not docker and not e2e", *halves[name]],
-                    cwd=ROOT,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                )
-        failed = _pytest_in_bed(["-m", "docker or e2e"])
-        print("tests that need no Docker Engine (they ran meanwhile):", flush=True)
+                    ["nice", "-n", "5" if name == "docker" else "10", *command],
+                    cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
+                )  # fmt: skip
+        failed = subprocess.run([*_in_bed(), "-m", "e2e"], cwd=ROOT, check=False).returncode
         for name, process in beside.items():
             failed = process.wait() or failed
+            print(f"{name} (it ran meanwhile):", flush=True)
             print(reports[name].read_text("utf-8", "replace"), flush=True)
     finally:
         for process in beside.values():
-            process.kill()
+            process.terminate()  # a test bed takes down what it has
+        for process in beside.values():
             process.wait()
     return failed
 

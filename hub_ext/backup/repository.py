@@ -26,6 +26,7 @@ SOME_UNREAD, NO_REPOSITORY, WRONG_PASSWORD = 3, 10, 12  # restic's exit codes
 # What a file of logins may set: nothing that would change which program runs.
 _LOGIN = re.compile(r"(?:AWS|RESTIC_REST|B2|AZURE|GOOGLE|OS|ST)_[A-Z0-9_]+")
 CHUNK = 256 * 1024  # bytes
+_SSH = "subprocess ssh: "  # before what ssh says on stderr
 _MAX_LINE = 2**20  # characters of one line of restic's
 _REMEDIES = (
     (("no space left", "disk quota exceeded", "disk full"),
@@ -268,8 +269,11 @@ class Repository:
 
 
 def _words(said: str) -> str:
-    """restic's last complaint; as JSON it is one of its fields."""
+    """restic's last complaint, in JSON one of its fields; or the last one of the ssh that it runs,
+    which knows better than "unexpected EOF".
+    """
     lines = said.strip().splitlines() or ["no reason was given"]
+    lines = [line.removeprefix(_SSH) for line in lines if line.startswith(_SSH)] or lines
     for line in reversed(lines):
         if line.startswith("{"):
             row = json.loads(line)

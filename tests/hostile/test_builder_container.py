@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
 import pytest
 
 from environments.builds.build_container import read_event
+from rig.images import ours
 from spawner.runtime.docker import engine as engines
 from spawner.runtime.docker.body import JOB, PYTHON, Bind, build_body
 from spawner.runtime.docker.engine import Engine
@@ -50,28 +49,10 @@ result_channel.serve(work)
 FLOOD = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
 
 
-# As `make up` builds them; it finds them there when its turn comes.
-BUILD = """
-from deploy import base, engine, images
-from deploy.engine import CACHE
-from deploy.steps import Progress
-docker, progress = engine.find(), Progress(4, CACHE / "log" / "tests")
-with progress.step("Debian") as step:
-    base.ensure_debian(docker, step)
-base.write_context(CACHE / "base")
-for image in (images.BASE, *(i for i in images.IMAGES if i.name in ("hub", "builder"))):
-    with progress.step(image.tag) as step:
-        images.ensure(image, docker, step)
-"""
-
-
 @pytest.fixture(scope="module", autouse=True)
 def builder_image() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD], cwd=ROOT, capture_output=True, text=True, timeout=900,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    ours("hub")
+    ours("builder")
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 from deploy import engine, networks, perimeter
 from deploy.settings import Settings
 from deploy.steps import Step
+from rig.images import ours
 from rig.outside import HOST, METADATA, Outside
 
 pytestmark = [
@@ -34,18 +35,6 @@ pytestmark = [
 ]
 
 IMAGE = "labcommons/perimeter"
-BUILD = """
-from deploy import base, engine, images
-from deploy.engine import CACHE
-from deploy.steps import Progress
-docker, progress = engine.find(), Progress(3, CACHE / "log" / "tests")
-with progress.step("Debian") as step:
-    base.ensure_debian(docker, step)
-base.write_context(CACHE / "base")
-for image in (images.BASE, *(i for i in images.IMAGES if i.name == "perimeter")):
-    with progress.step(image.tag) as step:
-        images.ensure(image, docker, step)
-"""
 # Says "here" on each port, TCP and UDP.
 LISTEN = """
 import socket, sys, threading
@@ -223,11 +212,7 @@ def _follow(container: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def image() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD], cwd=ROOT, capture_output=True, text=True, timeout=1800,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    ours("perimeter")
 
 
 @pytest.fixture(scope="module")

@@ -77,12 +77,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("verb", choices=["exec"])
     parser.add_argument("--data", type=Path, default=ROOT / ".cache" / "testbed")
+    parser.add_argument(
+        "--images-of", type=Path, metavar="DATA", help="another test bed's, at work"
+    )
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     arguments = parser.parse_args()
     # SIGINT, too: who is started in the background finds it ignored.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
+        if arguments.images_of:
+            there = Testbed(arguments.images_of.resolve()).socket
+            os.environ["LABCOMMONS_IMAGES_AT"] = f"unix://{there}"
         return execute(Testbed(arguments.data.resolve()), arguments.command)
     except TestbedError as error:
         print(f"test bed: {error}", file=sys.stderr)

@@ -16,6 +16,7 @@ from commons.site.backup import Backup
 from hub_ext.backup import making, service
 from hub_ext.backup.making import State
 from hub_ext.backup.places import DATA, Room
+from hub_ext.backup.repository import _words
 from hub_ext.backup.service import Schedule, inside, is_due, next_at
 from hub_ext.backup.trouble import BackupError
 
@@ -137,3 +138,15 @@ async def test_who_comes_second_is_told_and_waits(tmp_path: Path) -> None:
         assert not second.is_set()
     await waiting
     assert told == ["another backup is at work; waiting for its end"]
+
+
+def test_the_cause_is_sshs_own_where_there_is_one() -> None:
+    said = (
+        "subprocess ssh: No ED25519 host key is known for [10.1.0.9]:2222\n"
+        "subprocess ssh: Host key verification failed.\n"
+        '{"message_type":"exit_error","code":1,"message":"Fatal: … unexpected EOF"}'
+    )
+    assert _words(said) == "Host key verification failed."
+    assert _words('{"message_type":"exit_error","code":1,"message":"Fatal: disk full"}') == (
+        "Fatal: disk full"
+    )
