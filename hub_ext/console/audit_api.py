@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from commons.web.operations import Query, Route, Told, operation, upto
 from hub_ext.console.handlers import Api
 
 MOST = 500
+PATIENCE = 10.0  # seconds of looking for one answer
 _MOMENT = r"^(\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?Z?)?$"
 
 
@@ -67,13 +69,22 @@ def older(
     root: Path, wanted: reading.Filter, before: str, limit: int
 ) -> tuple[list[dict[str, Any]], str]:
     """Events that fit, the newest first, after the place ``before``; and the place to go on from,
-    empty where there are none older. It may look through days.
+    empty where there are none older. After PATIENCE that is how far it has looked.
     """
-    events = reading.events(root, wanted, newest=True)
+    of_then = reading.Filter(writer=wanted.writer, since=wanted.since, until=wanted.until)
+    events = reading.events(root, of_then, newest=True)
     if before:  # several events can be of one millisecond
         events = islice(dropwhile(lambda event: _place(event) != before, events), 1, None)
-    found = list(islice(events, limit + 1))
-    return found[:limit], _place(found[limit - 1]) if len(found) > limit else ""
+    found: list[dict[str, Any]] = []
+    end = time.monotonic() + PATIENCE
+    for event in events:
+        if wanted.lets(event):
+            if len(found) == limit:
+                return found, _place(found[-1])
+            found.append(event)
+        if time.monotonic() > end:
+            return found, _place(event)
+    return found, ""
 
 
 def _place(event: dict[str, Any]) -> str:

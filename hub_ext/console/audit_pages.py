@@ -117,6 +117,7 @@ class Trail(_Trail):
             asked=asked,
             before=before,
             older=urlencode({**asked, "before": after}) if after else "",
+            back_to=self._local({"@timestamp": after.partition(" ")[0]}) if after else "",
             query=urlencode(asked),
             actions=sorted(ACTIONS, key=lambda action: self._(WORDS[action])),
             words=WORDS,

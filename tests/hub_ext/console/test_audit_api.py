@@ -9,12 +9,12 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
 from commons.audit import ACTIONS, Chain, make_event
-from hub_ext.console import audit_pages
+from hub_ext.console import audit_api, audit_pages
 
 from .conftest import HOSTILE, Console
 
@@ -94,6 +94,22 @@ async def test_the_page_filters_and_goes_on(console: Console) -> None:
     assert "No event fits" in await page(console, person="nobody")
     for path in ("audit", "audit.csv", "audit.jsonl"):
         assert (await console.get(path, "alice-token")).code == 403
+
+
+async def test_who_looks_for_what_is_not_there_gets_an_answer_in_time(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long trail is looked through in pieces; each answer says how far it came."""
+    write(console, 3)
+    monkeypatch.setattr(audit_api, "PATIENCE", 0.0)
+    found, asked = [], {"person": "ada0"}
+    for far in ("17:02:00", "17:01:00", ""):
+        body = await page(console, **asked)
+        found += people(body)
+        assert (f"Nothing fits back to 2026-11-27 {far}" in body) == bool(far), body
+        if following := re.findall(r'rel="next" href="[^"?]*\?([^"]*)"', body):
+            asked = dict(parse_qsl(following[0].replace("&amp;", "&")))
+    assert found == ["ada0"]
 
 
 async def test_what_fits_is_exported_whole_and_harmless_to_spreadsheets(console: Console) -> None:
