@@ -65,6 +65,8 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "environment-promote": ("package", "installation"),
     "environment-delete": ("package", "deletion"),
     "environment-prune": ("package", "deletion"),
+    # Packages that somebody installed or removed by hand; it is their folder's word.
+    "environment-drift": ("package", "change"),
     # What a server asked for in its owner's name; what comes of it is one of the others.
     "environment-request": ("package", "change"),
     # Whether a version is pinned, tagged, deprecated or withdrawn; and that its folder was told.

@@ -72,6 +72,11 @@ def with_drift(
     return [*kept, finding]
 
 
+def change_of(findings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]] | None:
+    """What was done by hand, as a version's findings have it."""
+    return next((item["change"] for item in findings if item.get("code") == CODE), None)
+
+
 def as_change(
     changes: Mapping[str, Mapping[str, tuple[str | None, str | None]]],
 ) -> dict[str, list[str]]:

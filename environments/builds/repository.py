@@ -19,7 +19,7 @@ from commons.errors import BadRequest
 from commons.scopes import Scope
 from commons.store.environments import ScopeEnvironment
 from commons.store.models import utcnow
-from environments.builds.drift import with_drift
+from environments.builds.drift import change_of, with_drift
 from environments.builds.names import check_name
 from environments.files import FILE_NAMES, SPEC_FILE
 from environments.kinds import MAX_TEXT, Kind, kind_of
@@ -161,8 +161,14 @@ def record(
     return found
 
 
-def seen(session: Session, scope: Scope, found: Sequence[Mapping[str, Any]]) -> None:
-    """Make the rows of a person's scope say what was found in the folder, whoever made it."""
+def seen(
+    session: Session, scope: Scope, found: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Make the rows of a person's scope say what was found in the folder, whoever made it.
+
+    Returns what was changed by hand and not known before, for the audit trail.
+    """
+    news: list[dict[str, Any]] = []
     there = {str(item["name"]): item for item in found if _is_name(item.get("name"))}
     for row in of_scopes(session, [scope]):
         item = there.get(row.name)
@@ -176,16 +182,22 @@ def seen(session: Session, scope: Scope, found: Sequence[Mapping[str, Any]]) -> 
             for other in versions(session, scope, name):
                 other.current = other is before
             if version != LIVE and "changes" in item:
+                known = change_of(before.findings)
                 before.findings = with_drift(name, before.findings, item["changes"])
+                if (change := change_of(before.findings)) not in (None, known):
+                    news.append({"environment": name, "version": version, **change})
         # What we built is what we know it to be, whatever its folder says by now.
         if "packages" in item and (before is None or version == LIVE):
             facts = _facts_of(item, before)
+            if version == LIVE:  # made in a terminal, and what is in it is other than it was
+                news.append({"environment": name, "version": version})
             when = before.created_at if before is not None else utcnow()
             record(
                 session, scope, name, version,
                 built_by=scope.owner, created_at=when, facts=facts,
                 kept={one.version for one in versions(session, scope, name)} - {LIVE},
             )  # fmt: skip
+    return news
 
 
 def _is_name(name: object) -> bool:

@@ -257,7 +257,11 @@ class Runner:
         found = answer.get("environments")
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
             raise BuildFailed(UNCLEAR())
-        await self.store.run(lambda s: repository.seen(s, scope, found))
+        for news in await self.store.run(lambda s: repository.seen(s, scope, found)):
+            details = {"scope": scope.source, **news}
+            self.audit.record(
+                make_event("environment-drift", "success", user=scope.owner, details=details)
+            )
         return None, ""
 
     async def _decide(

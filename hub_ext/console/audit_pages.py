@@ -66,6 +66,7 @@ WORDS: Mapping[str, str] = {
     "environment-promote": N_("Environment promoted"),
     "environment-delete": N_("Environment deleted"),
     "environment-prune": N_("Environments pruned"),
+    "environment-drift": N_("Packages changed by hand"),
     "environment-request": N_("Environment asked for by a server"),
     "environment-decide": N_("Decision on an environment"),
 }

@@ -18,10 +18,11 @@ FACTS: dict[str, Any] = {
 def test_a_look_puts_it_on_the_page_and_the_next_takes_it_away(store: Store) -> None:
     """Kind: an environment that is other than its lock says."""
     scope = personal("alice")
+    told: list[dict[str, Any]] = []
 
     def looked(changes: object) -> list[dict[str, Any]]:
         item = {"name": "mine", "version": "1", "digest": "sha256:ab", "changes": changes}
-        store.transact(lambda s: repository.seen(s, scope, [item]))
+        told.extend(store.transact(lambda s: repository.seen(s, scope, [item])))
         row = store.transact(lambda s: repository.current(s, scope, "mine"), read=True)
         assert row is not None
         return list(row.findings)
@@ -32,11 +33,19 @@ def test_a_look_puts_it_on_the_page_and_the_next_takes_it_away(store: Store) -> 
             s, scope, "mine", "1", built_by="alice", created_at=now, facts=FACTS, kept={"1"}
         )
     )
-    [found] = looked({"pip": {"cowsay": [None, "6.1"], "tomli": ["2", None]}, "conda": {}})
+    by_hand = {"pip": {"cowsay": [None, "6.1"], "tomli": ["2", None]}, "conda": {}}
+    [found] = looked(by_hand)
     assert found["code"] == drift.CODE
     assert "cowsay 6.1, without tomli" in found["message"]
     assert found["change"] == {"add": [], "pip": ["cowsay==6.1"], "remove": ["tomli"]}
+    # The audit trail has it once, however often it is looked at.
+    assert looked(by_hand) == [found]
+    assert told == [{"environment": "mine", "version": "1", **found["change"]}]
     assert looked({}) == []
+    live = {"name": "own", "version": repository.LIVE, "digest": "x", "packages": []}
+    assert store.transact(lambda s: repository.seen(s, scope, [live])) == [
+        {"environment": "own", "version": repository.LIVE}
+    ]
 
 
 def test_what_a_folder_says_is_checked() -> None:
