@@ -19,6 +19,7 @@ from hub_ext.backup.places import SITE_ID, TARGET, Room
 from hub_ext.backup.trouble import BackupError
 
 TAG = "labcommons"
+FIRST = 90.0  # seconds until a target that does not answer, or not well, is told
 SHORT = 300.0  # seconds for what only reads a little
 LONG = 24 * 3600.0  # seconds for a whole backup, or its way back
 RETRY = "2m"  # for a lock of another's
@@ -26,14 +27,17 @@ SOME_UNREAD, NO_REPOSITORY, WRONG_PASSWORD = 3, 10, 12  # restic's exit codes
 # What a file of logins may set: nothing that would change which program runs.
 _LOGIN = re.compile(r"(?:AWS|RESTIC_REST|B2|AZURE|GOOGLE|OS|ST)_[A-Z0-9_]+")
 CHUNK = 256 * 1024  # bytes
+_RETRY = re.compile(r"^\S+ returned error, retrying after [^:]+: ")
 _SSH = "subprocess ssh: "  # before what ssh says on stderr
 _MAX_LINE = 2**20  # characters of one line of restic's
 _REMEDIES = (
     (("no space left", "disk quota exceeded", "disk full"),
      "the target is full: give it room, or keep fewer (backup.keep), then run labcommons backup "
      "create again; what it holds is not damaged"),
-    (("connection refused", "no route to host", "i/o timeout", "no such host", "timed out"),
+    (("connection refused", "no route to host", "i/o timeout", "no such host", "timed out",
+      "did not answer"),
      "see that the target runs and can be reached from this machine"),
+    (("bucket does not exist",), "make it, or run labcommons backup init, which does"),
     (("permission denied", "access denied", "403"),
      "see the login in data/backup and who may write there"),
     (("host key verification",),
@@ -108,16 +112,15 @@ class Repository:
             ]
 
     def init(self) -> None:
-        """Make it, where there is none."""
-        if not self.exists():
-            self._plain("init")
-
-    def exists(self) -> bool:
-        """Whether it is there and opens. Raises BackupError where that cannot be told."""
-        done = self._call("cat", "config")
-        if done.returncode not in (0, NO_REPOSITORY):
+        """Make it, and its bucket, where there is none. Raises BackupError, also where the one that
+        is there does not open.
+        """
+        done = self._call("init", limit=FIRST)
+        there = ("already exists", "already initialized")  # as the kind of target has it
+        if done.returncode and not any(one in done.stderr + done.stdout for one in there):
             raise self._error(done.returncode, done.stderr)
-        return done.returncode == 0
+        if done.returncode:
+            self._plain("cat", "config", limit=FIRST)
 
     def unlock(self) -> None:
         """Take away what a killed one has left; under the site's own lock: nobody else writes."""
@@ -221,10 +224,9 @@ class Repository:
                 stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise BackupError(
-                f"{self.target} did not answer within {limit:g} s",
-                "see that the target runs and can be reached from this machine",
-            ) from error
+            # restic tries again and again, and says each time why.
+            said = bytes(error.stderr or b"").decode("utf-8", "replace")
+            raise self._error(1, said or f"it did not answer within {limit:g} s") from error
 
     def _follow(self, words: Sequence[str], good: Sequence[int]) -> Iterator[dict[str, Any]]:
         """The lines of one of restic's commands, as they come."""
@@ -274,6 +276,7 @@ def _words(said: str) -> str:
     """
     lines = said.strip().splitlines() or ["no reason was given"]
     lines = [line.removeprefix(_SSH) for line in lines if line.startswith(_SSH)] or lines
+    lines = [_RETRY.sub("", line) for line in lines]
     for line in reversed(lines):
         if line.startswith("{"):
             row = json.loads(line)

@@ -150,3 +150,5 @@ def test_the_cause_is_sshs_own_where_there_is_one() -> None:
     assert _words('{"message_type":"exit_error","code":1,"message":"Fatal: disk full"}') == (
         "Fatal: disk full"
     )
+    again = "Stat(<config/>) returned error, retrying after 1.7s: Stat: The bucket does not exist\n"
+    assert _words(again * 3) == "Stat: The bucket does not exist"
