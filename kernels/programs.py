@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from importlib.metadata import entry_points
 from typing import NoReturn
@@ -20,10 +21,11 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 
 from kernels import cli
 from kernels.manager import MissingKernel
-from kernels.messages import persons_language, say
+from kernels.messages import persons_language, say, why
 
 PROGRAMS = ("console", "execute", "lab", "labextension", "nbconvert", "run")
 # What these two are still asked for; all else is done here already, or by an environment.
+_NO_PDF = re.compile(r"--to[ =](pdf|webpdf|qtpdf|qtpng)\b")
 _INSTEAD = {
     "lab": (("--version", "--help", "-h"), say("lab_runs")),
     "labextension": (("list", "--version", "--help"), say("front_ends_come")),
@@ -40,9 +42,12 @@ def main() -> None:
     if program.removeprefix("jupyter-") not in PROGRAMS or not found:
         sys.exit(f"usage: python -m kernels.programs {{{','.join(PROGRAMS)}}} …")
     sys.argv[:2] = [program]
-    still, said = _INSTEAD.get(program.removeprefix("jupyter-"), ((), None))
+    short = program.removeprefix("jupyter-")
+    still, said = _INSTEAD.get(short, ((), None))
     if said and not {*still} & {*sys.argv}:
         end(said.in_words(persons_language()))
+    if short == "nbconvert" and _NO_PDF.search(" ".join(sys.argv)):
+        end(say("no_pdf").in_words(persons_language()))
     notebooks = [word for word in sys.argv if word.endswith(".ipynb")]
     if program == "jupyter-run" and notebooks:
         end(say("run_of_notebook", path=notebooks[0]).in_words(persons_language()))
@@ -56,7 +61,11 @@ def main() -> None:
 
     # These programs make their kernel lists themselves, and cannot be told which.
     KernelSpecManager.get_kernel_spec = get_kernel_spec  # type: ignore[method-assign]
-    sys.exit(next(iter(found)).load()())
+    try:
+        sys.exit(next(iter(found)).load()())
+    except FileNotFoundError as error:
+        path = error.filename or ""
+        end(say("file_not_read", path=path, error=why(error)).in_words(persons_language()))
 
 
 def meant(name: str) -> str:

@@ -173,6 +173,8 @@ TYPED = (
     ("", "jupyter nbconvert --to notebook --execute --stdout none.ipynb", f"ran in {IMAGE}", True),
     ("", "jupyter execute firefly.ipynb", NEAREST, False),
     ("", "jupyter run firefly.ipynb", "jupyter execute firefly.ipynb", False),
+    ("", "jupyter run nowhere.py", "nowhere.py cannot be read", False),
+    ("", "jupyter nbconvert none.ipynb --to pdf", "export HTML", False),
     ("wide", "papermill none.ipynb -", f"ran in {MINE}", True),
     ("wide", "papermill firefly.ipynb out.ipynb", NEAREST, False),
     ("wide", "papermill -k firefly none.ipynb out.ipynb", NEAREST, False),

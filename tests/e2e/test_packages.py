@@ -53,19 +53,19 @@ def test_from_pip_install_in_a_shared_environment_to_import_in_the_same_notebook
     log_in(page, "alice")
     page.goto(deployment.server_url("alice") + "lab?reset")
     open_notebook(page, SHARED)
+    begun = time.monotonic()
     said = run_cell(page, "%pip install cowsay")
     assert "labcommons env add --from shared/common cowsay" in said
     button = page.get_by_role("button", name="Make my own copy of “common” with cowsay")
     expect(button).to_be_visible()
     assert "restart the kernel" not in outputs(page)
     picture(page, pictures, "packages-offer")
-    begun = time.monotonic()
     button.click()
     expect(page.get_by_text(f"This notebook uses {MINE} now.")).to_be_visible(timeout=180_000)
     expect(page.get_by_text(f"{MINE} | Idle")).to_be_visible()
     said = run_cell(page, "import cowsay, sys; print(sys.prefix, cowsay.__version__)")
     took = time.monotonic() - begun
-    print(f"from the click to import: {took:.1f} s")
+    print(f"from %pip install to import: {took:.1f} s")
     (pictures / "packages-seconds.txt").write_text(f"{took:.1f}\n")
     assert "/home/alice/.conda/envs/.versions/common/" in said
     picture(page, pictures, "packages-copied")
@@ -129,7 +129,7 @@ IMAGE = "/opt/conda/envs/py313-data"
         ("python3.9 -m venv v", 127, "conda create -n py39 python=3.9"),
         ("jupyter notebook", 127, "JupyterLab runs already"),
         ("jupyter lab", 1, "JupyterLab runs already"),
-        ("cd /tmp && tar cJf x.xz r.txt && tar cjf x.bz2 r.txt && tar tf x.xz", 0, "r.txt"),
+        ("cd /tmp && touch one && tar cJf x.xz one && tar cjf x.bz2 one && tar tf x.xz", 0, "one"),
         ("echo cowsay > /tmp/r.txt; pip install -r /tmp/r.txt", 1, "labcommons env add cowsay"),
         ("echo cowsay > /tmp/r.txt; conda install --file /tmp/r.txt", 1, "--conda cowsay"),
         ("pip uninstall -y numpy", 1, "labcommons env remove numpy"),

@@ -545,6 +545,9 @@ async def test_programs_end_with_one_sentence_or_run_what_is_meant(
     done = await run(unknown, "run")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert scripts in done.stderr
+    for words in (("nbconvert", "--to", "pdf"), ("run", "nowhere.py")):
+        done = await run(unknown, *words)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
 
     # Those of a person's own environment, which has nothing of ours but what stands before it.
     parts = server.roots / "parts/server/bin"
