@@ -408,12 +408,13 @@ async def test_an_image_becomes_ones_own_with_a_package_added(filled: Console, t
     console = filled
     keep_image_files(console)
     path = "environments/image/py313-data/derive"
-    status, answer = await send(console, "POST", path, token, {"add": ["cowsay"]})
+    asked = {"add": ["cowsay"], "channels": ["pytorch"]}
+    status, answer = await send(console, "POST", path, token, asked)
     build = answer["build"]
     assert (status, build["source"], build["name"]) == (202, "personal", "py313-data")
     job = console.store.transact(lambda s: queue.get(s, build["id"]), read=True)
     assert job is not None
-    assert job.spec == f"{IMAGE_SPEC}  - cowsay\n"
+    assert job.spec == IMAGE_SPEC.replace("[conda", '["pytorch", conda') + "  - cowsay\n"
     assert job.words == 'gpu: "none"\n'
     assert (job.lock, job.origin["source"]) == ("the image's lock", "image")
 
