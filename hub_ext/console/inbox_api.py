@@ -108,7 +108,7 @@ class InboxApi(Api):
     async def _receivers(self, to: str) -> tuple[list[str], bool]:
         """Who gets it, and whether that is one person. Raises NotAllowed, HTTPError."""
         mine = positions_in(await self._groups(self.viewer.name))
-        group = _group(to)
+        group = _group(to.lower())
         if group is not None:
             word = mine.get(group, "")
             teaches = any(one.leads and one.word == word for one in group.row.positions)
