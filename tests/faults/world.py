@@ -29,6 +29,7 @@ SERVICES = (
 GPU = {"environment": "py313-data", "size": "small", "gpus": 1}
 CPU = {"environment": "py313-data", "size": "small"}
 WORK = {"alice": GPU, "bob": CPU, "s01": CPU}
+TEN = WORK | {f"s{number:02}": CPU for number in range(2, 9)}
 ROUTES_BACK = 10  # seconds
 HEALTHY = 120  # seconds for a service that was killed, with Docker's own pauses
 
@@ -54,19 +55,25 @@ class World:
             if line.partition(" ")[2] != "labcommons":
                 self.site.docker("rm", "--force", line.partition(" ")[0])
         self.admin = self.site.login_once("carol")
-        self.tokens = {user: self.site.login_once(user) for user in WORK}
+        self.work: dict[str, dict[str, Any]] = {}
+        self.tokens: dict[str, str] = {}
         self.kernels: dict[str, str] = {}
         self.containers: dict[str, str] = {}
 
-    def begin(self) -> None:
-        """Everybody works: what was ended before is started anew."""
-        for user, options in WORK.items():
+    def begin(self, work: dict[str, dict[str, Any]]) -> None:
+        """Everybody works: what was ended before is started anew, and nobody else does."""
+        for user in self.work.keys() - work.keys():
+            self.end(user)
+        self.work = work
+        for user, options in work.items():
+            if user not in self.tokens:
+                self.tokens[user] = self.site.login_once(user)
             if not self.answers(user):
                 self.start_anew(user, options)
             _, made = self.in_server(user, "POST", "api/kernels", {"name": "python3"})
             self.kernels[user] = str(made["id"])
             self.run(user, "kept = 41")
-        self.containers = {user: self.container(user) for user in WORK}
+        self.containers = {user: self.container(user) for user in work}
 
     def answers(self, user: str) -> bool:
         """Whether their server does, to who may use it; without one, a login page would."""
@@ -74,11 +81,19 @@ class World:
             return self.in_server(user, "GET", "api/kernelspecs")[0] == 200
         return False
 
+    def known(self, user: str) -> bool:
+        """Whether the hub takes their server for one that runs."""
+        _, found = self.site.api("GET", f"users/{user}", self.admin)
+        return bool(found["servers"])
+
     def start_anew(self, user: str, options: dict[str, Any]) -> None:
         """A server in place of one that ended."""
+        self.end(user)
+        self.site.start_server(self.admin, user, options)
+
+    def end(self, user: str) -> None:
         self.site.api("DELETE", f"users/{user}/server", self.admin)
         wait_for(lambda: not self.site.containers(user), f"{user}'s old server", 60)
-        self.site.start_server(self.admin, user, options)
 
     def container(self, user: str) -> str:
         return self.site.docker(
@@ -121,7 +136,7 @@ class World:
         """Do it while everybody has a websocket open; whose is closed afterwards."""
 
         async def work() -> list[str]:
-            sockets = {user: await self._open(user) for user in WORK}
+            sockets = {user: await self._open(user) for user in self.work}
             await asyncio.to_thread(fault)
             closed = []
             for user, socket in sockets.items():
@@ -153,7 +168,7 @@ class World:
     def served(self) -> float:
         """Seconds until everybody's server answers by its route. Raises Unkept after ten."""
         began = time.monotonic()
-        while left := [user for user in WORK if not self.answers(user)]:
+        while left := [user for user in self.work if not self.answers(user)]:
             if time.monotonic() - began > ROUTES_BACK:
                 raise Unkept(f"no route to {', '.join(left)} after {ROUTES_BACK} s")
             time.sleep(0.2)
