@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import logging
 
-# As JupyterHub logs them: the line's template, and why it is no warning.
+# As JupyterHub logs them: how the line or its template begins, and why it is no warning.
 MEANT = {
     "Allowing service %s to complete OAuth": "our own services are the hub's pages",
+    "Service JupyterHub service labcommons requested scopes": "administrators have admin-ui",
+    "Service JupyterHub service kernels requested scopes": "the same",
     "User %s is slow to start": "who waits is told at once, and sees the progress",
     "User %s:%s server is slow to stop": "a notebook is given time to end",
     "Received signal %s, initiating shutdown": "somebody stops the hub; servers go on",

@@ -275,7 +275,7 @@ def test_the_logs_of_a_usual_day_hold_no_warning(
     clean: Deployment, new_page: NewPage, tmp_path: Path
 ) -> None:
     """Kind: lines at warning level that mean nothing, of every service and of the person's server:
-    a login, a start, a notebook, a terminal, a stop.
+    a login, a start, a notebook, a terminal, a stop, the services' pages.
     """
     began = datetime.now(UTC).isoformat()
     page = new_page()
@@ -299,6 +299,9 @@ def test_the_logs_of_a_usual_day_hold_no_warning(
     page.get_by_role("dialog").get_by_role("button", name="Stop", exact=True).click()
     wait_for(lambda: not clean.containers("bob"), "the server to stop")
     expect(page.get_by_text("No server is running")).to_be_visible()
+    for service in ("labcommons", "kernels"):  # each lets them in by the hub's word
+        page.goto(f"/services/{service}/")
+        expect(page.locator("h1")).to_be_visible()
     log_out(page)
     follow.wait(30)
     said = {service: clean.output_of(service, began) for service in SERVICES}
