@@ -47,6 +47,7 @@ PACKAGES = (
     "python3-venv",
     "slapd",
     "systemd",
+    "zstd",
 )
 # What Debian 13 has in packages of its own, and 12 does not.
 IF_OFFERED = ("docker-cli",)
