@@ -39,6 +39,7 @@ _VALUES = (
     "--exists-action --use-feature --use-deprecated --python --keyring-provider -e --editable"
 )
 _WITH_VALUE = frozenset(_VALUES.split())
+_INDEXES = frozenset(("-i", "--index-url", "--extra-index-url", "-f", "--find-links"))
 _ELSEWHERE = frozenset(("-t", "--target", "--prefix", "--root", "--python", "--dry-run"))
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[^\]]*\])?\s*([<>=!~;(].*)?")
 # What installs, rather than being used: its own newest version is nobody's aim.
@@ -97,6 +98,7 @@ class Wanted:
         names: requirements.
         other: what is none and cannot be locked: folders, URLs, other indexes.
         unread: a file of requirements cannot be read; pip says why.
+        indexes: other places for packages than the site's.
     """
 
     command: str = ""
@@ -106,6 +108,7 @@ class Wanted:
     upgrade: bool = False
     user: bool = False
     unread: bool = False
+    indexes: list[str] = field(default_factory=list)
 
 
 def started() -> tuple[str, str]:
@@ -212,6 +215,8 @@ def _add(prefix: str, wanted: Wanted) -> int:
         if kept:
             tell(say("pip_is_kept", packages=", ".join(kept)))
         return 0 if wanted.names else GO_ON
+    if wanted.indexes:
+        tell(say("index_of_the_site", indexes=", ".join(wanted.indexes)))
     made = offer(prefix, pip=missing)
     make(made, say("read_only_add", **made.told))
     return 1
@@ -246,6 +251,8 @@ def read(words: Sequence[str]) -> Wanted:
         wanted.elsewhere |= option in _ELSEWHERE
         wanted.user |= option == "--user"
         wanted.upgrade |= option in ("-U", "--upgrade", "--force-reinstall", "-I")
+        if option in _INDEXES:
+            wanted.indexes.append(value)
         if option in ("-e", "--editable"):
             wanted.other.append(value)
         elif option in ("-r", "--requirement"):

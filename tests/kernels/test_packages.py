@@ -73,7 +73,7 @@ def offered(tmp_path: Path) -> list[Any]:
     [
         (["cowsay"], ["cowsay"], []),
         (["--user", "-q", "cowsay"], ["cowsay"], []),
-        (["numpy", "pandas>=2", "-i", "https://x"], ["pandas>=2"], []),
+        (["numpy", "pandas>=2"], ["pandas>=2"], []),
         (["numpy<2"], ["numpy<2"], []),
         (["-U", "numpy"], ["numpy"], []),
         (["-U", "pip", "cowsay"], ["cowsay"], []),
@@ -105,6 +105,18 @@ def test_what_cannot_be_installed_is_offered_as_a_copy_of_ones_own(
     assert made["command"] in said
     assert "sudo" not in said
     assert "--user" not in said
+
+
+@pytest.mark.parametrize("option", ["-i", "--index-url", "--extra-index-url", "-f"])
+def test_another_index_is_said_not_to_be_asked(
+    shared: str, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`pip install torch --index-url …/cu121`, as PyTorch's page has it."""
+    where = "https://wheels.example.org/cu121"
+    assert packages.pip(shared, ["install", "torch", option, where]) == 1
+    assert f"{where} is not asked" in capsys.readouterr().err
+    [made] = offered(tmp_path)
+    assert made["pip"] == ["torch"]
 
 
 @pytest.mark.parametrize("words", [["numpy"], ["numpy>=2"], ["-U", "pip", "wheel"]])
