@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from commons.site import Builds
 from commons.store import Store, StoreError
 from commons.store.environments import BuildState, EnvironmentBuild
 from commons.store.models import utcnow
+from commons.work import Keyed
 from environments.builds import messages, queue
 from environments.builds.result_channel import MAX_LINE, MAX_RESULT, MAX_TEXT_LINE
 from kernels.hostile import parse_json
@@ -26,6 +28,7 @@ WATCH = 1.0  # seconds between two looks at whether a running job shall end
 TELL = 0.3  # seconds between two notes of a job's progress
 # Seconds for works that others should not have to wait for, whatever is in a person's folder.
 QUICK = {"look": 120, "decide": 120, "delete": 900}
+AGAIN = 5.0  # seconds until a container that could not be removed is tried again
 HANGS = 120  # seconds beyond a work's time until it counts as one that cannot be ended
 _CANCEL = "cancel"
 _RESULT = b'{"result": '
@@ -56,6 +59,7 @@ class Builders:
     ) -> None:
         self.runtime, self.store, self.limits = runtime, store, limits
         self.data, self.log = data, log
+        self._removals = Keyed("builds: removals", log)
 
     def folder(self, job_id: str) -> Path:
         """Where a job's logs are, and what was chosen for it."""
@@ -80,12 +84,11 @@ class Builders:
         except TimeoutError as error:
             raise BuildFailed(messages.HANGS()) from error
         except (BuildFailed, LabError):
-            with suppress(LabError):  # else the next start of the hub removes it
-                await runtime.remove(handle)
+            await self._remove(handle)
             raise
         finally:
             watcher.cancel()
-        await runtime.remove(handle)
+        await self._remove(handle)
         if stopped == [_CANCEL]:
             raise Cancelled
         if result is not None and ended is not None and ended.exit_code == 0:
@@ -94,6 +97,22 @@ class Builders:
             raise BuildFailed(stopped[0])
         no_memory = ended is not None and ended.oom_killed
         raise BuildFailed((messages.OUT_OF_MEMORY if no_memory else messages.NO_RESULT)())
+
+    async def _remove(self, handle: str) -> None:
+        """Remove a container that has done its work; where the agent is away, once it is back.
+
+        What is left by then, the next start of the hub removes.
+        """
+        try:
+            await self.runtime.remove(handle)
+        except LabError:
+            self._removals.start(handle, partial(self._remove_later, handle))
+
+    async def _remove_later(self, handle: str) -> None:
+        while True:
+            await asyncio.sleep(AGAIN)
+            with suppress(LabError):
+                return await self.runtime.remove(handle)
 
     async def _listen(self, job: EnvironmentBuild, name: str, handle: str) -> dict[str, Any] | None:
         """Read a builder's words to their end: progress to the store, lines to the log."""
