@@ -35,6 +35,7 @@ PACKAGES = (
     "ldap-utils",
     "lego",
     "libc6-dev",
+    "libfaketime",
     "libnss3-tools",
     "mmdebstrap",
     "openssh-server",

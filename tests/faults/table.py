@@ -17,13 +17,26 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from world import CPU, ROOT, TEN, WORK, Unkept, World, wait_for
+from world import (
+    CLOCK,
+    CPU,
+    GPU,
+    POSTGRES,
+    ROOT,
+    SMALL_DISKS,
+    TEN,
+    WORK,
+    Unkept,
+    World,
+    wait_for,
+)
 
 RESULTS, PAGE = HERE / "results.json", ROOT / "docs" / "faults.md"
 Scene = Callable[[World], str]
@@ -46,6 +59,7 @@ class Row:
     expected: str
     scene: Scene | None = None
     people: dict[str, dict[str, Any]] = field(default_factory=lambda: WORK)  # and their servers
+    site: str = ""  # which: the usual one, or as World has them
     tests: tuple[str, ...] = ()  # the row is shown by these, without the site
 
 
@@ -230,6 +244,93 @@ def power_cut(world: World) -> str:
     return f"the site was back {seconds:.0f} s after Docker"
 
 
+def database_killed(world: World) -> str:
+    """PostgreSQL by kill -9."""
+    closed = world.over_open_sockets(lambda: world.site.kill("db"))
+    if closed:
+        raise Unkept(f"websockets closed of {', '.join(closed)}")
+    seconds = world.healthy()
+    world.served()
+    world.unharmed()
+    world.in_order()
+    return f"healthy after {seconds:.0f} s"
+
+
+def database_away(world: World) -> str:
+    """Who works goes on; who asks the hub is told what it is, and when to ask again."""
+    database = world.site.container("db")
+
+    def told() -> bool:
+        status, said = world.site.api("GET", "users/bob", world.admin)
+        return status == 503 and "database" in str(said)
+
+    def fault() -> None:
+        world.site.docker("stop", database)
+        wait_for(told, "the hub to say that its database is away", 60)
+
+    try:
+        closed = world.over_open_sockets(fault)
+        page = world.site.get("/hub/home")
+    finally:
+        world.site.docker("start", database)
+    if closed or page != 503:
+        raise Unkept(f"websockets closed of {', '.join(closed) or 'nobody'}; a page is {page}")
+    seconds = world.healthy()
+    world.served()
+    world.unharmed()
+    world.in_order()
+    return f"healthy {seconds:.0f} s after the database was back"
+
+
+def disk_full(world: World) -> str:
+    """Logins, starts, leases and stops go on in the room that databases hold within themselves."""
+    room = world.fill_disks()
+    try:
+        world.site.login_once("dan")
+        world.site.start_server(world.admin, "dan", CPU)
+        world.served()
+        world.unharmed()
+        world.site.kill("hub")
+        world.healthy()
+        world.served()
+        world.unharmed()
+        world.end("dan")
+        world.in_order()
+    finally:
+        room()
+    world.healthy()
+    world.in_order()
+    return ""
+
+
+def clock_set(offset: str) -> Scene:
+    """The time of day jumps under the hub, and back: what is left of a lease stays what it was."""
+
+    def scene(world: World) -> str:
+        def left() -> float:
+            (lease,) = world.site.labcommons("gpu", "leases")
+            now = world.site.docker("exec", world.site.container("hub"), "date", "-u", "+%s")
+            return datetime.fromisoformat(lease["ends_at"]).timestamp() - float(now)
+
+        def noticed() -> int:
+            return world.site.output_of("hub").count("the clock was set by")
+
+        before = left()
+        for to in (offset, "+0"):
+            known = noticed()
+            world.set_clock(to)
+            wait_for(lambda known=known: noticed() > known, "the hub to see that", 120)  # type: ignore[misc]
+            world.healthy()
+            world.served()
+            world.unharmed()
+            world.in_order()
+            if abs(left() - before) > 600:
+                raise Unkept(f"of a lease {before:.0f} s were left, and now {left():.0f} s")
+        return f"{before / 60:.0f} minutes of a lease were left, then {left() / 60:.0f}"
+
+    return scene
+
+
 def directory_away(world: World) -> str:
     directory = world.site.container("directory")
     world.site.docker("stop", directory)
@@ -303,6 +404,38 @@ ROWS: tuple[Row, ...] = (
         "nothing ends; the agent reaches the new daemon", engine_live),
     Row("power-cut", "all processes and dockerd killed at once",
         "the site returns by itself; databases whole; no lease without a server", power_cut),
+    Row("kill-postgresql", "kill -9 of PostgreSQL, three people at work",
+        ALIVE.format("stay"), database_killed, site=POSTGRES),
+    Row("postgresql-away", "PostgreSQL is stopped while three people work",
+        "servers and open websockets go on; the hub says 503 and why; then all goes on",
+        database_away, site=POSTGRES),
+    *(
+        Row(
+            f"postgresql-mid-{what}",
+            f"kill -9 of PostgreSQL in the middle of a {what}",
+            "the server is there, or gone and clean; others go on; the ledger agrees",
+            killed_during("db", what),
+            site=POSTGRES,
+        )
+        for what in ("start", "stop")
+    ),
+    *(
+        Row(
+            f"clock-{name}",
+            f"the hub's clock is set {words}, then right again",
+            "nobody is stopped; leases keep what was left of them; logins go on",
+            clock_set(offset),
+            people={**WORK, "alice": GPU | {"time_limit": 120}},
+            site=CLOCK,
+        )
+        for name, words, offset in (
+            ("forwards", "three hours forwards", "+3h"),
+            ("back", "half an hour back", "-30m"),
+        )
+    ),
+    Row("databases-disk-full", "no byte is left on the disks of both SQLite databases",
+        "logins, starts, leases and stops go on; a hub that is killed comes back", disk_full,
+        site=SMALL_DISKS),
     Row("database-away", "PostgreSQL killed, and started again",
         "503 with the reason and Retry-After on pages and by REST; then all goes on",
         tests=("tests/hub_ext/test_database_away.py",)),
@@ -320,9 +453,7 @@ ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 # What the table does not have yet, so that nobody takes it for held.
 NOT_TRIED = (
-    "clock forwards and back (libfaketime)",
-    "disk full under a whole running site, and on the disk of Docker's images",
-    "PostgreSQL killed under a whole running site (shown in one process)",
+    "the disk of homes, and of Docker's images, full under a whole running site",
     "ten live servers at other rows than those that say so",
 )
 
@@ -375,7 +506,7 @@ def main() -> int:
         return 2
     rows = [row for row in ROWS if not asked or row.name in asked]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    world: World | None = None
+    world, at = None, ""
     failed = 0
     for number, row in enumerate(rows, 1):
         print(f"[{number}/{len(rows)}] {row.name}: {row.fault} … ", end="", flush=True)
@@ -384,7 +515,10 @@ def main() -> int:
             if row.scene is None:
                 said = shown_by(row.tests)
             else:
-                world = world or World()
+                if world is None or row.site != at:
+                    if world is not None:
+                        world.close()
+                    world, at = World(row.site), row.site
                 world.begin(row.people)
                 said = row.scene(world)
             held = True
@@ -403,7 +537,7 @@ def main() -> int:
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
         PAGE.write_text(page(results), "utf-8")
     if world is not None:
-        world.site.down()
+        world.close()
     return 1 if failed else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,21 @@ GPU = {"environment": "py313-data", "size": "small", "gpus": 1}
 CPU = {"environment": "py313-data", "size": "small"}
 WORK = {"alice": GPU, "bob": CPU, "s01": CPU}
 TEN = WORK | {f"s{number:02}": CPU for number in range(2, 9)}
+POSTGRES, SMALL_DISKS, CLOCK = "postgres", "small-disks", "clock"  # sites other than the usual one
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+# Of the hub alone, and only its time of day: the machine's own clock is nobody's to set.
+CLOCK_OF_THE_HUB = """\
+services:
+  hub:
+    environment:
+      LD_PRELOAD: /opt/libfaketime.so.1
+      DONT_FAKE_MONOTONIC: "1"
+      FAKETIME_NO_CACHE: "1"
+      FAKETIME_TIMESTAMP_FILE: /opt/faketime
+    volumes:
+      - {library}:/opt/libfaketime.so.1:ro
+      - {file}:/opt/faketime:ro
+"""
 ROUTES_BACK = 10  # seconds
 HEALTHY = 120  # seconds for a service that was killed, with Docker's own pauses
 
@@ -41,11 +57,27 @@ class Unkept(AssertionError):
 class World:
     """The site, its people, their servers with a kernel and an open websocket each."""
 
-    def __init__(self) -> None:
-        root = ROOT / ".cache" / "e2e"
+    def __init__(self, kind: str = "") -> None:
+        root = ROOT / ".cache" / (f"e2e-{kind}" if kind else "e2e")
         copy_checkout(root)
         self.site = Deployment(root)
+        self.services = SERVICES[:-1]
+        self._disks: list[Path] = []
+        if kind == POSTGRES:
+            (root / ".env").write_text("COMPOSE_PROFILES=demo,postgres\n")
+            self.services += ("db",)
+        self._clock = root / ".cache" / "clock"
+        if kind == CLOCK:
+            self.set_clock("+0")
+            override = CLOCK_OF_THE_HUB.format(library=FAKETIME, file=self._clock)
+            (root / "docker-compose.override.yml").write_text(override)
         self.site.up()
+        if kind == SMALL_DISKS:
+            self.site.down()
+            self._disks = [root / "data" / name for name in ("store", "hub")]
+            for folder in self._disks:
+                _onto_a_disk(folder)
+            self.site.up()
         self.site.without_limits()
         # What a test that was killed left of a site of its own is nobody's here.
         for line in self.site.docker(
@@ -159,7 +191,7 @@ class World:
 
         def well() -> bool:
             with suppress(Exception):
-                return all(self.site.healthy(name) for name in SERVICES[:-1])
+                return all(self.site.healthy(name) for name in self.services)
             return False
 
         wait_for(well, "the services to be healthy", HEALTHY)
@@ -201,7 +233,34 @@ class World:
 
         wait_for(agree, "hub, Engine and ledger to agree", 90)
 
+    def close(self) -> None:
+        """The site is stopped, and its data where it was."""
+        self.site.down()
+        for folder in self._disks:
+            _off_the_disk(folder)
+
     # -- what can be done to it -------------------------------------------------------------------
+
+    def set_clock(self, offset: str) -> None:
+        """The hub's, so far from the machine's: "+3h"."""
+        self._clock.parent.mkdir(exist_ok=True)
+        self._clock.write_text(f"{offset}\n")
+
+    def fill_disks(self) -> Callable[[], None]:
+        """Leave not one byte on the databases' disks; returns what makes room again."""
+        fillers = [folder / "filler" for folder in self._disks]
+        for filler in fillers:
+            with filler.open("wb", buffering=0) as file, suppress(OSError):
+                while file.write(bytes(65536)) == 65536:
+                    pass
+                while file.write(b"0"):
+                    pass
+
+        def room() -> None:
+            for filler in fillers:
+                filler.unlink(missing_ok=True)
+
+        return room
 
     def engine(self) -> tuple[int, list[str], dict[str, str]]:
         """The Engine's process: id, command, environment."""
@@ -259,6 +318,26 @@ class World:
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not _lives(pid), "the Engine to end", 90)
         self.start_engine([word for word in command if word != "--live-restore"], env, options)
+
+
+def _onto_a_disk(folder: Path) -> None:
+    """Have a folder on a file system of its own, with 64 MiB left."""
+    kept = folder.with_name(f"{folder.name}.kept")
+    folder.rename(kept)
+    folder.mkdir()
+    size = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size + 64 * 2**20}", "tmpfs", folder]
+    subprocess.run(words, check=True)
+    subprocess.run(["cp", "-a", f"{kept}/.", folder], check=True)
+    shutil.rmtree(kept)
+
+
+def _off_the_disk(folder: Path) -> None:
+    kept = folder.with_name(f"{folder.name}.kept")
+    subprocess.run(["cp", "-a", folder, kept], check=True)
+    subprocess.run(["umount", folder], check=True)
+    folder.rmdir()
+    kept.rename(folder)
 
 
 def _lives(pid: int) -> bool:
