@@ -14,7 +14,7 @@ from typing import Any
 import click
 import tornado.httpserver
 from sqlalchemy.orm import Session
-from tornado.log import app_log
+from tornado.log import access_log, app_log
 from traitlets import default
 
 from commons.audit import make_event
@@ -87,7 +87,7 @@ class LabCommonsHub(GuardedHub):
 
     async def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Agent and database first: JupyterHub takes a server it cannot poll for stopped."""
-        for log in (self.log, app_log):
+        for log in (self.log, app_log, access_log):
             log.addFilter(Lowered())
         self._background: set[asyncio.Task[None]] = set()
         LabSpawner.shared = self.resources = Resources.from_environment()

@@ -15,6 +15,8 @@ MEANT = {
     "User %s:%s server is slow to stop": "a notebook is given time to end",
     "Received signal %s, initiating shutdown": "somebody stops the hub; servers go on",
     "Failed to connect to %s (%s)": "it is waited for; a wait in vain is an error",
+    "403 OPTIONS ": "an open tab asks a server that has stopped; its page knows",
+    "405 OPTIONS ": "the same",
     "Adding missing route for %s (%s)": "console and kernels service come up after the hub",
 }
 

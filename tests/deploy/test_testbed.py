@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,19 @@ def test_an_interrupted_run_takes_everything_down(bed: list[str], number: signal
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline, "the command goes on"
         time.sleep(0.05)
+
+
+def test_two_that_begin_at_once_have_networks_of_their_own(bed: list[str]) -> None:
+    data = ROOT / ".cache" / "testbed-of-tests-2"
+    other = [str(data) if word == str(OURS.data) else word for word in bed]
+    gateway = ["ip", "-4", "route", "show", "default"]
+    both = [
+        subprocess.Popen([*words, *gateway], stdout=subprocess.PIPE, text=True)
+        for words in (bed, other)
+    ]
+    said = [one.communicate(timeout=180)[0].split()[2] for one in both]
+    shutil.rmtree(data)
+    assert said[0] != said[1]
 
 
 def test_two_runs_do_not_share_one_test_bed(bed: list[str]) -> None:

@@ -275,7 +275,8 @@ def test_the_logs_of_a_usual_day_hold_no_warning(
     clean: Deployment, new_page: NewPage, tmp_path: Path
 ) -> None:
     """Kind: lines at warning level that mean nothing, of every service and of the person's server:
-    a login, a start, a notebook, a terminal, a stop, the services' pages.
+    a login, a start, a notebook, a terminal, a stop beside which another tab stays open, the
+    services' pages.
     """
     began = datetime.now(UTC).isoformat()
     page = new_page()
@@ -294,11 +295,13 @@ def test_the_logs_of_a_usual_day_hold_no_warning(
     page.get_by_role("menuitem", name="New Launcher").click()
     page.locator(".jp-LauncherCard:visible", has_text="Terminal").first.click()
     page.locator(".jp-Terminal:visible .xterm-helper-textarea").last.wait_for(state="attached")
+    tab, page = page, page.context.new_page()
     page.goto("/hub/home")
     page.get_by_role("button", name="Stop My server").click()
     page.get_by_role("dialog").get_by_role("button", name="Stop", exact=True).click()
     wait_for(lambda: not clean.containers("bob"), "the server to stop")
     expect(page.get_by_text("No server is running")).to_be_visible()
+    expect(tab.locator("[role=dialog], .jp-Dialog").first).to_be_visible()  # it has asked, in vain
     for service in ("labcommons", "kernels"):  # each lets them in by the hub's word
         page.goto(f"/services/{service}/")
         expect(page.locator("h1")).to_be_visible()

@@ -143,12 +143,15 @@ def _lock(bed: Testbed) -> Iterator[None]:
 
 def _make_network(bed: Testbed) -> None:
     """A namespace with one link to the machine, and the machine's address for the outside."""
-    machine, within, net = _free_addresses()
     _do("ip", "netns", "add", bed.namespace)
     _do("ip", "link", "add", bed.outside, "type", "veth", "peer", "name", bed.inside,
         "netns", bed.namespace)  # fmt: skip
-    _do("ip", "address", "add", f"{machine}/{net.prefixlen}", "dev", bed.outside)
-    _do("ip", "link", "set", bed.outside, "up")
+    # Two that begin at once would find the same ones free.
+    with Path("/run/labcommons-testbeds.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        machine, within, net = _free_addresses()
+        _do("ip", "address", "add", f"{machine}/{net.prefixlen}", "dev", bed.outside)
+        _do("ip", "link", "set", bed.outside, "up")  # from now on a route leads there
     _do(*bed.enter, "ip", "address", "add", f"{within}/{net.prefixlen}", "dev", bed.inside)
     _do(*bed.enter, "ip", "link", "set", "lo", "up")
     _do(*bed.enter, "ip", "link", "set", bed.inside, "up")
