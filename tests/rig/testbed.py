@@ -225,21 +225,28 @@ def _start_engine(bed: Testbed, servers: list[str]) -> None:
         "PATH": f"{HERE / 'gpu'}:{os.environ['PATH']}",
         "FAKE_GPU_CONF": str(GPUS),
     }
-    with bed.log.open("w") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=environment,
-        )
-    deadline = time.monotonic() + START_TIMEOUT
-    while not _answers(bed):
-        if process.poll() is not None or time.monotonic() > deadline:
-            tail = "\n".join(bed.log.read_text(errors="replace").splitlines()[-15:])
-            raise TestbedError(f"dockerd did not start:\n{tail}")
-        time.sleep(0.2)
+    for networks_kept in (True, False):
+        if not networks_kept:
+            # dockerd 20.10 panics where it finds one that a killed run has half made.
+            shutil.rmtree(bed.data / "docker" / "network", ignore_errors=True)
+        with bed.log.open("w") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=environment,
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while process.poll() is None and time.monotonic() < deadline:
+            if _answers(bed):
+                return
+            time.sleep(0.2)
+        if process.poll() is None:  # it hangs, and _remove ends it
+            break
+    tail = "\n".join(bed.log.read_text(errors="replace").splitlines()[-15:])
+    raise TestbedError(f"dockerd did not start:\n{tail}")
 
 
 def _answers(bed: Testbed) -> bool:
