@@ -188,7 +188,7 @@ def test_a_silent_docker_costs_nobody_their_server(clean: Deployment, admin: str
 
     os.kill(pid, signal.SIGSTOP)
     try:
-        wait_for(polled_in_silence, "the hub to ask an Engine that is silent")
+        wait_for(polled_in_silence, "the hub to ask an Engine that is silent", 180)
         assert clean.answers("alice")
     finally:
         os.kill(pid, signal.SIGCONT)
