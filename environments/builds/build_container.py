@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from commons.site import Builds
 from commons.store import Store, StoreError
 from commons.store.environments import BuildState, EnvironmentBuild
 from commons.store.models import utcnow
-from commons.work import Keyed
 from environments.builds import messages, queue
 from environments.builds.result_channel import MAX_LINE, MAX_RESULT, MAX_TEXT_LINE
 from kernels.hostile import parse_json
@@ -28,7 +26,7 @@ WATCH = 1.0  # seconds between two looks at whether a running job shall end
 TELL = 0.3  # seconds between two notes of a job's progress
 # Seconds for works that others should not have to wait for, whatever is in a person's folder.
 QUICK = {"look": 120, "decide": 120, "delete": 900}
-AGAIN = 5.0  # seconds until a container that could not be removed is tried again
+LATE = 120.0  # seconds after a job's end in which a container of its may still be found
 HANGS = 120  # seconds beyond a work's time until it counts as one that cannot be ended
 _CANCEL = "cancel"
 _RESULT = b'{"result": '
@@ -59,7 +57,7 @@ class Builders:
     ) -> None:
         self.runtime, self.store, self.limits = runtime, store, limits
         self.data, self.log = data, log
-        self._removals = Keyed("builds: removals", log)
+        self._over: dict[str, float] = {}  # ended jobs, and until when they are looked after
 
     def folder(self, job_id: str) -> Path:
         """Where a job's logs are, and what was chosen for it."""
@@ -99,20 +97,25 @@ class Builders:
         raise BuildFailed((messages.OUT_OF_MEMORY if no_memory else messages.NO_RESULT)())
 
     async def _remove(self, handle: str) -> None:
-        """Remove a container that has done its work; where the agent is away, once it is back.
-
-        What is left by then, the next start of the hub removes.
-        """
-        try:
+        """Remove a container that has done its work; where the agent is away, ``sweep`` does."""
+        with suppress(LabError):
             await self.runtime.remove(handle)
-        except LabError:
-            self._removals.start(handle, partial(self._remove_later, handle))
 
-    async def _remove_later(self, handle: str) -> None:
-        while True:
-            await asyncio.sleep(AGAIN)
-            with suppress(LabError):
-                return await self.runtime.remove(handle)
+    def over(self, job_id: str) -> None:
+        """A job has ended: whatever container of its is found from now on is to go."""
+        self._over[job_id] = time.monotonic() + LATE
+
+    async def sweep(self) -> None:
+        """Remove what ended jobs have left, such as a container that the agent had made when it was
+        killed, before it said so. Raises LabError while the agent is away; asked again, goes on.
+        """
+        if not self._over:
+            return
+        now, left = time.monotonic(), await self.runtime.tasks()
+        for handle, job_id in left.items():
+            if job_id in self._over:
+                await self.runtime.remove(handle)
+        self._over = {job_id: until for job_id, until in self._over.items() if until > now}
 
     async def _listen(self, job: EnvironmentBuild, name: str, handle: str) -> dict[str, Any] | None:
         """Read a builder's words to their end: progress to the store, lines to the log."""

@@ -90,7 +90,7 @@ class Runner:
         self.works = Works(site, settings or {})
         self._jobs = Keyed("builds: jobs", log)
         self._recovered = False
-        self._tidied = self._looked = 0.0
+        self._tidied = self._looked = self._swept = 0.0
         self._seen: object = None
 
     # -- the queue ----------------------------------------------------------------------------
@@ -119,6 +119,9 @@ class Runner:
             self._recovered = True
         while (job := await self._claim()) is not None:
             self._begin(job)
+        if time.monotonic() - self._swept > LOOK:
+            self._swept = time.monotonic()
+            await self.builders.sweep()
         await self._tidy()
 
     async def recover(self) -> None:
@@ -177,6 +180,7 @@ class Runner:
         while True:
             try:
                 await self.store.run(lambda s: queue.end(s, job.id, state, words, version, kept))
+                self.builders.over(job.id)
                 return
             except queue.JobMoveError as error:
                 self.log.warning("%s", error)

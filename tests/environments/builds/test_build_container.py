@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from pathlib import Path
 
@@ -12,39 +11,42 @@ from commons.errors import LabError
 from commons.scopes import personal
 from commons.site import Builds
 from commons.store import Store
-from environments.builds import build_container, queue
+from environments.builds import queue
 from environments.builds.build_container import Builders
 from spawner.runtime.memory import MemoryRuntime
 from spawner.runtime.protocol import TaskEnd
 from spawner.runtime.spec import ImageStep, Limits
 
 
-@pytest.mark.parametrize("away", [("remove",), ("remove", "follow")])
+@pytest.mark.parametrize("away", [("remove",), ("remove", "follow"), ("begin",)])
 async def test_where_the_agent_is_away_it_is_removed_later(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: tuple[str, ...]
+    store: Store, tmp_path: Path, away: tuple[str, ...]
 ) -> None:
-    """Kind: what is tried once, while who should do it is killed; with and without a result."""
-    monkeypatch.setattr(build_container, "AGAIN", 0.01)
+    """Kind: what is tried once, while who should do it is killed; with a result, without one, and
+    where nobody was told that there is a container.
+    """
     runtime = MemoryRuntime()
     builders = Builders(runtime, store, Builds(), tmp_path, logging.getLogger("test"))
     asked = queue.BuildRequest("create", personal("alice"), "one", "alice", spec="x")
     job = await store.run(lambda s: queue.enqueue(s, asked, Builds()))
     limits = Limits(cpu=1, memory=2**30, pids=128, shared_memory=2**26, tmp=2**30)
-    step = ImageStep(job_id=job.id, limits=limits, job="{}")
-    handle = await runtime.begin(step)
+    handle = await runtime.begin(ImageStep(job_id=job.id, limits=limits, job="{}"))
+    others = await runtime.begin(ImageStep(job_id="prune-1", limits=limits, job="{}"))
+    await runtime.print(handle, b'{"result": {"version": "1"}}', end=TaskEnd(exit_code=0))
     for method in away:
         runtime.silence(method)
-    running = asyncio.ensure_future(builders.run(job, step))
-    await runtime.print(handle, b'{"result": {"version": "1"}}', end=TaskEnd(exit_code=0))
-    if "follow" in away:
-        with pytest.raises(LabError):
-            await running
+    step = ImageStep(job_id=job.id, limits=limits, job="{}")
+    if away == ("remove",):
+        assert await builders.run(job, step) == {"version": "1"}
     else:
-        assert await running == {"version": "1"}
-    tried = runtime.calls["remove"]
-    while runtime.calls["remove"] < tried + 2:
-        await asyncio.sleep(0)
-    assert handle in await runtime.tasks()
+        with pytest.raises(LabError):
+            await builders.run(job, step)
+    await builders.sweep()
+    assert handle in await runtime.tasks(), "the job is not over"
+    builders.over(job.id)
+    if "remove" in away:
+        with pytest.raises(LabError):
+            await builders.sweep()
     runtime.faults.clear()
-    while await runtime.tasks():
-        await asyncio.sleep(0)
+    await builders.sweep()
+    assert list(await runtime.tasks()) == [others]
