@@ -39,7 +39,7 @@ async def test_what_has_lost_its_name_goes_and_what_is_used_stays(
     runtime = DockerRuntime(agent.settings(site, tmp_path, "none", "lctest/none"))
     try:
         assert (await runtime.prune_dangling(dry_run=False)).count == 0  # they are young
-        monkeypatch.setattr(images, "_OLD", 0)
+        monkeypatch.setattr(images, "_OLD", -2)
         would = await runtime.prune_dangling(dry_run=True)
         assert would.count == 1
         assert would.bytes > 0
