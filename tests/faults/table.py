@@ -282,23 +282,26 @@ def database_away(world: World) -> str:
 
 
 def disk_full(world: World) -> str:
-    """Logins, starts, leases and stops go on in the room that databases hold within themselves."""
+    """Logins, leases and stops go on in the room that databases hold within themselves."""
     room = world.fill_disks()
     try:
         world.site.login_once("dan")
-        world.site.start_server(world.admin, "dan", CPU)
+        status, said = world.site.api("POST", "users/dan/server", world.admin, CPU)
+        if status != 503 or "disk" not in str(said):
+            raise Unkept(f"a start is answered with {status} {said}")
         world.served()
         world.unharmed()
         world.site.kill("hub")
         world.healthy()
         world.served()
         world.unharmed()
-        world.end("dan")
-        world.in_order()
+        world.end("s01")
     finally:
         room()
     world.healthy()
     world.in_order()
+    world.site.start_server(world.admin, "dan", CPU)
+    world.end("dan")
     return ""
 
 
@@ -428,12 +431,13 @@ ROWS: tuple[Row, ...] = (
             site=CLOCK,
         )
         for name, words, offset in (
-            ("forwards", "three hours forwards", "+3h"),
+            ("forwards", "half an hour forwards", "+30m"),
             ("back", "half an hour back", "-30m"),
         )
     ),
     Row("databases-disk-full", "no byte is left on the disks of both SQLite databases",
-        "logins, starts, leases and stops go on; a hub that is killed comes back", disk_full,
+        "logins, leases and stops go on; who starts a server is told; a hub that is killed comes "
+        "back", disk_full,
         site=SMALL_DISKS),
     Row("database-away", "PostgreSQL killed, and started again",
         "503 with the reason and Retry-After on pages and by REST; then all goes on",
