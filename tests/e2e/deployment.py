@@ -165,11 +165,20 @@ class Deployment:
         )
 
     def kill(self, service: str) -> None:
-        """kill -9 of a service's main process, as the kernel's out-of-memory killer would."""
-        pid = self.docker("inspect", "-f", "{{.State.Pid}}", self.container(service)).strip()
+        """kill -9 of a service's main process, as the kernel's out-of-memory killer would; returns
+        when the Engine has seen that, and what it says is of the next one.
+        """
+
+        def state() -> tuple[str, str]:
+            words = ("inspect", "-f", "{{.State.Pid}} {{.State.StartedAt}}")
+            pid, started = self.docker(*words, self.container(service)).split()
+            return pid, started
+
+        pid, started = state()
         # init is the container's first process; what it runs is its child.
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         subprocess.run(["kill", "-9", *children], check=True)
+        wait_for(lambda: state()[1] != started, f"{service} to be started again")
 
     def api(
         self,
