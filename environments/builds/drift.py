@@ -74,7 +74,7 @@ def with_drift(
 
 def change_of(findings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]] | None:
     """What was done by hand, as a version's findings have it."""
-    return next((item["change"] for item in findings if item.get("code") == CODE), None)
+    return next((item.get("change") for item in findings if item.get("code") == CODE), None)
 
 
 def as_change(

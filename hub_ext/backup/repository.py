@@ -225,7 +225,8 @@ class Repository:
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             # restic tries again and again, and says each time why.
-            said = bytes(error.stderr or b"").decode("utf-8", "replace")
+            said = error.stderr or ""
+            said = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
             raise self._error(1, said or f"it did not answer within {limit:g} s") from error
 
     def _follow(self, words: Sequence[str], good: Sequence[int]) -> Iterator[dict[str, Any]]:
