@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy import apt
@@ -19,6 +22,8 @@ from deploy.steps import Progress, Step
 VENV = ROOT / ".venv"
 LOCK = ROOT / "tests" / "requirements.lock"  # made by `make locks`
 FIREFOX, _DRIVER = CACHE / "firefox", ROOT / "tests" / "rig" / "firefox"
+# More failures in a lane than this are no accident of what ran beside them.
+_FEW = 4
 _PAGES = ("hostile", "hub_ext")  # the half with the browsers
 _PYTEST: list[str | Path] = [str(VENV / "bin" / "python"), "-m", "pytest", "--durations=20"]
 PACKAGES = (
@@ -99,53 +104,104 @@ def test() -> None:
     print(f"[{progress.total}/{progress.total}] tests", flush=True)
     arguments = os.environ.get("PYTEST_ARGS", "").split()
     if arguments:
-        failed = subprocess.run([*_in_bed(), *arguments], cwd=ROOT, check=False).returncode
+        command = [*_in_bed(), *_PYTEST, *arguments]
+        failed = subprocess.run(command, cwd=ROOT, check=False).returncode
     else:
         failed = _pytest_in_lanes()
     if failed:
         raise Failure(f"tests failed (exit code {failed})", "see pytest's report above")
 
 
+@dataclass(frozen=True)
+class _Lane:
+    """Tests that run one after another, beside those of other lanes.
+
+    Attributes:
+        name: in its report's and its cache's names.
+        bed: what runs pytest with a Docker Engine of its own; empty: without one.
+        chosen: which tests, as pytest's arguments.
+    """
+
+    name: str
+    bed: Sequence[str | Path]
+    chosen: Sequence[str | Path]
+
+    @property
+    def report(self) -> Path:
+        return CACHE / "log" / f"tests-{self.name}.log"
+
+    @property
+    def cache(self) -> Path:
+        """pytest's own: lanes would take each other's."""
+        return CACHE / "pytest" / self.name
+
+    def command(self, *more: str) -> list[str | Path]:
+        return [*self.bed, *_PYTEST, "-o", f"cache_dir={self.cache}", *self.chosen, *more]
+
+    def failed(self) -> list[str]:
+        """Names of the tests that failed in the last run."""
+        found = self.cache / "v" / "cache" / "lastfailed"
+        return sorted(json.loads(found.read_text())) if found.exists() else []
+
+
 def _in_bed(*options: str | Path) -> list[str | Path]:
-    """What runs pytest with a Docker Engine of its own."""
-    bed = ROOT / "tests" / "rig" / "testbed.py"
-    return [sys.executable, bed, "exec", *options, "--", *_PYTEST]
+    """What runs a command with a Docker Engine of its own."""
+    return [sys.executable, ROOT / "tests" / "rig" / "testbed.py", "exec", *options, "--"]
 
 
 def _pytest_in_lanes() -> int:
-    """All tests, four kinds of them side by side; the worst exit code.
+    """All tests, four kinds of them side by side; the exit code of one that failed.
 
-    The whole deployment takes longest, and mostly waits: the others give way to it. Those that need
-    an Engine have one of their own, with the images that are built for the first.
+    Those that need an Engine, but not the whole deployment, have one of their own, with the images
+    that are built for the first. All get the same share of the processor: what gives way to others
+    meets its own time-outs.
     """
     folders = sorted(path for path in (ROOT / "tests").iterdir() if any(path.glob("**/test_*.py")))
     second = _in_bed("--data", CACHE / "testbed-2", "--images-of", CACHE / "testbed")
     neither = ["-m", "not docker and not e2e"]
-    others = {
-        "docker": [*second, "-m", "docker and not e2e"],
-        "pages": [*_PYTEST, *neither, *(path for path in folders if path.name in _PAGES)],
-        "rest": [*_PYTEST, *neither, *(path for path in folders if path.name not in _PAGES)],
-    }
-    reports = {name: CACHE / "log" / f"tests-{name}.log" for name in others}
-    beside: dict[str, subprocess.Popen[bytes]] = {}
+    whole = _Lane("e2e", _in_bed(), ["-m", "e2e"])
+    others = [
+        _Lane("docker", second, ["-m", "docker and not e2e"]),
+        _Lane("pages", [], [*neither, *(path for path in folders if path.name in _PAGES)]),
+        _Lane("rest", [], [*neither, *(path for path in folders if path.name not in _PAGES)]),
+    ]
+    beside: list[tuple[_Lane, subprocess.Popen[bytes]]] = []
     try:
-        for name, command in others.items():
-            with reports[name].open("wb") as file:
-                beside[name] = subprocess.Popen(
-                    ["nice", "-n", "5" if name == "docker" else "10", *command],
-                    cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
-                )  # fmt: skip
-        failed = subprocess.run([*_in_bed(), "-m", "e2e"], cwd=ROOT, check=False).returncode
-        for name, process in beside.items():
-            failed = process.wait() or failed
-            print(f"{name} (it ran meanwhile):", flush=True)
-            print(reports[name].read_text("utf-8", "replace"), flush=True)
+        for lane in others:
+            with lane.report.open("wb") as file:
+                process = subprocess.Popen(
+                    lane.command("--cache-clear"), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
+                )
+            beside.append((lane, process))
+        ended = subprocess.run(whole.command("--cache-clear"), cwd=ROOT, check=False)
+        codes = [(whole, ended.returncode)]
+        for lane, process in beside:
+            codes.append((lane, process.wait()))
+            print(f"{lane.name} (it ran meanwhile):", flush=True)
+            print(lane.report.read_text("utf-8", "replace"), flush=True)
     finally:
-        for process in beside.values():
+        for _, process in beside:
             process.terminate()  # a test bed takes down what it has
-        for process in beside.values():
+        for _, process in beside:
             process.wait()
-    return failed
+    left = [_alone(lane, code) for lane, code in codes if code]
+    return next((code for code in left if code), 0)
+
+
+def _alone(lane: _Lane, code: int) -> int:
+    """Run again, with nothing beside them, the few tests of a lane that failed; the exit code.
+
+    A test that passes alone is at fault all the same, or what it tests: it is named.
+    """
+    failed = lane.failed()
+    if code != 1 or not 0 < len(failed) <= _FEW:
+        return code
+    print(f"{lane.name}: {len(failed)} failed beside other tests; now alone", flush=True)
+    code = subprocess.run(lane.command("--last-failed"), cwd=ROOT, check=False).returncode
+    for name in failed:
+        if name not in lane.failed():
+            print(f"UNSTEADY: {name} failed beside other tests and passed alone", flush=True)
+    return code
 
 
 def prepare_python(step: Step) -> None:

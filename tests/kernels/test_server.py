@@ -125,6 +125,17 @@ class Notebook:
 
     def __init__(self, server: Server, kernel: str, socket: WebSocketClientConnection) -> None:
         self.server, self.kernel, self._socket = server, kernel, socket
+        # One reader for all that ask: one that is cancelled may not take another's answers.
+        self._asked: dict[str, asyncio.Queue[dict[str, Any] | None]] = {}
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        while (raw := await self._socket.read_message()) is not None:
+            answer = json.loads(raw)
+            if queue := self._asked.get(answer["parent_header"].get("msg_id")):
+                queue.put_nowait(answer)
+        for queue in self._asked.values():
+            queue.put_nowait(None)
 
     async def busy(self) -> None:
         """Wait until it works."""
@@ -142,10 +153,12 @@ class Notebook:
         """Wait until it does."""
         for _ in range(20):
             try:
-                await asyncio.wait_for(self.ask("kernel_info_request", {}), 3)
+                async with asyncio.timeout(3):
+                    await self.ask("kernel_info_request", {})
                 return
             except TimeoutError:
                 continue
+        raise AssertionError("the kernel has not answered for a minute")
 
     async def ask(
         self, kind: str, content: dict[str, Any], channel: str = "shell"
@@ -156,15 +169,14 @@ class Notebook:
             "date": "2026-01-01T00:00:00Z", "version": "5.4",
         }  # fmt: skip
         message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
+        answers = self._asked[header["msg_id"]] = asyncio.Queue()
         await self._socket.write_message(json.dumps({**message, "channel": channel, "buffers": []}))
         reply: dict[str, Any] | None = None
         idle, printed = False, ""
         while reply is None or not idle:
-            raw = await asyncio.wait_for(self._socket.read_message(), 60)
-            assert raw is not None, "the server closed the connection"
-            answer = json.loads(raw)
-            if answer["parent_header"].get("msg_id") != header["msg_id"]:
-                continue
+            async with asyncio.timeout(60):
+                answer = await answers.get()
+            assert answer is not None, "the server closed the connection"
             said = answer["content"]
             if answer["channel"] == channel:
                 reply = said

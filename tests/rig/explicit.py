@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,7 +51,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.verb == "create":
         create(chosen.prefix, chosen.file.read_text("utf-8"), Path("/tmp/packages"))
+        os._exit(0)  # at the end of Python, py-rattler's threads may crash
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

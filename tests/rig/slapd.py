@@ -57,7 +57,7 @@ OVERLAYS = {
 }
 LOCKOUT = 5  # wrong passwords after which the ppolicy overlay locks an account
 _SLAPD, _SLAPADD = "/usr/sbin/slapd", "/usr/sbin/slapadd"
-_PATIENCE = 15.0  # seconds for slapd to answer
+_PATIENCE = 60.0  # seconds for slapd to answer
 
 
 class Slapd:

@@ -183,7 +183,7 @@ class Hub:
             )
 
     def wait(self, process: subprocess.Popen[bytes]) -> None:
-        for _ in range(600):
+        for _ in range(1800):
             assert process.poll() is None, (self.home / "hub.log").read_text()
             try:
                 if requests.get(self.url + "health", timeout=5).ok:
