@@ -427,13 +427,16 @@ def kind_of(handler: Any) -> RequestKind:
         return RequestKind.OPEN  # how JupyterLab hears that its server has stopped
     if isinstance(handler, APIHandler):
         return RequestKind.API
-    if isinstance(handler, _Confirming) and handler.current_user and handler.changes():
+    # Not ``current_user``: an address that cannot be read is answered before anybody is known.
+    known = getattr(handler, "_jupyterhub_user", None)
+    if isinstance(handler, _Confirming) and known and handler.changes():
         return RequestKind.CHANGE
     return RequestKind.PAGE
 
 
 def _parts(handler: Any) -> list[str]:
-    return str(handler.path_kwargs.get("user_path")).split("/")
+    known: dict[str, str] = getattr(handler, "path_kwargs", {})
+    return str(known.get("user_path")).split("/")
 
 
 class GuardedHub(JupyterHub):  # type: ignore[misc]

@@ -49,7 +49,15 @@ NO_ONE = Text(
     "nobody_to_send_to",
     N_(
         "You have no team or course in common with “{name}”. Notebooks can be sent to people of "
-        "your teams and courses, and to the whole of a team (team-NAME)."
+        "your teams and courses who have signed in here before, and to the whole of a team "
+        "(team-NAME)."
+    ),
+)
+NOBODY_YET = Text(
+    "nobody_has_signed_in",
+    N_(
+        "Besides you, nobody of “{name}” has signed in here yet, so nobody got the notebook. Send "
+        "it again when they have, or put it into the shared folder."
     ),
 )
 TO_ONESELF = Text(

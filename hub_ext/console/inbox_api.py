@@ -65,6 +65,7 @@ class SentTo(Told):
     """For how many people."""
 
     sent: Count
+    group: bool = Field(description="it was for all of a group; none is for who never signed in")
 
 
 class Refuse(Sent):
@@ -102,8 +103,10 @@ class InboxApi(Api):
             lambda session: inbox.send(session, sender, receivers, parcel, alone)
         )
         if not done and not alone:
-            raise Refused(NotAllowed(inbox.NOT_TAKEN(name=body.to.strip())), self._)
-        self.reply({"sent": done})
+            nobody = set(receivers) <= {sender}
+            why = inbox.NOBODY_YET if nobody else inbox.NOT_TAKEN
+            raise Refused(NotAllowed(why(name=body.to.strip())), self._)
+        self.reply({"sent": done, "group": not alone})
 
     async def _receivers(self, to: str) -> tuple[list[str], bool]:
         """Who gets it, and whether that is one person. Raises NotAllowed, HTTPError."""

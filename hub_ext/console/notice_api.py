@@ -43,6 +43,9 @@ WORDS = {
     "send_now": N_("Send"),
     "send_bare": N_("Send without outputs"),
     "sent": N_("Sent to {name}."),
+    "sent_to_group": N_(
+        "Sent to {count} of {name}. Who has not signed in here yet got none: send it again later."
+    ),
     "no_environment": N_(
         "It was made in {environment}, which this server does not have. To run it as it was made, "
         "start a server with that environment."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import struct
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SOCKETS = Path(__file__).resolve().parents[2] / "config" / "images" / "chp" / "sockets.cjs"
+REQUESTS = Path(__file__).resolve().parents[2] / "config" / "images" / "chp" / "requests.cjs"
 # Like CHP for a route that is gone: an answer, and no look at what becomes of the connection.
 SERVER = """
 const server = require("http").createServer();
@@ -22,7 +23,7 @@ ASK = (
 )
 
 
-@pytest.mark.parametrize("options", [[], [f"--require={SOCKETS}"]], ids=["plain", "ours"])
+@pytest.mark.parametrize("options", [[], [f"--require={REQUESTS}"]], ids=["plain", "ours"])
 def test_a_websocket_that_is_reset_after_its_server_has_gone_is_no_exception(
     options: list[str],
 ) -> None:
@@ -46,3 +47,45 @@ def test_a_websocket_that_is_reset_after_its_server_has_gone_is_no_exception(
         except subprocess.TimeoutExpired:
             server.kill()
         assert lives is bool(options)
+
+
+# Like CHP, which looks for a route by the decoded address.
+ROUTER = """
+const server = require("http").createServer((request, answer) => {
+  try {
+    const path = new URL(request.url, "http://lab").pathname;
+    answer.end(decodeURIComponent(path) + " " + request.url);
+  } catch (error) {
+    answer.writeHead(500).end(String(error));
+  }
+});
+server.listen(0, "127.0.0.1", () => console.log(server.address().port));
+"""
+
+
+def test_an_address_that_is_no_utf8_is_no_fault_of_the_proxys() -> None:
+    command = ["node", f"--require={REQUESTS}", "-e", ROUTER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+
+        def asked(path: str) -> str:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+
+        for whole in ("/user/al%40x/a%20b%2Fc?x=%ff", "/hub/%E4%BD%A0", "/?%", "/hub/%f0%9f%91%8d"):
+            assert asked(whole).endswith(" " + whole)
+        for broken in (
+            "/hub/%ff%fe",
+            "/hub/%",
+            "/hub/%zz",
+            "/hub/%2",
+            "/hub/%e4%bd",
+            "/hub/%ed%a0%80",
+        ):
+            assert asked(broken).startswith("/hub/\N{REPLACEMENT CHARACTER}")
+        # Nobody else's address comes of it.
+        assert asked("/user/alice%2F%ff").startswith("/user/alice\N{REPLACEMENT CHARACTER} ")
+        assert asked("/user/%ff/../bob?%ff") == "/user/bob /user/%EF%BF%BD/../bob?%ff"
+        server.kill()

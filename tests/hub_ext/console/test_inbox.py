@@ -80,7 +80,7 @@ async def test_a_team_gets_it_and_a_course_from_who_teaches_it(console: Console)
         ("dan", "course-ml101", ["alice", "s01"]),
     ):
         answer = await console.send("POST", "api/v1/inbox", f"{sender}-token", parcel(to=to))
-        assert json.loads(answer.body) == {"sent": len(names)}
+        assert json.loads(answer.body) == {"sent": len(names), "group": True}
         query = select(SentNotebook.username).where(SentNotebook.sender == sender)
         sent = console.store.transact(lambda s, query=query: list(s.scalars(query)))
         assert sorted(sent) == names
@@ -115,6 +115,16 @@ async def test_a_team_of_which_nobody_takes_any_is_not_said_to_have_got_it(
     for name in ("bob", "erin"):
         console.store.transact(lambda s, name=name: inbox.refuse(s, name, "alice", True))
     assert await send(console, to="team-vision") == 403
+
+
+async def test_a_group_of_which_nobody_else_has_signed_in_is_told_apart(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kind: a course before its first hour."""
+    monkeypatch.setitem(GROUPS, "course:ml101:students", [])
+    answer = await console.send("POST", "api/v1/inbox", "dan-token", parcel(to="course-ml101"))
+    assert answer.code == 403
+    assert "nobody of “course-ml101” has signed in" in json.loads(answer.body)["error"]["message"]
 
 
 def test_a_long_name_has_room_for_one_more_copy(tmp_path: Path) -> None:
@@ -217,7 +227,7 @@ async def test_what_was_sent_is_opened_as_the_persons_own_file_and_not_trusted(
         (home / "mine.ipynb").write_text(json.dumps(TEXT))
         body = json.dumps({"path": "mine.ipynb", "to": "bob"})
         status, said = await server.get("labcommons/send", method="POST", body=body)
-        assert (status, said) == (200, {"sent": 1})
+        assert (status, said) == (200, {"sent": 1, "group": False})
 
 
 def _lay(home: Path, kind: str) -> None:

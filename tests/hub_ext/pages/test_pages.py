@@ -157,6 +157,23 @@ def test_pages_come_in_both_languages(
     assert english not in translated
 
 
+def test_an_address_that_is_no_utf8_gets_a_page(hub: Hub, alice: Visitor) -> None:
+    """Kind: what cannot be read fails before anybody is known."""
+    for path in (
+        "%ff%fe",
+        "login%ff",
+        "user/%ff",
+        "user/alice/%ff",
+        "spawn/%ff",
+        "spawn-pending/%ff",
+    ):
+        for visitor in (hub.visitor(), alice):
+            answer = visitor.get(path)
+            assert answer.status_code == 400
+            assert "<h1" in answer.text
+    assert "Traceback" not in (hub.home / "hub.log").read_text()
+
+
 def test_hostile_titles_and_descriptions_are_text(alice: Visitor) -> None:
     page = alice.get("spawn").text
     assert HOSTILE not in page

@@ -57,8 +57,11 @@ export class Sending {
     const { Notification } = this.apputils;
     const words = this.words();
     try {
-      await this.ask("send", { path, to, outputs });
-      Notification.success(words.sent.replace("{name}", to), { autoClose: 8_000 });
+      const done = await this.ask("send", { path, to, outputs });
+      const said = (done.group ? words.sent_to_group : words.sent)
+        .replace("{count}", done.sent)
+        .replace("{name}", to);
+      Notification.success(said, { autoClose: 8_000 });
     } catch (error) {
       const bare = { label: words.send_bare, callback: () => void this.send(path, to, false) };
       Notification.error(this.because(error), {
