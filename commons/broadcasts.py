@@ -23,6 +23,7 @@ from commons import messages, notices
 from commons.errors import BadRequest, WrongValue
 from commons.i18n import N_, NP_, Gettext, in_context
 from commons.messages import Locale, Text, verbatim
+from commons.one_line import one_line
 from commons.store.database import Store, StoreError
 from commons.store.models import Broadcast, utcnow
 from commons.units import parse_duration
@@ -99,9 +100,7 @@ def texts_of(en: object, zh: object) -> dict[str, str]:
     for language, given in zip(LANGUAGES, (en, zh), strict=True):
         if given is not None and not isinstance(given, str):
             raise BadRequest(TEXT_WRONG(most=MOST))
-        words = " ".join((given or "").split())
-        # Nothing that hides, or turns the line around.
-        if words := "".join(c for c in words if c.isprintable()).strip():
+        if words := one_line(given or ""):
             found[language] = words
     if not found or any(len(words) > MOST for words in found.values()):
         raise BadRequest(TEXT_WRONG(most=MOST))

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from commons.messages import Message
+from commons.one_line import is_one_line
 from commons.site import Name, Words
 from environments.document import Document
 from environments.messages import spec as texts
@@ -65,7 +66,7 @@ def _tag(tag: str) -> str:
 
 
 def _line(text: str) -> str:
-    if not 0 < len(text) <= 200 or not text.isprintable():
+    if not 0 < len(text) <= 200 or not is_one_line(text):
         raise WrongValue(texts.LINE())
     return text
 
@@ -126,7 +127,7 @@ class About(BaseModel):
     @classmethod
     def _short(cls, words: Words | None) -> Words | None:
         for text in [words] if isinstance(words, str) else (words or {}).values():
-            if not 0 < len(text) <= MAX_WORDS or not text.replace("\n", " ").isprintable():
+            if not 0 < len(text) <= MAX_WORDS or not is_one_line(text.replace("\n", " ")):
                 raise WrongValue(texts.WORDS(most=MAX_WORDS))
         return words
 

@@ -25,6 +25,7 @@ from commons.i18n import N_
 from commons.messages import ENGLISH, Locale
 from commons.notice_kinds import KINDS
 from commons.notices import sentence, still_true
+from commons.one_line import is_one_line
 from commons.site import Mail, Site
 from commons.store import GpuNotice, Lease, Store, StoreError
 from commons.store.models import utcnow
@@ -165,7 +166,7 @@ def write(site: Site, letter: Letter, to: Addressee) -> EmailMessage:
 
 
 def _plain(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join("".join(c if is_one_line(c) else " " for c in text).split())
 
 
 def send(mail: Mail, message: EmailMessage) -> None:

@@ -18,6 +18,7 @@ from jupyterhub.scopes import needs_scope
 from commons.errors import BadRequest
 from commons.i18n import N_
 from commons.messages import Text
+from commons.one_line import one_line
 from commons.store import Store
 from commons.store.models import utcnow
 from commons.web.operations import NOT_JSON
@@ -50,9 +51,7 @@ def read_request(body: object) -> tuple[str, int]:
         raise BadRequest(MESSAGE_TOO_LONG(most=MOST))
     if not isinstance(grace, int) or isinstance(grace, bool) or not 0 <= grace <= LONGEST:
         raise BadRequest(GRACE_WRONG(most=LONGEST))
-    # Half characters and controls are for no database, those that turn a line around for nobody.
-    words = "".join(char for char in " ".join(message.split()) if char.isprintable())
-    return words, grace
+    return one_line(message), grace
 
 
 class StopServer(OneByOneHandler, UserServerAPIHandler):  # type: ignore[misc]

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from commons.errors import BadRequest, NotAllowed, NotAvailable
 from commons.i18n import N_
 from commons.messages import Text
+from commons.one_line import is_one_line
 from commons.principal import Principal
 from commons.rights import Action, check
 from commons.scopes import Scope
@@ -83,7 +84,7 @@ def _checked(what: What, value: object) -> str:
         return text
     if what == "tag":
         raise BadRequest(NOT_A_TAG(tag=text[:40]))
-    if not text or len(text) > MAX_REASON or not text.isprintable():
+    if not text or len(text) > MAX_REASON or not is_one_line(text):
         raise BadRequest(NO_REASON(limit=MAX_REASON))
     return text
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from commons.audit import record_command
 from commons.errors import LabError, in_terminal
+from commons.one_line import is_one_line
 from commons.principal import Principal
 from commons.scopes import IMAGE, Keeper, Scope, parse_source
 from commons.site import Builds, load_site
@@ -101,7 +102,7 @@ def _reason(reason: str | None, undo: bool) -> str | None:
         raise click.UsageError("give --reason or --undo")
     if not undo and not (reason and reason.strip()):
         raise click.UsageError("say why, for those who use it: --reason 'numpy 2 is out'")
-    if reason and (len(reason) > decisions.MAX_REASON or not reason.isprintable()):
+    if reason and (len(reason) > decisions.MAX_REASON or not is_one_line(reason)):
         raise click.UsageError(f"--reason: one line of at most {decisions.MAX_REASON} characters")
     return None if undo else reason
 

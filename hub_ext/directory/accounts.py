@@ -8,6 +8,8 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from commons.one_line import is_one_line
+
 from . import messages
 from .entry import Entry, Searcher
 from .errors import AccountBarred, AccountUnusable
@@ -304,5 +306,5 @@ def _text(entry: Entry, attribute: str) -> str:
     """The first value for showing: printable, on one line, of bounded length; else empty."""
     for value in entry.values(attribute):
         text = value[: 4 * _MAX_TEXT].decode("utf-8", "ignore")
-        return "".join(char for char in text if char.isprintable())[:_MAX_TEXT].strip()
+        return "".join(char for char in text if is_one_line(char))[:_MAX_TEXT].strip()
     return ""

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from commons.errors import BadRequest
 from commons.i18n import N_
 from commons.messages import Text as Sentence
+from commons.one_line import is_one_line
 
 T = TypeVar("T")
 Form = Mapping[str, Sequence[Any]]
@@ -80,7 +81,7 @@ class Text(Option[str]):
     def check(self, value: object) -> str:
         """Raises BadRequest."""
         value = value or ""
-        if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
+        if not isinstance(value, str) or len(value) > MAX_TEXT or not is_one_line(value):
             raise BadRequest(OPTION_NOT_TEXT(option=self.name))
         return value
 

@@ -33,6 +33,7 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 from commons.errors import WrongValue
 from commons.i18n import N_
 from commons.messages import Text
+from commons.one_line import is_one_line
 from commons.scopes import (
     DEFAULT,
     SCOPES,
@@ -111,7 +112,7 @@ def _zone(value: object) -> object:
 
 
 def _label(value: str) -> str:
-    if not 0 < len(value) <= 80 or not value.isprintable():
+    if not 0 < len(value) <= 80 or not is_one_line(value):
         raise WrongValue(messages.NOT_A_LABEL())
     return value
 
