@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+import sysconfig
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -464,6 +465,41 @@ def test_an_environments_own_pip_is_the_one_that_is_imported(parts: Path, tmp_pa
     code = f"import sys; sys.path.append({str(tmp_path / 'own')!r}); import pip; print(pip.mine)"
     assert python(parts, "-c", code).stdout == "True\n"
     assert not (parts / "asked").exists()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "import pip; code = pip.main(WORDS)",
+        "from pip import main; code = main(WORDS)",
+        "from pip._internal import main; code = main(WORDS)",
+        "from pip._internal.cli.main import main; code = main(WORDS)",
+        "import sys; sys.argv = ['setup.py', *WORDS]; import pip; code = pip.main()",
+        "import runpy, sys; sys.argv = ['pip', *WORDS]\n"
+        "try: runpy.run_module('pip', run_name='__main__')\n"
+        "except SystemExit as end: code = end.code",
+    ],
+)
+def test_a_program_that_calls_pip_is_asked_about_as_the_command_is(parts: Path, call: str) -> None:
+    """Kind: ``pip.main([…])`` of cells and setup scripts, in all the forms that there were."""
+    real = sysconfig.get_paths()["purelib"]
+    code = (
+        f"import sys; sys.path.append({real!r}); WORDS = ['install', 'cowsay']; {call}\nprint(code)"
+    )
+    done = python(parts, "-c", code)
+    assert done.stdout.splitlines()[-1:] == ["1"], done.stderr
+    asked = (parts / "asked").read_text()
+    assert asked == f"-I -m kernels.packages pip {sys.base_prefix} install cowsay\n"
+    (parts / "asked").unlink()
+    # What changes nothing is pip's own, and what is left to it is done by it.
+    shown = python(parts, "-c", code.replace("['install', 'cowsay']", "['--version']"))
+    assert shown.stdout.startswith("pip "), shown.stderr
+    assert not (parts / "asked").exists()
+    (parts / "code").write_text(str(GO_ON))
+    asked_for = "['install', '--user', '--no-index', 'no-such-package-at-all']"
+    gone_on = python(parts, "-c", code.replace("['install', 'cowsay']", asked_for))
+    assert "no-such-package-at-all" in gone_on.stderr
+    assert gone_on.stdout.splitlines()[-1:] == ["1"]
 
 
 def test_a_venv_gets_pip_where_python_cannot_give_it(parts: Path, tmp_path: Path) -> None:

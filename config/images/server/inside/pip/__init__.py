@@ -31,27 +31,56 @@ def _words():
     return sys.argv[1:] if sys.argv[0] == "-m" and named else None
 
 
-def _asked(words):
-    """Leave with an answer where there is one."""
+def _answered(words):
+    """The exit status where there is an answer, and nothing is left to do; None: pip goes on."""
     command = next((word for word in words if not word.startswith("-")), "")
     if command not in _CHANGING or not os.path.exists(_ANSWER[0]):
-        return
+        return None
     code = subprocess.call([*_ANSWER, sys.prefix, *words])
-    if code != _GO_ON:
-        raise SystemExit(code)
+    return None if code == _GO_ON else code
+
+
+def _for_pip(words):
+    """The same words, as pip is to have them."""
     # What is in a home would be seen by no kernel, or by all of this Python: never there.
-    sys.argv[:] = [word for word in sys.argv if word != "--user"]
-    if command == "uninstall":
-        _answer_for(words)
-
-
-def _answer_for(words):
-    """pip asks before it uninstalls: in a terminal it may; elsewhere nobody could answer."""
+    words = [word for word in words if word != "--user"]
+    if "uninstall" not in words or {"-y", "--yes"} & set(words):
+        return words
+    # pip asks before it uninstalls: in a terminal it may; elsewhere nobody could answer.
     in_notebook = os.environ.get("LABCOMMONS_OFFER")  # its programs have a terminal of their own
     if not in_notebook and sys.stdin is not None and sys.stdin.isatty():
         os.environ.pop("PIP_NO_INPUT", None)
-    elif not {"-y", "--yes"} & set(words):
-        sys.argv.append("--yes")
+        return words
+    return [*words, "--yes"]
+
+
+class _Asking(object):  # noqa: UP004  (of Python 2, too)
+    """For who imports pip and calls it: ``pip.main([…])`` and all its forms end in one function."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "pip._internal.cli.main":
+            return None
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return None
+        usual = spec.loader.exec_module
+
+        def exec_module(module):
+            usual(module)
+            real = module.main
+
+            def main(args=None):
+                words = list(sys.argv[1:] if args is None else args)
+                sys.stdout.flush()
+                code = _answered(words)
+                return real(_for_pip(words)) if code is None else code
+
+            module.main = main
+
+        spec.loader.exec_module = exec_module
+        return spec
 
 
 def _become_real():
@@ -63,6 +92,11 @@ def _become_real():
 
 
 _given = _words()
-if _given is not None:
-    _asked(_given)
+if _given is None:
+    sys.meta_path.insert(0, _Asking())
+else:
+    _code = _answered(_given)
+    if _code is not None:
+        raise SystemExit(_code)
+    sys.argv[1:] = _for_pip(sys.argv[1:])
 _become_real()
