@@ -221,7 +221,7 @@ class LabCommonsHub(GuardedHub):
 
         The hub does not end for it: it would be started again and again.
         """
-        store, folder = self.resources.store, self.resources.data / "hub"
+        store, data = self.resources.store, self.resources.data
         hub_file = os.environ.get("LABCOMMONS_HUB_DATABASE_URL", "")
         said, pause = "", float(PATIENCE)
         while True:
@@ -231,7 +231,7 @@ class LabCommonsHub(GuardedHub):
                 await asyncio.to_thread(store.check)
                 return
             except StoreError as error:
-                if error.trouble is Trouble.FULL and room.give_up(folder):
+                if error.trouble is Trouble.FULL and room.give_up(data):
                     self.log.warning("the disk is full: what was kept for a start is given up")
                     continue
                 if str(error) != said:
@@ -368,7 +368,8 @@ class LabCommonsHub(GuardedHub):
 
     async def _keep_reserve(self) -> None:
         with suppress(OSError):  # others were faster
-            await asyncio.to_thread(room.reserve, self.resources.data / "hub")
+            for folder in await asyncio.to_thread(room.folders, self.resources.data):
+                await asyncio.to_thread(room.reserve, folder)
 
     async def _compare(self) -> None:
         await site_agreement.compare(self.resources.runtime, self._site_digest)

@@ -48,6 +48,12 @@ def left(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+def folders(data: Path) -> list[Path]:
+    """Where a file is kept: one on each disk of our databases. Raises OSError."""
+    there = [folder for folder in (data / "store", data / "hub") if folder.is_dir()]
+    return list({folder.stat().st_dev: folder for folder in there}.values())
+
+
 def reserve(folder: Path, size: int = RESERVE) -> None:
     """Keep the file, where the disk has plenty. Raises OSError."""
     path, part = folder / FILE, folder / f"{FILE}.part"
@@ -62,9 +68,11 @@ def reserve(folder: Path, size: int = RESERVE) -> None:
         raise
 
 
-def give_up(folder: Path) -> bool:
-    """Remove the file; whether there was one."""
-    with suppress(OSError):
-        (folder / FILE).unlink()
-        return True
-    return False
+def give_up(data: Path) -> bool:
+    """Remove the files; whether there was one."""
+    given = False
+    for folder in (data / "store", data / "hub"):
+        with suppress(OSError):
+            (folder / FILE).unlink()
+            given = True
+    return given

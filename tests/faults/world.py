@@ -248,6 +248,8 @@ class World:
 
     def fill_disks(self) -> Callable[[], None]:
         """Leave not one byte on the databases' disks; returns what makes room again."""
+        kept = [folder / "reserve" for folder in self._disks]
+        wait_for(lambda: all(file.exists() for file in kept), "what the hub keeps for a start", 60)
         fillers = [folder / "filler" for folder in self._disks]
         for filler in fillers:
             with filler.open("wb", buffering=0) as file, suppress(OSError):
@@ -321,12 +323,12 @@ class World:
 
 
 def _onto_a_disk(folder: Path) -> None:
-    """Have a folder on a file system of its own, with 64 MiB left."""
+    """Have a folder on a file system of its own, with room for what the hub keeps for a start."""
     kept = folder.with_name(f"{folder.name}.kept")
     folder.rename(kept)
     folder.mkdir()
     size = sum(file.stat().st_size for file in kept.rglob("*") if file.is_file())
-    words = ["mount", "-t", "tmpfs", "-o", f"size={size + 64 * 2**20}", "tmpfs", folder]
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size + 512 * 2**20}", "tmpfs", folder]
     subprocess.run(words, check=True)
     subprocess.run(["cp", "-a", f"{kept}/.", folder], check=True)
     shutil.rmtree(kept)

@@ -73,14 +73,27 @@ def test_one_without_says_what_is_the_matter(disk: Path, store: Store) -> None:
 
 
 def test_the_file_that_is_kept_lets_a_hub_start(disk: Path, store: Store) -> None:
+    (disk / "store").mkdir()
+    assert room.folders(disk) == [disk / "hub"]
     room.reserve(disk / "hub", SIZE)
     room.reserve(disk / "hub", SIZE)
     fill(disk)
-    assert room.give_up(disk / "hub")
-    assert not room.give_up(disk / "hub")
+    assert room.give_up(disk)
+    assert not room.give_up(disk)
     write(store, 100)
     room.reserve(disk / "hub", SIZE)  # not on a disk that is nearly full
     assert os.listdir(disk / "hub") == []
+
+
+def test_databases_on_two_disks_have_a_file_each(disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    assert room.folders(tmp_path) == [tmp_path / "store"]  # the hub's database may be PostgreSQL
+    (tmp_path / "hub").symlink_to(disk)
+    assert set(room.folders(tmp_path)) == {tmp_path / "store", tmp_path / "hub"}
+    for folder in room.folders(tmp_path):
+        room.reserve(folder, SIZE)
+    assert room.give_up(tmp_path)
+    assert not list(tmp_path.rglob("reserve*"))
 
 
 async def get(url: str, path: str, language: str = "en") -> HTTPResponse:
