@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 
-from kernels import cli
+from kernels import cli, foreign_notebooks
 from kernels.manager import MissingKernel
 from kernels.messages import persons_language, say, why
 
@@ -51,6 +51,7 @@ def main() -> None:
     notebooks = [word for word in sys.argv if word.endswith(".ipynb")]
     if program == "jupyter-run" and notebooks:
         end(say("run_of_notebook", path=notebooks[0]).in_words(persons_language()))
+    foreign_notebooks.take_as_they_are()
     _plain = KernelSpecManager.get_kernel_spec
 
     def get_kernel_spec(self: KernelSpecManager, kernel_name: str) -> KernelSpec:

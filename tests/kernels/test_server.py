@@ -261,6 +261,23 @@ async def test_a_kernel_that_its_own_cells_end_starts_again_however_often(server
         assert await opened.run("print(6 * 7)") == "42\n"
 
 
+async def test_a_notebook_with_half_a_kernelspec_is_opened_and_exported(server: Server) -> None:
+    """Kind: metadata that scripts wrote."""
+    for spec in ({}, {"name": "python3"}):
+        notebook = {
+            "cells": [],
+            "metadata": {"kernelspec": spec},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+        (server.config / "half.ipynb").write_text(json.dumps(notebook))
+        opened = await server.ask("GET", "api/contents/half.ipynb")
+        assert not opened.get("message")
+        assert opened["content"]["metadata"].get("kernelspec", {}).get("name") == spec.get("name")
+        url = f"http://127.0.0.1:{server.port}/nbconvert/markdown/half.ipynb?token=secret"
+        assert (await AsyncHTTPClient().fetch(url, request_timeout=60)).code == 200
+
+
 async def test_the_debugger_stops_at_a_breakpoints_source(server: Server) -> None:
     """The debugger's own connection is the kernel's, whatever the transport."""
     async with notebook(server, NAME) as opened:

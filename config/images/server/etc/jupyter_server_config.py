@@ -5,6 +5,8 @@ import logging
 import os
 from importlib.util import find_spec
 
+from kernels import foreign_notebooks
+
 c = get_config()  # noqa: F821
 
 # Of a usual day; what warns shall mean something. In order: what JupyterHub itself sets; each
@@ -19,6 +21,8 @@ for name in ("LabApp", "ServerApp", "tornado.application", "tornado.general"):
     logging.getLogger(name).addFilter(
         lambda told: not any(words in str(told.msg) for words in usual)
     )
+
+foreign_notebooks.take_as_they_are()
 
 if find_spec("labcommons_away"):
     import labcommons_away
