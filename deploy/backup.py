@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from deploy import images, settings
-from deploy.builder import IN_CONTAINER, SQLITE
+from deploy.builder import IN_CONTAINER, databases
 from deploy.engine import Engine
-from deploy.settings import ROOT, Settings
+from deploy.settings import Settings
 from deploy.shell import Failure
 from deploy.steps import Step
 
@@ -50,18 +50,12 @@ def load(docker: Engine, site: Settings, step: Step) -> None:
             *container(site, f"--network={site.project}_control"),
             f"--volume={site.data / 'secrets' / 'pgpass'}:/run/labcommons/pgpass:ro",
             "--env=PGPASSFILE=/run/labcommons/pgpass",
-            # By name alone: the list of processes shows no password of theirs.
             *(f"--env={name}" for name in _URLS),
             *("labcommons/backup", "labcommons", "backup", "load"),
         ],
         timeout=LIMIT,
-        env={**docker.env, **{name: _url(name) for name in _URLS}},
+        env={**docker.env, **databases(*_URLS)},
     )
-
-
-def _url(name: str) -> str:
-    recorded = settings.parse_env(settings.read(ROOT / ".env"))
-    return os.environ.get(name) or recorded.get(name) or SQLITE
 
 
 def container(site: Settings, network: str) -> list[str]:

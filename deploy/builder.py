@@ -30,10 +30,9 @@ _CERTIFICATES = {
 def builder(site: Settings, words: Sequence[str], options: Sequence[str] = ()) -> list[str]:
     """``labcommons WORDS`` where py-rattler, the site's folders and the way to the agent are.
 
-    Nothing of a package runs there (docs/environments.md): it asks the agent for that.
+    Nothing of a package runs there (docs/environments.md): it asks the agent for that. To be run
+    with ``databases`` in its environment.
     """
-    recorded = settings.parse_env(settings.read(ROOT / ".env"))
-    url = os.environ.get("LABCOMMONS_DATABASE_URL") or recorded.get("LABCOMMONS_DATABASE_URL")
     return [
         *("docker", "run", "--rm", "--init", "--cap-drop=ALL"),
         "--security-opt=no-new-privileges:true",
@@ -54,11 +53,18 @@ def builder(site: Settings, words: Sequence[str], options: Sequence[str] = ()) -
         f"--env=LABCOMMONS_SITE_FILE=/etc/labcommons/{site.site_file}",
         f"--env=LABCOMMONS_DATA={IN_CONTAINER}",
         f"--env=LABCOMMONS_SITE_ID={site.project}",
-        f"--env=LABCOMMONS_DATABASE_URL={url or SQLITE}",
+        # By name alone: the list of processes shows no password of theirs.
+        *(f"--env={name}" for name in databases("LABCOMMONS_DATABASE_URL")),
         *(f"--env={name}" for name in images.PASSED_ON + images.PROXIES if name in os.environ),
         *options,
         *("labcommons/builder", "labcommons", *words),
     ]
+
+
+def databases(*names: str) -> dict[str, str]:
+    """The addresses of databases, by the variables that they are in."""
+    recorded = settings.parse_env(settings.read(ROOT / ".env"))
+    return {name: os.environ.get(name) or recorded.get(name) or SQLITE for name in names}
 
 
 def _language(environ: Mapping[str, str]) -> list[str]:
@@ -105,4 +111,5 @@ def labcommons(words: Sequence[str]) -> None:
         command += (
             ["python3", "-I", "-m", *words] if service == "perimeter" else ["labcommons", *words]
         )
-    os.execvpe(command[0], command, {**os.environ, **docker.env})  # noqa: S606
+    where = {**os.environ, **docker.env, **databases("LABCOMMONS_DATABASE_URL")}
+    os.execvpe(command[0], command, where)  # noqa: S606

@@ -33,7 +33,7 @@ from deploy import (
     settings,
     whatsnew,
 )
-from deploy.builder import IN_CONTAINER, builder
+from deploy.builder import IN_CONTAINER, builder, databases
 from deploy.copies import DATABASES, STORE, Copies
 from deploy.engine import CACHE, Engine
 from deploy.settings import ROOT, Settings
@@ -424,7 +424,8 @@ def _hash(paths: Iterable[Path]) -> str:
 def _environments(docker: Engine, site: Settings, step: Step) -> None:
     """Solve and build what is new in config/environments."""
     command = builder(site, ["env", "build", "--all"])
-    step.run(command, timeout=ENVIRONMENTS_TIMEOUT, env=docker.env)
+    where = {**docker.env, **databases("LABCOMMONS_DATABASE_URL")}
+    step.run(command, timeout=ENVIRONMENTS_TIMEOUT, env=where)
 
 
 def _former_servers(docker: Engine, site: Settings, places: Places, step: Step) -> None:

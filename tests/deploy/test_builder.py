@@ -8,17 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from deploy.builder import builder
+from deploy.builder import builder, databases
 from deploy.settings import Settings
 
 from .conftest import ROOT
 
 
-def test_a_builder_writes_to_its_own_folders_and_reads_what_is_put_there(tmp_path: Path) -> None:
+def test_a_builder_writes_to_its_own_folders_and_reads_what_is_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql+psycopg://admin:secret@db/lab"
+    monkeypatch.setenv("LABCOMMONS_DATABASE_URL", url)
+    assert databases("LABCOMMONS_DATABASE_URL") == {"LABCOMMONS_DATABASE_URL": url}
     site = Settings("lab", ("demo",), "site.yaml", tmp_path, "127.0.0.1", 8443, 8080)
     words = builder(site, ["env", "build", "--all"])
     assert words[-5:] == ["labcommons/builder", "labcommons", "env", "build", "--all"]
     assert "--cap-drop=ALL" in words
+    assert not any("postgresql" in word for word in words)
     assert not any("docker.sock" in word or "group-add" in word for word in words)
     volumes = [word.removeprefix("--volume=") for word in words if word.startswith("--volume=")]
     ours = {word.partition(":")[0]: word for word in volumes if word.startswith(str(tmp_path))}

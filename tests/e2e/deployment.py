@@ -158,8 +158,13 @@ class Deployment:
 
     def edited(self, script: str, *words: str) -> str:
         """``labcommons …`` as the host's command runs it, where the editor is sed with a script."""
-        say = "import json, sys; from deploy import builder, settings; print(json.dumps("
-        say += "builder.builder(settings.load(), sys.argv[2:], ['--env=EDITOR=' + sys.argv[1]])))"
+        say = (
+            "import json, sys; from deploy import builder, settings; "
+            "where = builder.databases('LABCOMMONS_DATABASE_URL').items(); "
+            "editor = ['--env=EDITOR=' + sys.argv[1]]; "
+            "words = builder.builder(settings.load(), sys.argv[2:], editor); "
+            "print(json.dumps(['env', *map('='.join, where), *words]))"
+        )
         return self.run(
             *json.loads(self.run(sys.executable, "-c", say, f"sed -i {script}", *words))
         )

@@ -31,6 +31,7 @@ from world import (
     POSTGRES,
     ROOT,
     SMALL_DISKS,
+    SMALL_HOMES,
     TEN,
     WORK,
     Unkept,
@@ -305,6 +306,31 @@ def disk_full(world: World) -> str:
     return ""
 
 
+def homes_full(world: World) -> str:
+    """Who works goes on; who starts a server gets it, or is told of the disk."""
+    room = world.fill_disks()
+    try:
+        world.site.login_once("dan")
+        status, said = world.site.api("POST", "users/dan/server", world.admin, CPU)
+        told = f"who comes for the first time is answered with {status} {said}"
+        if status < 400 or "disk" not in str(said):
+            raise Unkept(told)
+        world.served()
+        world.unharmed()
+        world.site.kill("hub")
+        world.healthy()
+        world.served()
+        world.unharmed()
+        world.start_anew("s01", CPU)
+        world.served()
+    finally:
+        room()
+    world.in_order()
+    world.site.start_server(world.admin, "dan", CPU)
+    world.end("dan")
+    return told
+
+
 def clock_set(offset: str) -> Scene:
     """The time of day jumps under the hub, and back: what is left of a lease stays what it was."""
 
@@ -439,6 +465,10 @@ ROWS: tuple[Row, ...] = (
         "logins, leases and stops go on; who starts a server is told; a hub that is killed comes "
         "back", disk_full,
         site=SMALL_DISKS),
+    Row("homes-disk-full", "no byte is left on the disk of the homes",
+        "logins, servers and stops go on; a server starts in a home that is there; who has none "
+        "yet is told", homes_full,
+        site=SMALL_HOMES),
     Row("database-away", "PostgreSQL killed, and started again",
         "503 with the reason and Retry-After on pages and by REST; then all goes on",
         tests=("tests/hub_ext/test_database_away.py",)),
@@ -456,7 +486,7 @@ ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 # What the table does not have yet, so that nobody takes it for held.
 NOT_TRIED = (
-    "the disk of homes, and of Docker's images, full under a whole running site",
+    "the disk of Docker's images full under a whole running site",
     "ten live servers at other rows than those that say so",
 )
 

@@ -31,7 +31,8 @@ GPU = {"environment": "py313-data", "size": "small", "gpus": 1}
 CPU = {"environment": "py313-data", "size": "small"}
 WORK = {"alice": GPU, "bob": CPU, "s01": CPU}
 TEN = WORK | {f"s{number:02}": CPU for number in range(2, 9)}
-POSTGRES, SMALL_DISKS, CLOCK = "postgres", "small-disks", "clock"  # sites other than the usual one
+# Sites other than the usual one.
+POSTGRES, SMALL_DISKS, SMALL_HOMES, CLOCK = "postgres", "small-disks", "small-homes", "clock"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 # Of the hub alone, and only its time of day: the machine's own clock is nobody's to set.
 CLOCK_OF_THE_HUB = """\
@@ -72,9 +73,10 @@ class World:
             override = CLOCK_OF_THE_HUB.format(library=FAKETIME, file=self._clock)
             (root / "docker-compose.override.yml").write_text(override)
         self.site.up()
-        if kind == SMALL_DISKS:
+        small = {SMALL_DISKS: ("store", "hub"), SMALL_HOMES: ("homes",)}.get(kind, ())
+        if small:
             self.site.down()
-            self._disks = [root / "data" / name for name in ("store", "hub")]
+            self._disks = [root / "data" / name for name in small]
             for folder in self._disks:
                 _onto_a_disk(folder)
             self.site.up()
@@ -247,8 +249,8 @@ class World:
         self._clock.write_text(f"{offset}\n")
 
     def fill_disks(self) -> Callable[[], None]:
-        """Leave not one byte on the databases' disks; returns what makes room again."""
-        kept = [folder / "reserve" for folder in self._disks]
+        """Leave not one byte on the small disks; returns what makes room again."""
+        kept = [folder / "reserve" for folder in self._disks if folder.name != "homes"]
         wait_for(lambda: all(file.exists() for file in kept), "what the hub keeps for a start", 60)
         fillers = [folder / "filler" for folder in self._disks]
         for filler in fillers:
