@@ -24,7 +24,6 @@ LOCK = ROOT / "tests" / "requirements.lock"  # made by `make locks`
 FIREFOX, _DRIVER = CACHE / "firefox", ROOT / "tests" / "rig" / "firefox"
 # More failures in a lane than this are no accident of what ran beside them.
 _FEW = 4
-_PAGES = ("hostile", "hub_ext")  # the half with the browsers
 _PYTEST: list[str | Path] = [str(VENV / "bin" / "python"), "-m", "pytest", "--durations=20"]
 PACKAGES = (
     "age",
@@ -119,12 +118,12 @@ class _Lane:
     Attributes:
         name: in its report's and its cache's names.
         bed: what runs pytest with a Docker Engine of its own; empty: without one.
-        chosen: which tests, as pytest's arguments.
+        chosen: the tests' marks, as pytest takes them.
     """
 
     name: str
     bed: Sequence[str | Path]
-    chosen: Sequence[str | Path]
+    chosen: str
 
     @property
     def report(self) -> Path:
@@ -136,7 +135,8 @@ class _Lane:
         return CACHE / "pytest" / self.name
 
     def command(self, *more: str) -> list[str | Path]:
-        return [*self.bed, *_PYTEST, "-o", f"cache_dir={self.cache}", *self.chosen, *more]
+        marks = ["-m", self.chosen, "-o", f"cache_dir={self.cache}"]
+        return [*self.bed, *_PYTEST, *marks, *more]
 
     def failed(self) -> list[str]:
         """Names of the tests that failed in the last run."""
@@ -150,20 +150,17 @@ def _in_bed(*options: str | Path) -> list[str | Path]:
 
 
 def _pytest_in_lanes() -> int:
-    """All tests, four kinds of them side by side; the exit code of one that failed.
+    """All tests, three kinds of them side by side; the exit code of one that failed.
 
     Those that need an Engine, but not the whole deployment, have one of their own, with the images
     that are built for the first. All get the same share of the processor: what gives way to others
     meets its own time-outs.
     """
-    folders = sorted(path for path in (ROOT / "tests").iterdir() if any(path.glob("**/test_*.py")))
     second = _in_bed("--data", CACHE / "testbed-2", "--images-of", CACHE / "testbed")
-    neither = ["-m", "not docker and not e2e"]
-    whole = _Lane("e2e", _in_bed(), ["-m", "e2e"])
+    whole = _Lane("e2e", _in_bed(), "e2e")
     others = [
-        _Lane("docker", second, ["-m", "docker and not e2e"]),
-        _Lane("pages", [], [*neither, *(path for path in folders if path.name in _PAGES)]),
-        _Lane("rest", [], [*neither, *(path for path in folders if path.name not in _PAGES)]),
+        _Lane("docker", second, "docker and not e2e"),
+        _Lane("rest", [], "not docker and not e2e"),
     ]
     beside: list[tuple[_Lane, subprocess.Popen[bytes]]] = []
     try:

@@ -32,7 +32,7 @@ def test_what_fails_beside_others_is_tried_alone_and_named(
     monkeypatch.setattr(checks, "ROOT", tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_some.py").write_text(TESTS.format(mark=str(tmp_path / "mark"), good=good))
-    lane = checks._Lane("some", [], [tmp_path])
+    lane = checks._Lane("some", [], "not docker")
     first = subprocess.run(lane.command("--cache-clear"), cwd=tmp_path, check=False).returncode
     assert first == 1
     assert checks._alone(lane, first) == (0 if good else 1)
@@ -49,5 +49,5 @@ def test_many_failures_and_other_ends_are_no_accident(
     last = tmp_path / "pytest" / "some" / "v" / "cache" / "lastfailed"
     last.parent.mkdir(parents=True)
     last.write_text(f"{{{names}}}")
-    lane = checks._Lane("some", ["false"], [])
+    lane = checks._Lane("some", ["false"], "docker")
     assert checks._alone(lane, code) == code
