@@ -25,7 +25,7 @@ from commons.i18n import N_
 from commons.messages import ENGLISH, Locale
 from commons.notice_kinds import KINDS
 from commons.notices import sentence, still_true
-from commons.one_line import is_one_line
+from commons.one_line import one_line
 from commons.site import Mail, Site
 from commons.store import GpuNotice, Lease, Store, StoreError
 from commons.store.models import utcnow
@@ -154,7 +154,7 @@ def write(site: Site, letter: Letter, to: Addressee) -> EmailMessage:
     said = sentence(letter.code, letter.data, _, to.reading.timezone)
     about = f" [{letter.server}]" if letter.server else ""
     message = EmailMessage()
-    message["Subject"] = _plain(f"{site.site.name}{about}: {said}")[:150]
+    message["Subject"] = one_line(f"{site.site.name}{about}: {said}")[:150]
     message["From"], message["To"] = site.mail.sender, to.address
     domain = site.mail.sender.rpartition("@")[2]
     message["Message-ID"] = f"<{sha256(letter.key.encode()).hexdigest()[:32]}@{domain}>"
@@ -163,10 +163,6 @@ def write(site: Site, letter: Letter, to: Addressee) -> EmailMessage:
     closing = _(N_("Your servers: {url}")).format(url=where)
     message.set_content(f"{said}\n\n{closing}\n")
     return message
-
-
-def _plain(text: str) -> str:
-    return " ".join("".join(c if is_one_line(c) else " " for c in text).split())
 
 
 def send(mail: Mail, message: EmailMessage) -> None:

@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from commons.one_line import is_one_line
+from commons.one_line import one_line
 
 from . import messages
 from .entry import Entry, Searcher
@@ -306,5 +306,5 @@ def _text(entry: Entry, attribute: str) -> str:
     """The first value for showing: printable, on one line, of bounded length; else empty."""
     for value in entry.values(attribute):
         text = value[: 4 * _MAX_TEXT].decode("utf-8", "ignore")
-        return "".join(char for char in text if is_one_line(char))[:_MAX_TEXT].strip()
+        return one_line(text)[:_MAX_TEXT].strip()
     return ""

@@ -39,6 +39,9 @@ def test_what_people_write_stays_as_it_is(text: str) -> None:
         ("\ufeffa\u200b", "a"),
         ("a\ud83d", "a"),
         ("\x7f", ""),
+        ("a\N{ZERO WIDTH JOINER}b", "ab"),  # what looks like another label
+        ("a\N{ZERO WIDTH NON-JOINER}", "a"),
+        ("a\U000e0068\U000e0069\U000e007f", "a"),  # a text that nobody sees
     ],
 )
 def test_what_hides_or_turns_a_line_around_goes(text: str, left: str) -> None:
