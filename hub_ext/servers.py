@@ -16,7 +16,7 @@ from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
 from sqlalchemy.orm import selectinload
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from commons.leases import ServerKey
 from commons.scopes import Scope, positions_in
@@ -78,8 +78,7 @@ class HubServers:
 
     def _handler(self) -> _Inside:
         request = HTTPServerRequest(
-            method="POST",
-            uri=self._app.hub.base_url,
+            start_line=RequestStartLine("POST", self._app.hub.base_url, "HTTP/1.0"),
             headers=HTTPHeaders(),
             connection=_NoConnection(),  # type: ignore[arg-type]
         )
