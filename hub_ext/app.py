@@ -412,7 +412,8 @@ class LabCommonsHub(GuardedHub):
 
     async def shutdown_cancel_tasks(self, sig: Any = None) -> None:
         """The hub goes down: who waits for GPUs keeps the place for the next one."""
-        self.resources.admission.stopping = True
+        if hasattr(self, "resources"):  # it may be told to while it starts
+            self.resources.admission.stopping = True
         await super().shutdown_cancel_tasks(sig)
 
     async def _requester(self, name: str) -> Principal | None:
