@@ -557,7 +557,8 @@ async def test_programs_end_with_one_sentence_or_run_what_is_meant(
 
     convert = ("nbconvert", "--execute", "--to", "markdown", "--stdout")
     real = os.path.realpath(server.roots / "image/lab-env")
-    for name in (None, "python3", "conda-env-foo-py", "python3.9"):
+    names = (None, "python3", "conda-env-foo-py", "python3.9")
+    for name in names if language == "en" else names[:1]:  # which one it is hangs on no language
         spec = name and {"name": name, "display_name": name, "language": "python"}
         done = await run(spec, *convert)
         assert done.returncode == 0, done.stderr
