@@ -7,7 +7,7 @@ import re
 # Not printable alone, but parts of what people write: joiners between emoji, Persian or Indic
 # letters (Unicode, 23.2), the letters behind a flag (UTS 51), and emoji newer than this Python.
 _PARTS = re.compile(
-    "(?<=[^\x00-\u02ff])[\u200c\u200d](?=[^\x00-\u02ff])"
+    "(?<=[^\x00-\u02ff\u200c\u200d])[\u200c\u200d](?=[^\x00-\u02ff\u200c\u200d])"
     "|(?<=\U0001f3f4)[\U000e0020-\U000e007e]{1,16}\U000e007f"
     "|[\U0001f000-\U0001faff]"
 )

@@ -41,6 +41,7 @@ def test_what_people_write_stays_as_it_is(text: str) -> None:
         ("\x7f", ""),
         ("a\N{ZERO WIDTH JOINER}b", "ab"),  # what looks like another label
         ("a\N{ZERO WIDTH NON-JOINER}", "a"),
+        ("维\N{ZERO WIDTH JOINER}\N{ZERO WIDTH JOINER}护", "维护"),
         ("a\U000e0068\U000e0069\U000e007f", "a"),  # a text that nobody sees
     ],
 )

@@ -282,6 +282,16 @@ def database_away(world: World) -> str:
     return f"healthy {seconds:.0f} s after the database was back"
 
 
+def hub_comes_back(world: World) -> None:
+    """Nobody is harmed, with the hub of before and with the next."""
+    world.served()
+    world.unharmed()
+    world.site.kill("hub")
+    world.healthy()
+    world.served()
+    world.unharmed()
+
+
 def disk_full(world: World) -> str:
     """Logins, leases and stops go on in the room that databases hold within themselves."""
     room = world.fill_disks()
@@ -292,12 +302,7 @@ def disk_full(world: World) -> str:
         if status >= 300 and (status != 503 or "disk" not in str(said)):
             raise Unkept(told)
         world.end("dan")
-        world.served()
-        world.unharmed()
-        world.site.kill("hub")
-        world.healthy()
-        world.served()
-        world.unharmed()
+        hub_comes_back(world)
         world.end("s01")
     finally:
         room()
@@ -320,12 +325,7 @@ def homes_full(world: World) -> str:
         if status < 300:
             wait_for(lambda: world.known("dan"), "dan's server", 60)
             world.end("dan")
-        world.served()
-        world.unharmed()
-        world.site.kill("hub")
-        world.healthy()
-        world.served()
-        world.unharmed()
+        hub_comes_back(world)
         world.start_anew("s01", CPU)
         world.served()
     finally:

@@ -455,7 +455,10 @@ def test_python_m_pip_is_asked_about_first_and_runs_without_one(parts: Path) -> 
     (parts / "code").write_text(str(GO_ON))
     done = python(parts, "-m", "pip", "install", "--user", "cowsay")
     assert done.stdout == "spare install cowsay\n"
-    assert python(parts, "-m", "pip", "list").stdout == "spare list\n"
+    for words in (["list", "--user"], ["config", "--user", "list"], ["install", "uninstall"]):
+        assert python(parts, "-m", "pip", *words).stdout == f"spare {' '.join(words)}\n"
+    done = python(parts, "-m", "pip", "uninstall", "cowsay")
+    assert done.stdout == "spare uninstall cowsay --yes\n"
 
 
 def test_an_environments_own_pip_is_the_one_that_is_imported(parts: Path, tmp_path: Path) -> None:

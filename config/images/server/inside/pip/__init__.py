@@ -31,10 +31,13 @@ def _words():
     return sys.argv[1:] if sys.argv[0] == "-m" and named else None
 
 
+def _command(words):
+    return next((word for word in words if not word.startswith("-")), "")
+
+
 def _answered(words):
     """The exit status where there is an answer, and nothing is left to do; None: pip goes on."""
-    command = next((word for word in words if not word.startswith("-")), "")
-    if command not in _CHANGING or not os.path.exists(_ANSWER[0]):
+    if _command(words) not in _CHANGING or not os.path.exists(_ANSWER[0]):
         return None
     code = subprocess.call([*_ANSWER, sys.prefix, *words])
     return None if code == _GO_ON else code
@@ -42,9 +45,11 @@ def _answered(words):
 
 def _for_pip(words):
     """The same words, as pip is to have them."""
+    if _command(words) not in _CHANGING:
+        return words
     # What is in a home would be seen by no kernel, or by all of this Python: never there.
     words = [word for word in words if word != "--user"]
-    if "uninstall" not in words or {"-y", "--yes"} & set(words):
+    if _command(words) != "uninstall" or {"-y", "--yes"} & set(words):
         return words
     # pip asks before it uninstalls: in a terminal it may; elsewhere nobody could answer.
     in_notebook = os.environ.get("LABCOMMONS_OFFER")  # its programs have a terminal of their own
