@@ -103,19 +103,24 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl")) if folder.name == BEFORE else files(folder)
 
 
-def events(root: Path, wanted: Filter, newest: bool = False) -> Iterator[dict[str, Any]]:
-    """The events that a filter lets pass, of all writers, by time; ``newest``: backwards."""
+def events(
+    root: Path, wanted: Filter, newest: bool = False, since: str = ""
+) -> Iterator[dict[str, Any]]:
+    """The events that a filter lets pass, of all writers, by time; ``newest``: backwards.
+
+    ``since``: of files with nothing later, nothing is read.
+    """
     found = [name for name in writers(root) if wanted.writer in ("", name)]
-    chains = [_of_writer(root / name, wanted, newest) for name in found]
+    chains = [_of_writer(root / name, since or wanted.since, newest) for name in found]
     key: Callable[[dict[str, Any]], str] = lambda event: str(event.get("@timestamp", ""))  # noqa: E731
     yield from filter(wanted.lets, heapq.merge(*chains, key=key, reverse=newest))
 
 
-def _of_writer(folder: Path, wanted: Filter, newest: bool) -> Iterator[dict[str, Any]]:
+def _of_writer(folder: Path, since: str, newest: bool) -> Iterator[dict[str, Any]]:
     names = _files(folder)
     # A day's file has that day's events, and later ones after a clock went back.
-    if wanted.since and folder.name != BEFORE:
-        names = [path for path in names if f"{path.stem}T99" >= wanted.since]
+    if since and folder.name != BEFORE:
+        names = [path for path in names if f"{path.stem}T99" >= since]
     for path in reversed(names) if newest else names:
         day = [event for line in _lines(path) if (event := _lenient(line)) is not None]
         yield from reversed(day) if newest else day

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from itertools import dropwhile, islice
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,16 @@ def older(
     """Events that fit, the newest first, after the place ``before``; and the place to go on from,
     empty where there are none older. After PATIENCE that is how far it has looked.
     """
-    of_then = reading.Filter(writer=wanted.writer, since=wanted.since, until=wanted.until)
-    events = reading.events(root, of_then, newest=True)
+    # What it looks through in vain counts, too, so the times are not left to who reads the files.
+    events = reading.events(root, reading.Filter(writer=wanted.writer), True, wanted.since)
     if before:  # several events can be of one millisecond
-        events = islice(dropwhile(lambda event: _place(event) != before, events), 1, None)
+        at = before.partition(" ")[0]
+        later = lambda one: _place(one) != before and str(one.get("@timestamp", "")) >= at  # noqa: E731
+        events = (one for one in dropwhile(later, events) if _place(one) != before)
     found: list[dict[str, Any]] = []
-    end = time.monotonic() + PATIENCE
+    end = 0.0
     for event in events:
+        end = end or time.monotonic() + PATIENCE  # from the place on
         if wanted.lets(event):
             if len(found) == limit:
                 return found, _place(found[-1])

@@ -102,7 +102,13 @@ async def test_who_looks_for_what_is_not_there_gets_an_answer_in_time(
     """A long trail is looked through in pieces; each answer says how far it came."""
     write(console, 3)
     monkeypatch.setattr(audit_api, "PATIENCE", 0.0)
-    found, asked = [], {"person": "ada0"}
+    await looked_through(console, {"person": "ada0"})
+    await looked_through(console, {"until": "2026-11-27T17:01"})
+
+
+async def looked_through(console: Console, asked: dict[str, str]) -> None:
+    """Only the oldest of three fits."""
+    found = []
     for far in ("17:02:00", "17:01:00", ""):
         body = await page(console, **asked)
         found += people(body)

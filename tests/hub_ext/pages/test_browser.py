@@ -390,6 +390,8 @@ async def test_the_admin_page_names_its_buttons_and_asks_first(page: Page, hub: 
     await log_in(page, hub, "carol")
     await page.goto(hub.url + "admin")
     await expect(page.get_by_role("button", name="Details of carol")).to_be_visible()
+    cut_off = "(name) => name.scrollWidth > name.clientWidth"
+    assert not await page.locator(".lc-brand span").evaluate(cut_off), "the site's name"
     nameless = await page.evaluate(
         "[...document.querySelectorAll('#react-admin-hook button')]"
         ".filter((one) => !one.textContent.trim() && !one.getAttribute('aria-label')).length"
