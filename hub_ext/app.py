@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from tornado.log import access_log, app_log
 from traitlets import default
 
+from commons import reserve
 from commons.audit import make_event
 from commons.broadcasts import Board
 from commons.errors import LabError
@@ -369,7 +370,7 @@ class LabCommonsHub(GuardedHub):
     async def _keep_reserve(self) -> None:
         with suppress(OSError):  # others were faster
             for folder in await asyncio.to_thread(room.folders, self.resources.data):
-                await asyncio.to_thread(room.reserve, folder)
+                await asyncio.to_thread(reserve.keep, folder)
 
     async def _compare(self) -> None:
         await site_agreement.compare(self.resources.runtime, self._site_digest)

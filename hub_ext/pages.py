@@ -143,7 +143,7 @@ class HubPageExtension(pages.PageExtension):
             already=already,
             server_end=standing.server_end,
             news=standing.news,
-            certificate_ends=standing.certificate_ends,
+            urgent=standing.urgent,
         )
 
 

@@ -162,17 +162,24 @@ async def news(context: Context, username: str) -> list[notices.Notice]:
 
 
 @pass_context
-async def certificate_ends(context: Context) -> dict[str, str] | None:
-    """What an administrator has to know of certificates, in their language; None: nothing."""
+async def urgent(context: Context) -> list[dict[str, str]]:
+    """What an administrator has to know at once of the site, in their language."""
     handler, shared = handler_of(context), LabSpawner.shared
     if handler is None or shared is None:
-        return None
+        return []
     lang = language_of(handler)
     try:
-        found = await shared.store.read(kept.certificate_ends)
+        found = await shared.store.read(kept.urgent)
     except StoreError:
-        return None
-    return {key: words_in(found[key], lang) for key in ("cause", "remedy")} if found else None
+        return []
+    return [
+        {
+            "check": one["check"],
+            "about": one["about"],
+            **{key: words_in(one[key], lang) for key in ("cause", "remedy")},
+        }
+        for one in found
+    ]
 
 
 # -- what is used now ------------------------------------------------------------------------------

@@ -8,14 +8,13 @@ it: for that a file is kept, and given up by a hub that would not start without.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
+from commons.reserve import drop, left
+
 ROOM = 16 * 2**20  # bytes within a database, and within its log
-RESERVE = 64 * 2**20  # bytes of the file
-FILE = "reserve"
 _BUSY = 10.0  # seconds for another writer
 
 
@@ -42,37 +41,12 @@ def hold(file: Path, size: int = ROOM) -> bool:
         return True
 
 
-def left(folder: Path) -> int:
-    """Bytes that anybody may still write in a folder."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
-
-
 def folders(data: Path) -> list[Path]:
     """Where a file is kept: one on each disk of our databases. Raises OSError."""
     there = [folder for folder in (data / "store", data / "hub") if folder.is_dir()]
     return list({folder.stat().st_dev: folder for folder in there}.values())
 
 
-def reserve(folder: Path, size: int = RESERVE) -> None:
-    """Keep the file, where the disk has plenty. Raises OSError."""
-    path, part = folder / FILE, folder / f"{FILE}.part"
-    if path.exists() or left(folder) < 4 * size:
-        return
-    try:
-        with part.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-        part.rename(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def give_up(data: Path) -> bool:
     """Remove the files; whether there was one."""
-    given = False
-    for folder in (data / "store", data / "hub"):
-        with suppress(OSError):
-            (folder / FILE).unlink()
-            given = True
-    return given
+    return any([drop(data / "store"), drop(data / "hub")])

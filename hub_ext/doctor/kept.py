@@ -66,12 +66,19 @@ def everything(session: Session) -> list[HealthCheck]:
     return sorted(rows, key=lambda row: (-ORDER.index(State(row.state)), row.name))
 
 
-def certificate_ends(session: Session) -> dict[str, Any] | None:
-    """What an administrator has to be told of certificates on every page, if there is something."""
-    row = session.get(HealthCheck, "certificates")
-    if row is None or row.state in ("ok", "advice"):
-        return None
-    return max(row.findings, key=lambda one: ORDER.index(one["state"]))
+# What an administrator is told on every page, from which state on.
+URGENT = {"room": State.BROKEN, "certificates": State.UNKNOWN}
+
+
+def urgent(session: Session) -> list[dict[str, Any]]:
+    """The worst finding of each check that cannot wait until somebody looks at the page Health."""
+    found = []
+    for name, least in URGENT.items():
+        row = session.get(HealthCheck, name)
+        if row is not None and ORDER.index(State(row.state)) >= ORDER.index(least):
+            worst_one = max(row.findings, key=lambda one: ORDER.index(one["state"]))
+            found.append({**worst_one, "check": name})
+    return found
 
 
 def metrics(session: Session, now: datetime) -> list[Metric]:

@@ -14,9 +14,11 @@ from commons.store import DiskUse, prunes
 from hub_ext.doctor.registry import Finding, Here, State, check
 from spawner.options.form import show_bytes
 from spawner.runtime.client import from_environment
-from spawner.runtime.protocol import AreaLimits
+from spawner.runtime.protocol import LEAST_ENGINE, AreaLimits, Free
+from spawner.starts.room import DISK
 from spawner.storage import share
 
+SOON = 2 * 2**30  # bytes of a disk: with less, a build or a large file fills it
 LATE = timedelta(hours=49)  # since the last time, where it is done each day
 
 FILLS = Text("health_folder_fills", N_("has {used} of {limit}"))
@@ -55,6 +57,18 @@ SEE_HUB = Text(
     "health_see_hub",
     N_("see why in the hub’s log (docker compose logs hub); labcommons disk prune does it now"),
 )
+ROOM = Text("health_room", N_("{free} are free"))
+LITTLE_ROOM = Text(
+    "health_little_room", N_("only {free} are left; on a full disk no server starts")
+)
+NO_ROOM = Text("health_no_room", N_("the disk is full ({free} are left): no server starts"))
+MAKE_ROOM = Text(
+    "health_make_room",
+    N_(
+        "remove what nobody needs: labcommons disk prune; who has most: labcommons disk; what is "
+        "Docker’s own: docker system df"
+    ),
+)
 NO_LIMITS = Text("health_no_limits", N_("the site file sets no limits"))
 KEPT = Text("health_storage_kept", N_("folders within their limits: {count}"))
 
@@ -71,6 +85,28 @@ def storage(here: Here) -> Iterator[Finding]:
         yield Finding(State.ADVICE, cause, ASK_OWNER(), f"{row.area}/{row.name}")
     if not near:
         yield Finding(State.OK, KEPT(count=len(rows)))
+
+
+@check("room")
+def room(here: Here) -> Iterator[Finding]:
+    """What the agent's machine has left on the disks of Docker and of the data."""
+
+    async def ask() -> list[Free]:
+        runtime = from_environment(timeout=4)
+        try:
+            return await runtime.free()
+        finally:
+            await runtime.close()
+
+    for one in asyncio.run(ask()):
+        for about, left, least in (("Docker", one.engine, LEAST_ENGINE), ("data", one.disk, DISK)):
+            free = show_bytes(left)
+            if left < least:
+                yield Finding(State.BROKEN, NO_ROOM(free=free), MAKE_ROOM(), about)
+            elif left < SOON:
+                yield Finding(State.WARNING, LITTLE_ROOM(free=free), MAKE_ROOM(), about)
+            else:
+                yield Finding(State.OK, ROOM(free=free), about=about)
 
 
 @check("prune")

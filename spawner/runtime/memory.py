@@ -124,7 +124,7 @@ class MemoryRuntime(Runtime):
 
     async def free(self) -> list[Free]:
         await self._step("free")
-        return [Free(node=self.node.name, memory=self.left, disk=self.left)]
+        return [Free(node=self.node.name, memory=self.left, disk=self.left, engine=self.left)]
 
     async def list_folders(self, area: str) -> list[str]:
         await self._step("list_folders")

@@ -26,6 +26,13 @@ AGENT_SILENT = Text(
     N_("The agent does not answer ({reason}). Running servers go on; try again in a minute."),
 )
 ENGINE_REFUSED = Text("engine_refused", N_("Docker refused: {reason}. Tell an administrator."))
+ENGINE_FULL = Text(
+    "engine_full",
+    N_(
+        "A disk that Docker needs is full ({reason}): nothing can be started here, and what runs "
+        "goes on. Tell an administrator."
+    ),
+)
 ENGINE_SILENT = Text(
     "engine_silent",
     N_("Docker does not answer ({reason}). Running servers go on; try again in a minute."),

@@ -96,12 +96,19 @@ class EngineState(Said):
     cdi_devices: tuple[str, ...] | None = None
 
 
+# Bytes of the Engine's disk: with less, no container is made.
+LEAST_ENGINE = 128 * 2**20
+
+
 class Free(Said):
-    """What a machine has left at this moment: bytes of memory, and of the data folder's disk."""
+    """What a machine has left at this moment: bytes of memory, of the data folder's disk, and of
+    the one on which its Engine makes containers.
+    """
 
     node: str
     memory: int
     disk: int
+    engine: int
 
 
 class LargeFolder(Said):

@@ -32,6 +32,7 @@ from world import (
     ROOT,
     SMALL_DISKS,
     SMALL_HOMES,
+    SMALL_IMAGES,
     TEN,
     WORK,
     Unkept,
@@ -336,6 +337,28 @@ def homes_full(world: World) -> str:
     return told
 
 
+def images_full(world: World) -> str:
+    """Nothing new is begun, and says why; what Docker has no room to start again is started."""
+    room = world.fill_disks()
+    try:
+        world.site.login_once("dan")
+        status, said = world.site.api("POST", "users/dan/server", world.admin, CPU)
+        told = f"a start is answered with {status} {said or ''}".strip()
+        if status < 300 or "full" not in str(said):
+            raise Unkept(told)
+        began = time.monotonic()
+        hub_comes_back(world)
+        told += f"; with the next hub all was well {time.monotonic() - began:.0f} s after its end"
+        world.end("s01")
+    finally:
+        room()
+    world.healthy()
+    world.in_order()
+    world.site.start_server(world.admin, "dan", CPU)
+    world.end("dan")
+    return told
+
+
 def clock_set(offset: str) -> Scene:
     """The time of day jumps under the hub, and back: what is left of a lease stays what it was."""
 
@@ -474,6 +497,10 @@ ROWS: tuple[Row, ...] = (
         "logins, servers and stops go on; a server starts in a home that is there; who has none "
         "yet gets a server or is told", homes_full,
         site=SMALL_HOMES),
+    Row("images-disk-full", "no byte is left on the disk of Docker's images",
+        "logins, servers and stops go on; a start is refused with the cause; a hub that is killed "
+        "comes back, though Docker has no room to start it again", images_full,
+        site=SMALL_IMAGES),
     Row("database-away", "PostgreSQL killed, and started again",
         "503 with the reason and Retry-After on pages and by REST; then all goes on",
         tests=("tests/hub_ext/test_database_away.py",)),
@@ -491,9 +518,7 @@ ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 # What the table does not have yet, so that nobody takes it for held.
 NOT_TRIED = (
-    "the disk of Docker's images full under a whole running site (by hand: servers and logins go "
-    "on, but a start waits without a word, and Docker 20.10 did not start a killed hub again "
-    "within a minute)",
+    "the agent itself killed on a full disk of Docker's images: nobody else may start a container",
     "ten live servers at other rows than those that say so",
 )
 

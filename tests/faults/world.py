@@ -33,6 +33,7 @@ WORK = {"alice": GPU, "bob": CPU, "s01": CPU}
 TEN = WORK | {f"s{number:02}": CPU for number in range(2, 9)}
 # Sites other than the usual one.
 POSTGRES, SMALL_DISKS, SMALL_HOMES, CLOCK = "postgres", "small-disks", "small-homes", "clock"
+SMALL_IMAGES = "small-images"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 # Of the hub alone, and only its time of day: the machine's own clock is nobody's to set.
 CLOCK_OF_THE_HUB = """\
@@ -64,6 +65,7 @@ class World:
         self.site = Deployment(root)
         self.services = SERVICES[:-1]
         self._disks: list[Path] = []
+        self._engines: Path | None = None  # the Engine's folder, where that is one of them
         if kind == POSTGRES:
             (root / ".env").write_text("COMPOSE_PROFILES=demo,postgres\n")
             self.services += ("db",)
@@ -80,6 +82,15 @@ class World:
             for folder in self._disks:
                 _onto_a_disk(folder)
             self.site.up()
+        # What is kept on each for a start.
+        self._kept = [folder / "reserve" for folder in self._disks if folder.name != "homes"]
+        if kind == SMALL_IMAGES:
+            self.site.down()
+            self._engines = self._engine_onto_a_disk()
+            self._disks = [self._engines]
+            self.site.up()
+            volume = self._engines / "volumes" / f"{self.site.project}_agent"
+            self._kept = [volume / "_data" / "reserve"]
         self.site.without_limits()
         # What a test that was killed left of a site of its own is nobody's here.
         for line in self.site.docker(
@@ -238,6 +249,8 @@ class World:
     def close(self) -> None:
         """The site is stopped, and its data where it was."""
         self.site.down()
+        if self._engines is not None:
+            return self._engine_off_the_disk(self._engines)
         for folder in self._disks:
             _off_the_disk(folder)
 
@@ -250,8 +263,7 @@ class World:
 
     def fill_disks(self) -> Callable[[], None]:
         """Leave not one byte on the small disks; returns what makes room again."""
-        kept = [folder / "reserve" for folder in self._disks if folder.name != "homes"]
-        wait_for(lambda: all(file.exists() for file in kept), "what the hub keeps for a start", 60)
+        wait_for(lambda: all(map(Path.exists, self._kept)), "what is kept for a start", 60)
         fillers = [folder / "filler" for folder in self._disks]
         for filler in fillers:
             with filler.open("wb", buffering=0) as file, suppress(OSError):
@@ -316,12 +328,46 @@ class World:
 
         wait_for(answers, "the Engine", 90)
 
-    def restart_engine(self, *options: str) -> None:
+    def restart_engine(self, *options: str, meanwhile: Callable[[], None] | None = None) -> None:
         """An orderly restart, with other options."""
         pid, command, env = self.engine()
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not _lives(pid), "the Engine to end", 90)
+        if meanwhile is not None:
+            meanwhile()
         self.start_engine([word for word in command if word != "--live-restore"], env, options)
+
+    def _engine_onto_a_disk(self) -> Path:
+        """Have all that the Engine keeps on a file system of its own, with some room; where."""
+        _, command, _ = self.engine()
+        folder = Path(command[command.index("--data-root") + 1])
+        kept, image = folder.with_name("docker.kept"), folder.with_name("docker.img")
+
+        def move() -> None:
+            folder.rename(kept)
+            folder.mkdir()
+            words = ["du", "--summarize", "--block-size=1", str(kept)]
+            used = int(subprocess.check_output(words).split()[0])
+            with image.open("wb") as file:
+                file.truncate(used * 6 // 5 + 2**30)
+            for words in (
+                ["mkfs.ext4", "-q", "-m", "0", image],
+                ["mount", "-o", "loop", image, folder],
+                ["cp", "-a", f"{kept}/.", folder],
+            ):
+                subprocess.run(words, check=True)
+
+        self.restart_engine(meanwhile=move)
+        return folder
+
+    def _engine_off_the_disk(self, folder: Path) -> None:
+        def move() -> None:
+            subprocess.run(["umount", folder], check=True)
+            folder.rmdir()
+            folder.with_name("docker.kept").rename(folder)
+            folder.with_name("docker.img").unlink()
+
+        self.restart_engine(meanwhile=move)
 
 
 def _onto_a_disk(folder: Path) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.testing import bind_unused_port
 
+from commons import reserve
 from commons.store import Store, StoreError, room
 from commons.store.trouble import Trouble
 from hub_ext.app import LabCommonsHub
@@ -75,13 +76,13 @@ def test_one_without_says_what_is_the_matter(disk: Path, store: Store) -> None:
 def test_the_file_that_is_kept_lets_a_hub_start(disk: Path, store: Store) -> None:
     (disk / "store").mkdir()
     assert room.folders(disk) == [disk / "hub"]
-    room.reserve(disk / "hub", SIZE)
-    room.reserve(disk / "hub", SIZE)
+    reserve.keep(disk / "hub", SIZE)
+    reserve.keep(disk / "hub", SIZE)
     fill(disk)
     assert room.give_up(disk)
     assert not room.give_up(disk)
     write(store, 100)
-    room.reserve(disk / "hub", SIZE)  # not on a disk that is nearly full
+    reserve.keep(disk / "hub", SIZE)  # not on a disk that is nearly full
     assert os.listdir(disk / "hub") == []
 
 
@@ -91,7 +92,7 @@ def test_databases_on_two_disks_have_a_file_each(disk: Path, tmp_path: Path) -> 
     (tmp_path / "hub").symlink_to(disk)
     assert set(room.folders(tmp_path)) == {tmp_path / "store", tmp_path / "hub"}
     for folder in room.folders(tmp_path):
-        room.reserve(folder, SIZE)
+        reserve.keep(folder, SIZE)
     assert room.give_up(tmp_path)
     assert not list(tmp_path.rglob("reserve*"))
 

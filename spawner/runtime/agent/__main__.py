@@ -13,6 +13,7 @@ from pathlib import Path
 from commons.errors import RuntimeSilent
 from commons.site import SiteFileError
 from spawner.runtime.agent.server import make_server, tls_context
+from spawner.runtime.docker.revival import Revival
 from spawner.runtime.docker.runtime import DockerRuntime
 from spawner.runtime.docker.settings import AgentSettings
 from spawner.runtime.wire import protocol_version
@@ -43,10 +44,16 @@ async def serve(settings: AgentSettings, tls: Path, address: str, port: int) -> 
         server = make_server(runtime, tls_context(tls))
         server.listen(port, address)
         log.info("serving %s on port %s, protocol %s", settings.site_id, port, protocol_version())
-        limits = asyncio.create_task(runtime.quotas.forever())
+        rounds = [
+            asyncio.create_task(work())
+            for work in (
+                runtime.quotas.forever, Revival(runtime.servers, settings.site_id).forever
+            )
+        ]  # fmt: skip
         ending = asyncio.create_task(over.wait())
         await asyncio.wait({guard, ending}, return_when=asyncio.FIRST_COMPLETED)
-        limits.cancel()
+        for one in rounds:
+            one.cancel()
         if guard.done():
             guard.result()
         server.stop()

@@ -19,12 +19,15 @@ from requests.exceptions import RequestException
 
 from commons.errors import RuntimeRefused, RuntimeSilent
 from spawner.runtime import labels
-from spawner.runtime.messages import ENGINE_REFUSED, ENGINE_SILENT
+from spawner.runtime.docker import free
+from spawner.runtime.messages import ENGINE_FULL, ENGINE_REFUSED, ENGINE_SILENT
+from spawner.runtime.protocol import LEAST_ENGINE
 
 T = TypeVar("T")
 
 REMOVAL = 20.0  # seconds until a container that is being removed has gone
 CONFLICT = 409
+_NO_ROOM = "no space left on device"  # as the kernel says it, through whatever programs
 
 
 def silent(reason: str) -> RuntimeSilent:
@@ -35,6 +38,17 @@ def refused(reason: str) -> RuntimeRefused:
     found = RuntimeRefused(ENGINE_REFUSED(reason=reason))
     found.status = 502
     return found
+
+
+def full(reason: str) -> RuntimeRefused:
+    found = RuntimeRefused(ENGINE_FULL(reason=reason))
+    found.status = 503
+    return found
+
+
+def says_full(reason: object) -> bool:
+    """Whether what an Engine could not do wants room on a disk."""
+    return _NO_ROOM in str(reason).lower()
 
 
 class Engine:
@@ -110,8 +124,8 @@ def engine_errors() -> Iterator[None]:
     except APIError as error:
         # Docker answers 500, too, to what it cannot carry out (an unknown GPU, a missing
         # runtime): it is alive then, and says why.
-        reason = str(error.explanation or error)[:500]
-        raise refused(reason) from error
+        reason = str(error.explanation or error)
+        raise (full if says_full(reason) else refused)(reason[:500]) from error
     except (DockerException, RequestException, OSError) as error:
         raise silent(innermost(error)) from error
 
@@ -120,8 +134,11 @@ def create(api: Any, name: str, body: dict[str, Any]) -> str:
     """Create a container in place of what its site has of that name; its id.
 
     The caller sees to it that nobody else makes one of that name at the same time: what is there
-    is left from an earlier life. Raises RuntimeRefused where it is not of the same site.
+    is left from an earlier life. Raises RuntimeRefused where it is not of the same site, and where
+    the Engine's disk is full: what is made there by halves would hang, or miss something.
     """
+    if (left := free.of_engine()) < LEAST_ENGINE:
+        raise full(f"{left // 2**20} MB")
     deadline = time.monotonic() + REMOVAL
     site = body["Labels"][labels.SITE]
     while True:

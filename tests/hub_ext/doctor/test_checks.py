@@ -392,3 +392,13 @@ def test_a_home_near_its_limit_is_named(here: Here) -> None:
     there = Here(limited, here.data, environ=here.environ)
     assert states(there, "storage") == {"homes/alice": "advice"}
     there.store.close()
+
+
+@pytest.mark.parametrize(("left", "state"), [(2**40, "ok"), (2**30, "warning"), (2**20, "broken")])
+def test_disks_on_which_a_start_needs_room(
+    here: Here, monkeypatch: pytest.MonkeyPatch, left: int, state: str
+) -> None:
+    runtime = MemoryRuntime()
+    runtime.left = left
+    monkeypatch.setattr(doctor_storage, "from_environment", lambda **_named: runtime)
+    assert states(here, "room") == {"Docker": state, "data": state}

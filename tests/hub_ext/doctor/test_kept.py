@@ -60,14 +60,16 @@ def test_prometheus_gets_state_and_age(store: Store) -> None:
     assert 'labcommons_doctor_age_seconds{check="disk"}' in text
 
 
-def test_administrators_are_told_of_the_worst_certificate_and_of_nothing_else(store: Store) -> None:
-    store.transact(lambda s: kept.keep(s, [row("disk", "broken"), row("certificates", "ok")]))
-    assert store.transact(kept.certificate_ends, read=True) is None
+def test_administrators_are_told_of_what_cannot_wait_and_of_nothing_else(store: Store) -> None:
+    well = [row("disk", "broken"), row("certificates", "ok"), row("room", "warning", "data")]
+    store.transact(lambda s: kept.keep(s, well))
+    assert store.transact(kept.urgent, read=True) == []
     two = [row("certificates", "warning", "ca.crt"), row("certificates", "broken", "served")]
     store.transact(lambda s: kept.keep(s, two))
-    found = store.transact(kept.certificate_ends, read=True)
-    assert found
-    assert found["about"] == "served"
+    full = [row("room", "ok", "data"), row("room", "broken", "Docker")]
+    store.transact(lambda s: kept.keep(s, full))
+    found = [(one["check"], one["about"]) for one in store.transact(kept.urgent, read=True)]
+    assert found == [("room", "Docker"), ("certificates", "served")]
 
 
 def test_the_hub_looks_when_it_is_time_and_when_somebody_asks(store: Store, tmp_path: Path) -> None:

@@ -151,13 +151,13 @@ def test_a_machine_that_is_short_of_memory_or_disk_starts_nothing() -> None:
     crowd = [Ask((name, ""), Need(), 0.0) for name in "abc"]
 
     def go(memory: int, disk: int) -> int:
-        free = Free(node="here", memory=memory, disk=disk)
+        free = Free(node="here", memory=memory, disk=disk, engine=0)
         return len(decide(crowd, {}, 0, Pace(3), NO_SUMS, free, 0.0).go)
 
     assert go(STARTING * 3, DISK) == 3
     assert go(STARTING * 2, DISK) == 2
     assert go(STARTING * 3, DISK - 1) == 0
-    free = Free(node="here", memory=0, disk=DISK)
+    free = Free(node="here", memory=0, disk=DISK, engine=0)
     found = decide(crowd, {}, 0, Pace(3), NO_SUMS, free, 0.0)
     [code] = {place.reason.code for place in found.places.values() if place.reason}
     assert code == "memory_low"
