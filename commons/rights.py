@@ -45,6 +45,7 @@ class Action(StrEnum):
     LOOK_AFTER = "look-after"  # learn what holds for the group's people
     GIVE_UP = "give-up"  # a reservation, or a day of it
     START_AHEAD = "start-ahead"  # people's servers, ahead of time
+    RUN_COURSE = "run-course"  # say what it is, when, and who is in it
     ADMINISTER = "administer"  # devices, quotas, reservations; learn whose everything is
     READ_METRICS = "read-metrics"
 
@@ -118,6 +119,7 @@ NOT_STARTED_AHEAD = _denial(
         "looks after it."
     ),
 )
+NOT_RUN = _denial("course_not_led", N_("A course is changed by its instructors."))
 ADMINS_ONLY = _denial("admins_only", N_("Only an administrator may do this."))
 SCOPE_MISSING = _denial("scope_missing", N_("This needs a token with the scope “{token_scope}”."))
 PERSON_WANTED = _denial(
@@ -189,6 +191,7 @@ RIGHTS: dict[Action, Right] = {
     Action.LOOK_AFTER: Right(_ADMIN, _LEAD | _ADMIN, _ADMIN, NOT_LOOKED_AFTER),
     Action.GIVE_UP: Right(_ADMIN, _LEAD | _ADMIN, _ADMIN, NOT_GIVEN_UP),
     Action.START_AHEAD: Right(_ADMIN, _LEAD | _ADMIN, _NOBODY, NOT_STARTED_AHEAD),
+    Action.RUN_COURSE: Right(_NOBODY, _LEAD | _ADMIN, _NOBODY, NOT_RUN),
     Action.ADMINISTER: Right(_ADMIN, _ADMIN, _ADMIN, ADMINS_ONLY),
     Action.READ_METRICS: Right(
         _ADMIN | _BEARER, _NOBODY, _NOBODY, SCOPE_MISSING, token_scope=METRICS_SCOPE

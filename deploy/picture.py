@@ -22,6 +22,7 @@ PICTURE = ROOT / "docs" / "rooms.svg"
 # From the roof down; what a room is for. A package within a room may be a room of its own.
 ROOMS = {
     "hub_ext": "what the hub gains: login, pages, console",
+    "courses": "a class: its timetable, its people, its servers at the hour",
     "spawner": "from a request to a running server",
     "kernels.service": "the hub's side of kernels",
     "environments": "from environment.yml to what people build and share",

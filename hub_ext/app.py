@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import cached_property, partial
@@ -32,6 +33,8 @@ from commons.store.models import utcnow
 from commons.store.trouble import DatabaseUnavailable, Trouble
 from commons.web import proxied
 from commons.work import Keyed, Periodic
+from courses import ahead
+from courses.people import Rosters
 from environments.builds.runner import Runner
 from hub_ext import (
     disk_prune,
@@ -75,6 +78,7 @@ PROXY_INTERVAL = 5  # seconds
 BEGUN_AT_ONCE = 10  # starts of an earlier hub: each asks the directory
 HUB_URL = "http://hub-control:8081"  # as in jupyterhub_config.py
 LONGEST = 30.0  # seconds between two tries for a database
+COURSES = 60  # seconds between two looks at what classes are to come
 RESERVED = 600  # seconds between two looks at the file that is kept
 PATIENCE = 2  # seconds between two tries for the agent, and for its list of what runs
 
@@ -291,6 +295,8 @@ class LabCommonsHub(GuardedHub):
         )
         with suppress(StoreError):  # until it answers, nobody's turn comes
             await window.look()
+        if hasattr(self.authenticator, "rosters"):
+            self.authenticator.rosters = Rosters(shared.store).of
         await super().start()
         await self._begin_quotas()
         await self._reconcile()
@@ -363,6 +369,9 @@ class LabCommonsHub(GuardedHub):
                 expected=(StoreError, OSError),
                 first=doctor.FIRST,
             ).run(),
+            Periodic(
+                "courses", self._plan_courses, COURSES, self.log, expected=(StoreError,)
+            ).run(),
             proxied.proxies.keep(),
         ):
             self._keep_going(work)
@@ -371,6 +380,11 @@ class LabCommonsHub(GuardedHub):
         with suppress(OSError):  # others were faster
             for folder in await asyncio.to_thread(room.folders, self.resources.data):
                 await asyncio.to_thread(reserve.keep, folder)
+
+    async def _plan_courses(self) -> None:
+        """Servers of classes of the next day."""
+        site = self.resources.site
+        await self.resources.store.run(lambda s: ahead.plan(s, site, time.time()))
 
     async def _compare(self) -> None:
         await site_agreement.compare(self.resources.runtime, self._site_digest)

@@ -15,7 +15,7 @@ import gc
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tornado import web
 from commons.audit import AuditTrail, Chain, Outcome, make_event
 from commons.i18n import Gettext, gettext_for
 from commons.store import Store, StoreError
+from commons.store.trouble import DatabaseUnavailable
 from commons.web.pages import language_of
 from hub_ext.sessions import end_sessions
 
@@ -74,6 +75,8 @@ class LDAPAuthenticator(DirectoryTraits):
         self._throttle = Throttle(self.limits(), self._memory)
         self._loaded = False
         self._sweep: asyncio.Task[None] | None = None
+        # What rosters say of somebody, by course; the hub sets it, which has the store of courses.
+        self.rosters: Callable[[str], Awaitable[Mapping[str, str]]] | None = None
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
         """JupyterHub's own; called once, while it starts, which is when this one starts too."""
@@ -125,6 +128,11 @@ class LDAPAuthenticator(DirectoryTraits):
             person = await self._try_password(typed, _field(data, "password"), address, attempt)
             name = self._hub_name(person)
             self._check_admitted(person, name)
+            roles = await self._roles_of(person, name)
+        except StoreError as error:
+            self.log.error("event=login outcome=database: %s", error)
+            unavailable = DatabaseUnavailable(error.trouble)
+            raise web.HTTPError(503, unavailable.sentence(_gettext(handler))) from None
         except DirectoryError as error:
             self._refused(typed, address, error)
             if isinstance(error, WrongCredentials | TooManyAttempts):
@@ -134,7 +142,7 @@ class LDAPAuthenticator(DirectoryTraits):
         self._event("login", "success", name, address, user_id=person.account.id)
         await self._end_older_sessions(handler, name, person)
         self._remember_device(handler, attempt)
-        return self._accepted(person, name, address)
+        return self._accepted(person, name, address, roles)
 
     async def refresh_user(
         self, user: Any, handler: web.RequestHandler | None = None
@@ -157,6 +165,10 @@ class LDAPAuthenticator(DirectoryTraits):
                 raise AccountGone(f"the entry's name is now {person.name!r}")
             self._check_admitted(person, user.name)
             self._check_holder(user.name, person)
+            roles = await self._roles_of(person, user.name)
+        except StoreError as error:  # what is not known is not taken from anybody
+            self.log.error("event=refresh outcome=database: %s", error)
+            return True
         except DirectoryUnavailable as error:
             return self._during_outage(user.name, error)
         except DirectoryError as error:
@@ -165,7 +177,7 @@ class LDAPAuthenticator(DirectoryTraits):
             return False
         if await self._end_sessions_of_old_password(user, person):
             return False
-        return self._accepted(person, user.name, address)
+        return self._accepted(person, user.name, address, roles)
 
     def check_allowed(self, username: str, authentication: Any = None) -> bool:
         """``authenticate`` has refused already whom the rules do not allow."""
@@ -227,10 +239,16 @@ class LDAPAuthenticator(DirectoryTraits):
         known = self._memory.person(name)
         return bool(known and known.id and person.account.id and known.id != person.account.id)
 
-    def _accepted(self, person: Person, name: str, address: str | None) -> dict[str, Any]:
+    async def _roles_of(self, person: Person, name: str) -> Roles:
+        """By the directory's groups and the rosters of courses. Raises StoreError."""
+        rosters = await self.rosters(self.normalize_username(name)) if self.rosters else {}
+        return roles_of(person.groups, self._roles, rosters)
+
+    def _accepted(
+        self, person: Person, name: str, address: str | None, roles: Roles
+    ) -> dict[str, Any]:
         """Remember that all is well; the auth model."""
         hub_name = self.normalize_username(name)
-        roles = roles_of(person.groups, self._roles)
         known = self._memory.person(hub_name)
         if known and known.roles and known.roles != roles.as_json():
             self.log.warning("event=role_change name=%s", ascii(hub_name))

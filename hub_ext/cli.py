@@ -18,6 +18,7 @@ COMMANDS = {
     "audit": "hub_ext.audit.cli:audit",
     "backup": "hub_ext.backup.cli:backup",
     "broadcast": "hub_ext.broadcast_cli:broadcast",
+    "course": "hub_ext.course_cli:course",
     "demo": "hub_ext.demo:demo",
     "disk": "hub_ext.disk_cli:disk",
     "doctor": "hub_ext.doctor.cli:doctor",

@@ -35,7 +35,7 @@ from commons.web.guard import CSP, XSRF_COOKIE, RequestKind, guarded
 from commons.web.pages import language_of, locale_of
 from commons.web.refused import Refused, Said
 from commons.work import OneByOne
-from hub_ext import held, standing
+from hub_ext import course_link, held, standing
 from hub_ext.failures import failure
 from hub_ext.jupyterhub_words import refusal
 from hub_ext.servers import OneByOneHandler
@@ -460,7 +460,8 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
         """JupyterHub's, and ours before its last one, which takes whatever is left."""
         super().init_handlers()
         rules: list[Any] = self.handlers  # type: ignore[has-type]
-        self.handlers = self.add_url_prefix(self.hub_prefix, list(standing.HANDLERS)) + rules
+        ours = [*standing.HANDLERS, *course_link.HANDLERS]
+        self.handlers = self.add_url_prefix(self.hub_prefix, ours) + rules
 
     def init_tornado_application(self) -> None:
         """Every handler that there is, whoever has added it."""

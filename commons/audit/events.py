@@ -56,6 +56,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "quota-change": ("configuration", "change"),
     "reservation-change": ("configuration", "change"),
     "warm-start-change": ("configuration", "change"),
+    "course-change": ("configuration", "change"),
     "broadcast-change": ("configuration", "change"),
     "maintenance-change": ("configuration", "change"),
     "gpu-drain": ("configuration", "change"),

@@ -29,6 +29,7 @@ class DirectoryUsers(Section):
     gid_attribute: str = "gidNumber"
     display_name_attribute: str = ""
     mail_attribute: str = "mail"
+    number_attribute: str = "employeeNumber"
     language_attribute: str = "preferredLanguage"
 
     @model_validator(mode="after")

@@ -567,6 +567,31 @@ class WarmStart(Base):
     cancelled_at: Mapped[datetime | None] = mapped_column(DateTime)
 
 
+class Course(Base):
+    """A course, as its course.yaml says it, and what was made of that."""
+
+    __tablename__ = "courses"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+    # The reservations of its timetable: the key of each window, and the reservation's id.
+    reservations: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    changed_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    changed_by: Mapped[str] = mapped_column(String(255))
+
+
+class CoursePerson(Base):
+    """Somebody whom a roster puts into a course, beside those whom the directory does."""
+
+    __tablename__ = "course_people"
+
+    course: Mapped[str] = mapped_column(String(64), primary_key=True)
+    username: Mapped[str] = mapped_column(String(255), primary_key=True)
+    position: Mapped[str] = mapped_column(String(16))  # as scopes.Position.word
+    added_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    added_by: Mapped[str] = mapped_column(String(255))
+
+
 class Broadcast(Base):
     """A message to everybody (commons.broadcasts), or maintenance (commons.maintenance)."""
 

@@ -264,6 +264,7 @@ class Page(Base):
                 viewer=viewer,
                 who=viewer.name if viewer else "",
                 is_admin=bool(viewer and can(viewer, Action.ADMINISTER, SITE)),
+                in_courses=bool(viewer and any(one.kind == "course" for one in viewer.positions)),
                 home_url=f"{hub}home",
                 hub_url=hub,
                 logout_href=f"{hub}logout",

@@ -57,6 +57,7 @@ WORDS: Mapping[str, str] = {
     "quota-change": N_("Quota changed"),
     "reservation-change": N_("Reservation changed"),
     "warm-start-change": N_("Start ahead of time changed"),
+    "course-change": N_("Course changed"),
     "broadcast-change": N_("Message to everybody"),
     "maintenance-change": N_("Maintenance begun or ended"),
     "gpu-drain": N_("GPU drained or taken back"),

@@ -119,6 +119,16 @@ def split_domain(login: str, netbios_domain: str) -> str | None:
     return None
 
 
+def login_forms(settings: DirectorySettings, login: str) -> list[str]:
+    """How a login may be written in the directory; empty for another domain's."""
+    name = split_domain(login, settings.netbios_domain)
+    if name is None:
+        return []
+    if settings.name_domain and "@" not in name:
+        return [name, f"{name}@{settings.name_domain}"]
+    return [name]
+
+
 def throttle_key(entry: Entry | None, login: str, settings: DirectorySettings) -> str:
     """One name for all the ways to type it: the directory's, else the typed one, folded."""
     values = entry.values(settings.name_attribute) if entry else []
@@ -156,24 +166,21 @@ def find_entry(
     searcher: Searcher, settings: DirectorySettings, login: str, log: Log
 ) -> Entry | None:
     """The one entry that answers to a login; None for nobody, and for more than one."""
-    name = split_domain(login, settings.netbios_domain)
-    if name is None:
+    names = login_forms(settings, login)
+    if not names:
         return None
     if settings.user_dn_templates:
         return next(
             (
                 entry
-                for dn in login_dns(settings, name)
+                for dn in login_dns(settings, names[0])
                 if (entry := read_entry(searcher, settings, dn))
             ),
             None,
         )
-    names = [name]
-    if settings.name_domain and "@" not in name:
-        names.append(f"{name}@{settings.name_domain}")
     terms = [settings.user_filter.replace("{login}", escape_filter_value(one)) for one in names]
     return _one(
-        searcher, settings, terms[0] if len(terms) == 1 else f"(|{''.join(terms)})", name, log
+        searcher, settings, terms[0] if len(terms) == 1 else f"(|{''.join(terms)})", names[0], log
     )
 
 
@@ -241,8 +248,8 @@ def _id_filter_value(settings: DirectorySettings, id: str) -> str:
     return escape_filter_value(id)
 
 
-def read_account(entry: Entry, settings: DirectorySettings) -> Account:
-    """Check an entry. Raises AccountUnusable, which says what to put right."""
+def hub_name(entry: Entry, settings: DirectorySettings) -> str:
+    """The name of an entry in the hub. Raises AccountUnusable, which says what to put right."""
     entry_name = _single(entry, settings.name_attribute)
     name = entry_name.strip().lower()
     if settings.name_domain:
@@ -253,10 +260,15 @@ def read_account(entry: Entry, settings: DirectorySettings) -> Account:
             detail=f"{entry.dn}: {settings.name_attribute} is {entry_name[:80]!r}; it must match "
             f"{_NAME.pattern} after lower-casing",
         )
+    return name
+
+
+def read_account(entry: Entry, settings: DirectorySettings) -> Account:
+    """Check an entry. Raises AccountUnusable, which says what to put right."""
     return Account(
         id=stable_id(entry, settings),
-        name=name,
-        entry_name=entry_name,
+        name=hub_name(entry, settings),
+        entry_name=_single(entry, settings.name_attribute),
         dn=entry.dn,
         uid=_number(entry, settings.uid_attribute, settings.min_uid),
         gid=_number(entry, settings.gid_attribute, settings.min_gid),

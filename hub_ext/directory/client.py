@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +34,8 @@ from .discovery import Discovery
 from .entry import Entry, Searcher
 from .errors import AccountBarred, DirectoryUnavailable, ServerFailed, WrongCredentials
 from .groups import Groups, read_groups, unknown_groups
-from .pool import ServicePool
+from .pool import Service, ServicePool
+from .roster import Asked, Match, Roster
 from .servers import Log, Servers
 from .settings import DirectoryServer, DirectorySettings
 
@@ -128,15 +130,27 @@ class Directory:
         """Those of the groups that the directory does not have. Raises DirectoryUnavailable."""
         if self._without_service:
             raise DirectoryUnavailable(["groups cannot be looked up without bind_dn"])
+        if not wanted:
+            return []
+        return await self._ask(lambda service: unknown_groups(service, self._settings, wanted))
 
-        def look(deadline: Deadline) -> list[str]:
-            def ask(server: DirectoryServer) -> list[str]:
-                with self.pool.service(server, deadline) as service:
-                    return unknown_groups(service, self._settings, wanted)
+    async def find_people(self, asked: Sequence[Asked], seconds: float = 60.0) -> list[Match]:
+        """Whom each line of a roster means, in the order of the lines.
 
-            return self.servers.attempt(ask)
-
-        return await self._within_deadline(look) if wanted else []
+        Raises DirectoryUnavailable, also after ``seconds`` for all of them. Logins go between its
+        searches, and a server that refuses one is well for others.
+        """
+        if self._without_service:
+            raise DirectoryUnavailable(["nobody can be looked up without bind_dn"])
+        entries: list[Entry] = []
+        try:
+            async with asyncio.timeout(seconds):
+                roster = await asyncio.to_thread(Roster, asked, self._settings)
+                for terms in roster.batches:
+                    entries += await self._ask(partial(_search_roster, roster, terms))
+                return await asyncio.to_thread(roster.matches, entries)
+        except TimeoutError:
+            raise DirectoryUnavailable([f"a roster took longer than {seconds:g} s"]) from None
 
     async def discover(self) -> None:
         """Bring the list of servers up to date, where DNS has it."""
@@ -146,6 +160,17 @@ class Directory:
     @property
     def _without_service(self) -> bool:
         return bool(self._settings.user_dn_templates) and not self._settings.bind_dn
+
+    async def _ask(self, question: Callable[[Service], T]) -> T:
+        """The answer of the first server that has one, asked as the service account."""
+
+        def ask(deadline: Deadline, server: DirectoryServer) -> T:
+            with self.pool.service(server, deadline) as service:
+                return question(service)
+
+        return await self._within_deadline(
+            lambda deadline: self.servers.attempt(partial(ask, deadline))
+        )
 
     async def _within_deadline(self, work: Callable[[Deadline], T]) -> T:
         """Run ``work`` in a thread; waiting for a free one counts."""
@@ -252,6 +277,18 @@ def _check(answer: BindAnswer, dn: str) -> None:
         raise WrongCredentials("wrong password", answer.standing)
     if answer.standing:
         raise AccountBarred(answer.standing, dn)
+
+
+def _search_roster(roster: Roster, terms: Sequence[str], service: Service) -> list[Entry]:
+    try:
+        return roster.search(service, terms)
+    except ServerFailed as failure:
+        if service.session.broken:
+            raise
+        # It answers, and would to a login: it must not rest for this.
+        raise DirectoryUnavailable(
+            [f"{failure}; where that is a limit, index the attributes that rosters ask for"]
+        ) from failure
 
 
 def _read_secret(server: DirectoryServer, path: Path) -> bytes:

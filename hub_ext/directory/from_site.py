@@ -36,7 +36,8 @@ def configure_from_site(c: Config, site: Site) -> None:
     traits.user_filter = users.filter
     traits.netbios_domain = users.netbios_domain
     traits.name_domain = users.name_domain
-    for kind in ("name", "id", "uid", "gid", "display_name", "mail", "language"):
+    kinds = ("name", "id", "uid", "gid", "display_name", "mail", "number", "language")
+    for kind in kinds:
         traits[f"{kind}_attribute"] = getattr(users, f"{kind}_attribute")
     if groups:
         traits.group_base_dn = groups.base_dn

@@ -13,6 +13,7 @@ from typing import Any
 from commons import scopes
 from commons.directory_names import check_group, normal_dn, prepared
 from commons.scopes import SCOPES, Scope
+from courses.people import joined
 
 from .errors import Denied, NotAdmitted, SettingsError
 from .groups import Groups
@@ -71,10 +72,12 @@ def check_admitted(groups: Groups, role_map: RoleMap, by_name: bool = False) -> 
         raise NotAdmitted(role_map.allowed)
 
 
-def roles_of(groups: Groups, role_map: RoleMap) -> Roles:
-    """What these groups give."""
+def roles_of(groups: Groups, role_map: RoleMap, rosters: Mapping[str, str] | None = None) -> Roles:
+    """What these groups give, and ``rosters`` (course -> position) of courses that there are."""
     teams = _positions(groups, role_map.teams, "team")
     courses = _positions(groups, role_map.courses, "course")
+    listed = {name: word for name, word in (rosters or {}).items() if name in role_map.courses}
+    courses = joined(courses, listed)
     names = (
         {name for name, from_ in role_map.hub_groups.items() if in_any(groups, from_)}
         if role_map.hub_groups

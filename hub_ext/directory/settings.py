@@ -77,6 +77,7 @@ class DirectorySettings:
     gid_attribute: str = "gidNumber"
     display_name_attribute: str = PRESETS["openldap"].display_name_attribute
     mail_attribute: str = "mail"
+    number_attribute: str = "employeeNumber"
     language_attribute: str = "preferredLanguage"
     group_base_dn: str | None = None
     group_filter: str = PRESETS["openldap"].group_filter

@@ -174,6 +174,14 @@ class DirectoryTraits(Authenticator):
         config=True
     )
 
+    number_attribute = Unicode(
+        "employeeNumber",
+        help="""Holds the number by which a class roster may name a person. Empty: none does.
+
+        Example: `"studentID"`
+        """,
+    ).tag(config=True)
+
     language_attribute = Unicode(
         "preferredLanguage",
         help="""Holds the language of choice, such as zh-CN. Example: `"preferredLanguage"`""",

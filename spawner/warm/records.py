@@ -34,7 +34,7 @@ from commons.messages import Locale, Message, Text
 from commons.principal import Principal
 from commons.scopes import Scope, groups_of_site, of_account
 from commons.site import Site
-from commons.store.models import Lease, WarmServer, WarmStart, utcnow
+from commons.store.models import CoursePerson, Lease, WarmServer, WarmStart, utcnow
 from commons.units import parse_duration
 from spawner import options
 from spawner.gpu.ledger.reservations import NOT_A_MOMENT, TEAM_OR_COURSE_ABSENT
@@ -190,10 +190,17 @@ def check(wanted: object, site: Site) -> WarmSpec:
 
 
 def create(
-    session: Session, spec: WarmSpec, by: str, site: Site, now: datetime | None = None
+    session: Session,
+    spec: WarmSpec,
+    by: str,
+    site: Site,
+    now: datetime | None = None,
+    warm_id: str = "",
 ) -> WarmStart:
-    """Ask for it. Raises WarmError for what somebody in that team or course could not start, and
-    BadRequest for what is over already.
+    """Ask for it; ``warm_id`` is that of what must not be asked for twice.
+
+    Raises WarmError for what somebody in that team or course could not start, and BadRequest for
+    what is over already.
     """
     now = now or utcnow()
     starts_at = spec.starts_at(now)
@@ -213,7 +220,7 @@ def create(
         except LabError as error:
             raise WarmError([Problem("options", error.message)]) from error
     row = WarmStart(
-        id=uuid.uuid4().hex[:12],
+        id=warm_id or uuid.uuid4().hex[:12],
         name=spec.name,
         subject=spec.subject,
         people=spec.people,
@@ -337,12 +344,21 @@ def begin(session: Session, warm_id: str, members: Iterable[str] | None, now: da
     if row is None or row.begun_at is not None or row.cancelled_at is not None:
         return
     row.begun_at = now
-    there = None if members is None else set(members)
+    there = None if members is None else {*members, *_on_roster(session, row)}
     for user in row.people or sorted(there or ()):
         stranger = there is not None and user not in there
         reason = NOT_A_MEMBER(subject=row.subject).as_json() if stranger else None
         state = State.FAILED if stranger else State.WAITING
         session.add(WarmServer(warm_id=row.id, username=user, state=state, at=now, reason=reason))
+
+
+def _on_roster(session: Session, row: WarmStart) -> set[str]:
+    """Whom a roster puts into its course: the hub learns of them when they come."""
+    scope = of_account(row.subject)
+    if scope is None or scope.kind != "course":
+        return set()
+    query = select(CoursePerson.username).where(CoursePerson.course == scope.owner)
+    return set(session.scalars(query))
 
 
 def live(session: Session, user: str | None = None) -> list[Held]:

@@ -54,6 +54,7 @@ EXPECTED = {
     Action.LOOK_AFTER: ("carol", "lea carol", "carol"),
     Action.GIVE_UP: ("carol", "lea carol", "carol"),
     Action.START_AHEAD: ("carol", "lea carol", ""),
+    Action.RUN_COURSE: ("", "lea carol", ""),
     Action.ADMINISTER: ("carol", "carol", "carol"),
     Action.READ_METRICS: ("carol tom", "", ""),
 }

@@ -248,11 +248,17 @@ def check(wanted: object, site: Site) -> ReservationSpec:
 
 
 def create(
-    session: Session, spec: ReservationSpec, by: str, now: float | None = None
+    session: Session,
+    spec: ReservationSpec,
+    by: str,
+    now: float | None = None,
+    skipped: Iterable[str] = (),
 ) -> GpuReservation:
-    """Reserve. Raises BadRequest for what is over already and for GPUs that do not exist,
-    ReservationClash where another reservation is in the way, and, unless it is wanted ``anyway``,
-    ReservationUnkept where as things are it, or another one because of it, could not be kept.
+    """Reserve, but for the days that are ``skipped`` (ISO 8601).
+
+    Raises BadRequest for what is over already and for GPUs that do not exist, ReservationClash
+    where another reservation is in the way, and, unless it is wanted ``anyway``, ReservationUnkept
+    where as things are it, or another one because of it, could not be kept.
     """
     now = time.time() if now is None else now
     quota_store.lock(session)
@@ -276,7 +282,7 @@ def create(
         repeat=spec.repeat,
         weekdays=sorted(set(spec.weekdays)),
         until=spec.until,
-        skipped=[],
+        skipped=sorted(skipped),
         created_by=by[:255],
     )
     new = reservation_of(row)

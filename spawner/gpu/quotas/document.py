@@ -276,33 +276,39 @@ def read_document(text: str, name: str = "quotas") -> Specs:
 
     Raises QuotaDocumentError with every wrong key, its line, and what would be right.
     """
+    plain, lines = read_yaml(text, QuotaDocumentError, name)
+    return check_document(plain, name, lines)
+
+
+def read_yaml(
+    text: str, wrong: type[ProblemsError], name: str
+) -> tuple[object, dict[tuple[str, ...], int]]:
+    """YAML from people as plain data, and the line of each key. Raises ``wrong``."""
     if len(text) > MAX_BYTES:
-        raise QuotaDocumentError([Problem("", messages.DOCUMENT_TOO_LONG())], name)
+        raise wrong([Problem("", messages.DOCUMENT_TOO_LONG())], name)
     try:
-        _check_events(text, name)
+        _check_events(text, wrong, name)
         loaded = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         words = str(error.problem or "").partition("\n")[0]
-        problem = Problem("", messages.NOT_YAML(words=words), line=line)
-        raise QuotaDocumentError([problem], name) from error
+        raise wrong([Problem("", messages.NOT_YAML(words=words), line=line)], name) from error
     except (YAMLError, RecursionError, ValueError) as error:
-        raise QuotaDocumentError([Problem("", messages.NOT_YAML())], name) from error
+        raise wrong([Problem("", messages.NOT_YAML())], name) from error
     lines: dict[tuple[str, ...], int] = {}
-    return check_document(_plain(loaded, (), lines), name, lines)
+    return _plain(loaded, (), lines), lines
 
 
-def _check_events(text: str, name: str) -> None:
+def _check_events(text: str, wrong: type[ProblemsError], name: str) -> None:
     """Refuse what could make a small document large or slow, before anything is built of it."""
     depth = 0
     for event in YAML(pure=True).parse(text):
         if isinstance(event, AliasEvent):
-            raise QuotaDocumentError([Problem("", messages.DOCUMENT_ALIASES())], name)
+            raise wrong([Problem("", messages.DOCUMENT_ALIASES())], name)
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if depth > MAX_DEPTH:
             line = event.start_mark.line + 1
-            problem = Problem("", messages.DOCUMENT_TOO_DEEP(), line=line)
-            raise QuotaDocumentError([problem], name)
+            raise wrong([Problem("", messages.DOCUMENT_TOO_DEEP(), line=line)], name)
 
 
 def check_document(
@@ -455,7 +461,12 @@ def _plain(value: object, path: tuple[str, ...], lines: dict[tuple[str, ...], in
             result[str(key)] = _plain(item, here, lines)
         return result
     if isinstance(value, CommentedSeq):
-        return [_plain(item, path, lines) for item in value]
+        items = []
+        for number, item in enumerate(value):
+            here = (*path, str(number))
+            lines[here] = value.lc.item(number)[0] + 1
+            items.append(_plain(item, here, lines))
+        return items
     if isinstance(value, bool):
         return value
     for kind in (int, float, str):

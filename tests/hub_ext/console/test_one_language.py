@@ -11,13 +11,14 @@ from tornado.web import Application
 from commons.audit import ACTIONS, Chain, make_event
 from commons.i18n import LANGUAGES
 from commons.site import Site
+from courses.document import check_course, to_yaml
 from hub_ext.console.app import PREFIX, make_app
 from hub_ext.console.help_pages import ROLES
 from tests.rig.one_language import names_in, not_in_zone, of_page, times
 
 from . import conftest
 from .conftest import HOSTILE, Console
-from .test_openapi import QUOTAS, RESERVATION, WARM, lived_in
+from .test_openapi import COURSE, QUOTAS, RESERVATION, WARM, lived_in
 
 __all__ = ["lived_in"]
 # By the addresses of the application: what is asked for, and by whom before an @.
@@ -29,6 +30,12 @@ VISITS: dict[str, tuple[str, ...]] = {
     ),
     "reservations": ("carol@reservations", "alice@reservations"),
     "ahead": ("carol@ahead", "dan@ahead", "alice@ahead"),
+    "courses": ("alice@courses", "dan@courses", "carol@courses"),
+    "courses/([a-z0-9._-]{1,64})": (
+        "dan@courses/ml101",
+        "carol@courses/ml101",
+        "alice@courses/ml101",
+    ),
     "inbox": ("alice@inbox", "bob@inbox"),
     "disk": ("alice@disk", "carol@disk"),
     "files": ("alice@files",),
@@ -42,7 +49,12 @@ VISITS: dict[str, tuple[str, ...]] = {
 }
 # Of the browser here: a time in UTC is another day's in it.
 ZONE = ZoneInfo("Pacific/Kiritimati")
-NO_PAGES = {r"quotas\.yaml", r"audit\.(csv|jsonl)", "files/download"}
+NO_PAGES = {
+    r"courses/([a-z0-9._-]{1,64})/course\.yaml",
+    r"quotas\.yaml",
+    r"audit\.(csv|jsonl)",
+    "files/download",
+}
 NAMES = names_in(
     HOSTILE, QUOTAS, RESERVATION, conftest.PEOPLE, conftest.GROUPS, "Lab Data RTX train timed more",
     "py313-data py numpy conda-forge ab12cd34 GPU-0 labcommons quota apply team-vision site local",
@@ -51,7 +63,7 @@ NAMES = names_in(
     "torch team-vision cowsay speech ml101 small lesson",
     # Programs, files and packages that the guides and the page of environments speak of.
     "ipykernel r-irkernel conda-lock pixi pixi.toml pixi.lock beside list Prometheus Grafana Excel",
-    "bin/labcommons doctor hub",
+    "bin/labcommons doctor hub ML course.yaml granted", to_yaml(check_course(COURSE)),
     "UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
 )  # fmt: skip
 
@@ -82,6 +94,9 @@ async def test_every_page_of_the_console_is_in_one_language(lived_in: Console, l
     assert made.code == 201, made.body
     made = await lived_in.send("POST", "api/v1/warm-starts", "carol-token", WARM)
     assert made.code == 201, made.body
+    sent = {"document": COURSE | {"title": {"en": "ML"}, "timezone": "Asia/Shanghai"}}
+    made = await lived_in.send("PUT", "api/v1/courses/ml101", "carol-token", sent)
+    assert made.code == 200, made.body
     Chain(lived_in.data / "audit" / "hub", "hub").append(
         [
             make_event(one, "failure", user="alice", reason="wrong_credentials", details={"a": 1})

@@ -46,6 +46,12 @@ ADMIN = "carol-token"
 # What is asked for, in this order: who asks, verb, address, its parts and parameters, the body,
 # and the expected status.
 WARM = {"name": "lesson", "people": ["alice"], "options": {"size": "small"}}
+COURSE = {
+    "version": 1, "course": "ml101", "title": {"en": "ML"}, "timezone": "UTC",
+    "term": {"first": "2031-01-06", "last": "2031-02-28"}, "size": "small",
+    "sessions": [{"weekdays": ["tue"], "starts": "10:00", "duration": "2h"}],
+    "gpus": {"each": 1, "reserved": 1}, "granted": {"gpus": 1},
+}  # fmt: skip
 CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     (ADMIN, "get", "/api/v1/gpus", {}, None, 200),
     (ADMIN, "get", "/api/v1/gpus/devices", {}, None, 200),
@@ -107,6 +113,28 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     (ADMIN, "get", "/api/v1/warm-starts/{warm}", {"warm": "lesson"}, None, 200),
     (ADMIN, "get", "/api/v1/warm-starts/{warm}", {"warm": "none"}, None, 404),
     (ADMIN, "delete", "/api/v1/warm-starts/{warm}", {"warm": "lesson"}, None, 200),
+    ("alice-token", "get", "/api/v1/courses", {}, None, 200),
+    (ADMIN, "get", "/api/v1/courses/{course}", {}, None, 404),
+    ("dan-token", "put", "/api/v1/courses/{course}", {}, {"document": COURSE}, 403),
+    (ADMIN, "put", "/api/v1/courses/{course}", {}, {"document": COURSE, "dry_run": True}, 200),
+    (ADMIN, "put", "/api/v1/courses/{course}", {}, {"document": "course: ML"}, 400),
+    (ADMIN, "put", "/api/v1/courses/{course}", {"course": "other"}, {"document": COURSE}, 400),
+    (ADMIN, "put", "/api/v1/courses/{course}", {}, {"document": COURSE}, 200),
+    ("dan-token", "put", "/api/v1/courses/{course}", {}, {"document": {**COURSE, "size": ""}}, 200),
+    ("dan-token", "put", "/api/v1/courses/{course}", {},
+     {"document": {**COURSE, "gpus": {"reserved": 3}, "granted": {"gpus": 3}}}, 403),
+    ("dan-token", "get", "/api/v1/courses", {}, None, 200),
+    ("dan-token", "get", "/api/v1/courses/{course}", {}, None, 200),
+    ("alice-token", "get", "/api/v1/courses/{course}", {}, None, 404),
+    ("dan-token", "put", "/api/v1/courses/{course}/roster", {}, {"people": {"s01": "student"}},
+     200),
+    ("dan-token", "put", "/api/v1/courses/{course}/roster", {},
+     {"people": {}, "prune": True, "dry_run": True}, 200),
+    ("dan-token", "put", "/api/v1/courses/{course}/roster", {}, {"people": {"s01": "boss"}}, 400),
+    ("dan-token", "get", "/api/v1/courses/{course}/roster", {}, None, 200),
+    ("alice-token", "get", "/api/v1/courses/{course}/roster", {}, None, 403),
+    ("dan-token", "delete", "/api/v1/courses/{course}", {}, None, 403),
+    (ADMIN, "delete", "/api/v1/courses/{course}", {}, None, 200),
     (ADMIN, "get", "/api/v1/doctor", {}, None, 200),
     (ADMIN, "get", "/api/v1/audit", {}, None, 200),
     ("alice-token", "get", "/api/v1/audit", {}, None, 403),
@@ -194,7 +222,7 @@ async def test_every_operation_answers_as_described(lived_in: Console) -> None:
     leases = (await lived_in.json("api/v1/leases", "alice-token"))["leases"]
     [lease] = [one["id"] for one in leases if one["server"] == "timed"]
     known = {
-        "lease": lease, "source": "personal", "name": "py", "version": "2",
+        "lease": lease, "source": "personal", "name": "py", "version": "2", "course": "ml101",
     }  # fmt: skip
     for token, verb, path, more, body, status in CALLS:
         parts = known | more

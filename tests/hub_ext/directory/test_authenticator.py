@@ -215,6 +215,7 @@ def test_the_site_file_sets_every_trait(tmp_path):
     assert traits.servers == ["ldap://directory:1389"]
     assert traits.admin_groups == ["platform-admins"]
     assert traits.group_base_dn == "ou=groups,dc=lab,dc=demo"
+    assert traits.number_attribute == "employeeNumber"
     assert traits.auth_refresh_strict is True
     assert traits.teams["vision"]["leads"] == ["team-vision-leads"]
     assert traits.courses["ml101"]["instructors"] == ["course-ml101-instructors"]

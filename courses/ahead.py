@@ -1,0 +1,108 @@
+"""The servers of a class, ahead of its hours: one start ahead of time for each session.
+
+The record of a session has an id of its own, made of the course and the hour: whoever plans it
+again, in whichever process, finds it, so that nobody's server is started twice. What has not begun
+follows the course when that changes; what has begun goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session as Store
+
+from commons.errors import LabError
+from commons.site import Site
+from commons.store.models import Course, WarmStart
+from commons.units import parse_duration
+from courses.document import CourseSpec
+from courses.timetable import Session, sessions, warm_before
+from spawner.warm import records
+
+PLANNED = 26 * 3600.0  # seconds ahead: a day, and what a clock change adds
+_log = logging.getLogger(__name__)
+
+
+def author(course: str) -> str:
+    """Who asked for the starts that a course plans, for their records."""
+    return f"course:{course}"
+
+
+def warm_id(course: str, session: Session) -> str:
+    """The id of the start ahead of time of one session."""
+    return hashlib.sha256(f"{course} {session.starts:.0f}".encode()).hexdigest()[:12]
+
+
+def planned(store: Store, course: str) -> list[WarmStart]:
+    """Those of a course that have not begun, and were not cancelled."""
+    query = select(WarmStart).where(
+        WarmStart.created_by == author(course),
+        WarmStart.begun_at.is_(None),
+        WarmStart.cancelled_at.is_(None),
+    )
+    return list(store.scalars(query.order_by(WarmStart.starts_at)))
+
+
+def plan(store: Store, site: Site, now: float, only: str = "") -> None:
+    """Bring the starts of the next day in line with what the courses say."""
+    query = select(Course).where(Course.name == only) if only else select(Course)
+    for row in store.scalars(query.order_by(Course.name)):
+        _plan(store, site, CourseSpec.model_validate(row.spec), now)
+
+
+def _plan(store: Store, site: Site, spec: CourseSpec, now: float) -> None:
+    wanted = {}
+    if spec.warm is not None:
+        # Also of a class that has begun, while its servers would be held: the hub was away.
+        hold = parse_duration(spec.warm.hold)
+        for session in sessions(spec, now - hold, now + PLANNED):
+            if now < session.starts + hold:
+                wanted[warm_id(spec.course, session)] = session
+    for start in planned(store, spec.course):
+        if start.id not in wanted or _differs(start, spec, wanted[start.id]):
+            store.delete(start)
+    store.flush()
+    for one, session in wanted.items():
+        if store.get(WarmStart, one) is not None:
+            continue
+        try:
+            moment = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
+            records.create(store, _asked(spec, session), author(spec.course), site, moment, one)
+        except LabError as error:
+            # What instructors chose has gone since: told on the course's page, not to the hub.
+            _log.warning("course %s: servers of %s: %s", spec.course, session.wall, error)
+
+
+def _begins(spec: CourseSpec, session: Session) -> datetime:
+    moment = datetime.fromtimestamp(session.starts - warm_before(spec), UTC)
+    return moment.replace(tzinfo=None)
+
+
+def _hold(spec: CourseSpec) -> int:
+    assert spec.warm is not None
+    return warm_before(spec) + parse_duration(spec.warm.hold)
+
+
+def _differs(start: WarmStart, spec: CourseSpec, session: Session) -> bool:
+    begins = _begins(spec, session)
+    return (
+        start.starts_at != begins
+        or start.hold_until != begins + timedelta(seconds=_hold(spec))
+        or start.user_options != spec.options
+    )
+
+
+def _asked(spec: CourseSpec, session: Session) -> records.WarmSpec:
+    return records.WarmSpec.model_validate(
+        {
+            "name": f"{spec.course} {session.wall.isoformat(' ', 'minutes')}",
+            "subject": spec.scope.account,
+            "starts": _begins(spec, session).isoformat(timespec="seconds"),
+            "timezone": "UTC",
+            "hold": _hold(spec),
+            "options": spec.options,
+        }
+    )

@@ -1,0 +1,318 @@
+"""``course.yaml``: a course as data, checked by key and line.
+
+Times are wall times in the course's zone: ten o'clock stays ten o'clock when clocks change. What
+instructors may do with the site's machines an administrator says under ``granted``; the rest is
+theirs. What is exported applies cleanly and changes nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from datetime import date, time
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from ruamel.yaml import YAML
+
+from commons.errors import WrongValue
+from commons.i18n import N_
+from commons.messages import Text
+from commons.scopes import NAME, Scope, groups_of_site
+from commons.site import Site
+from commons.units import parse_duration, show_duration
+from spawner.gpu.ledger.reservations import NOT_A_DAY, NOT_A_WEEKDAY, WEEKDAYS, Weekday
+from spawner.gpu.quotas import messages
+from spawner.gpu.quotas.document import DURATION, Count, Label, TimeZone, read_yaml
+from spawner.gpu.quotas.problems import Problem, ProblemsError, read_problems, unknown_name
+
+VERSION = 1
+LONGEST_TERM = 400  # days
+LONGEST_SESSION = 12 * 3600  # seconds
+MOST = 200  # entries of each list
+
+NOT_A_TIME = Text("not_a_time", N_("must be a time of the day, such as 10:00"))
+NOT_A_COURSE = Text("not_a_course", N_("must be a course’s short name, such as ml101"))
+TERM_REVERSED = Text("term_reversed", N_("the last day must not be before the first"))
+TERM_TOO_LONG = Text("term_too_long", N_("must be at most {days} days"))
+OUTSIDE_TERM = Text("course_outside_term", N_("{day} is not in the term"))
+SESSION_TOO_LONG = Text("session_too_long", N_("must be from a minute to {hours} hours"))
+WARM_TOO_LONG = Text("course_warm_too_long", N_("must be from a minute to four hours"))
+LISTED_TWICE = Text("course_list_twice", N_("{value} is there twice"))
+NOT_GRANTED_GPUS = Text(
+    "course_gpus_not_granted",
+    N_("An administrator granted this course {granted} GPUs; ask one for more."),
+)
+NOT_GRANTED = Text(
+    "course_not_granted",
+    N_("is not among what an administrator granted this course; ask one for it."),
+)
+MORE_EACH_THAN_RESERVED = Text(
+    "course_each_over_reserved", N_("must not be more than gpus.reserved, where that is set")
+)
+OTHER_COURSE = Text("course_other", N_("This file is about “{found}”, not about “{wanted}”."))
+
+
+class CourseError(ProblemsError):
+    """A course.yaml that cannot be used; ``problems`` say where and why."""
+
+    text = Text("course_wrong", N_("This course cannot be saved."))
+
+
+def _day(value: object) -> object:
+    if type(value) is date:
+        return value
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError:
+        raise WrongValue(NOT_A_DAY()) from None
+
+
+def _time(value: object) -> object:
+    if isinstance(value, time):
+        return value
+    if not isinstance(value, str) or not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", value):
+        raise WrongValue(NOT_A_TIME())
+    hours, minutes = value.split(":")
+    return time(int(hours), int(minutes))
+
+
+def _weekday(value: object) -> object:
+    if isinstance(value, str) and value.lower()[:3] in WEEKDAYS:
+        return value.lower()[:3]
+    raise WrongValue(NOT_A_WEEKDAY())
+
+
+def _session(value: object) -> object:
+    seconds = parse_duration(value)
+    if not 60 <= seconds <= LONGEST_SESSION:
+        raise WrongValue(SESSION_TOO_LONG(hours=LONGEST_SESSION // 3600))
+    return show_duration(seconds)
+
+
+def _ahead(value: object) -> object:
+    seconds = parse_duration(value)
+    if not 60 <= seconds <= 4 * 3600:
+        raise WrongValue(WARM_TOO_LONG())
+    return show_duration(seconds)
+
+
+def _course(value: object) -> object:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise WrongValue(NOT_A_COURSE())
+    return value
+
+
+def _once(values: list[Any]) -> list[Any]:
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise WrongValue(LISTED_TWICE(value=str(value)))
+    return values
+
+
+_TEXT = WithJsonSchema({"type": "string"})
+Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
+WallTime = Annotated[time, BeforeValidator(_time), _TEXT]
+Length = Annotated[str, BeforeValidator(_session), DURATION]
+Ahead = Annotated[str, BeforeValidator(_ahead), DURATION]
+Days = Annotated[list[Day], AfterValidator(_once)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Titles(_Part):
+    """What people call the course; without ``zh`` the English one serves."""
+
+    en: Label
+    zh: Label | None = None
+
+
+class Term(_Part):
+    """From the first day to the last, both included."""
+
+    first: Day
+    last: Day
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Term:
+        if self.last < self.first:
+            raise WrongValue(TERM_REVERSED())
+        if (self.last - self.first).days >= LONGEST_TERM:
+            raise WrongValue(TERM_TOO_LONG(days=LONGEST_TERM))
+        return self
+
+
+class Weekly(_Part):
+    """A time of each week."""
+
+    weekdays: Annotated[
+        list[Annotated[Weekday, BeforeValidator(_weekday)]], AfterValidator(_once)
+    ] = Field(min_length=1, max_length=7)
+    starts: WallTime
+    duration: Length
+
+
+class Extra(_Part):
+    """One more time, or an exam."""
+
+    day: Day
+    starts: WallTime
+    duration: Length
+
+
+class Gpus(_Part):
+    """GPUs of each student's server, and how many the class has set aside in its hours."""
+
+    each: Count = 0
+    type: str = Field("", max_length=80)
+    reserved: Count = 0
+
+    @model_validator(mode="after")
+    def _fit(self) -> Gpus:
+        if self.reserved and self.each > self.reserved:
+            raise WrongValue(MORE_EACH_THAN_RESERVED())
+        return self
+
+
+class Warm(_Part):
+    """Servers that run before the class does: from ``before`` on; who has not come ``hold`` after
+    the beginning gives them back.
+    """
+
+    before: Ahead = "10m"
+    hold: Ahead = "30m"
+
+
+class Granted(_Part):
+    """What an administrator lets the instructors have. Empty lists: whatever the site offers."""
+
+    gpus: Count = Field(0, description="most that may be reserved")
+    sizes: Annotated[list[str], AfterValidator(_once)] = Field([], max_length=MOST)
+    environments: Annotated[list[str], AfterValidator(_once)] = Field([], max_length=MOST)
+
+
+class CourseSpec(_Part):
+    """A course."""
+
+    version: Literal[1]
+    course: Annotated[str, BeforeValidator(_course)] = Field(description="as the site file has it")
+    title: Titles
+    timezone: TimeZone = Field(description="IANA name, such as Europe/Berlin")
+    term: Term
+    sessions: list[Weekly] = Field([], max_length=20)
+    extra: list[Extra] = Field([], max_length=MOST)
+    days_off: Days = Field([], max_length=MOST)
+    environment: str = Field("", max_length=200, description="name:version holds for the term")
+    size: str = Field("", max_length=80)
+    gpus: Gpus = Gpus()
+    warm: Warm | None = None
+    granted: Granted = Granted()
+
+    @model_validator(mode="after")
+    def _in_term(self) -> CourseSpec:
+        days = [*self.days_off, *(one.day for one in self.extra)]
+        for day in days:
+            if not self.term.first <= day <= self.term.last:
+                raise WrongValue(OUTSIDE_TERM(day=day.isoformat()))
+        return self
+
+    @property
+    def scope(self) -> Scope:
+        """The course among the scopes."""
+        return Scope("course", self.course)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a student's server is started with, as user_options."""
+        wanted: dict[str, Any] = {"course": self.course}
+        if self.environment:
+            wanted["environment"] = self.environment
+        if self.size:
+            wanted["size"] = self.size
+        if self.gpus.each:
+            wanted["gpus"] = self.gpus.each
+            wanted |= {"gpu_type": self.gpus.type} if self.gpus.type else {}
+        return wanted
+
+    def called(self, language: str) -> str:
+        """Its title in a language."""
+        return (self.title.zh if language.startswith("zh") else None) or self.title.en
+
+
+def read_course(text: str, name: str = "course.yaml") -> CourseSpec:
+    """A course from YAML (or JSON). Raises CourseError with each wrong key and its line."""
+    plain, lines = read_yaml(text, CourseError, name)
+    return check_course(plain, name, lines)
+
+
+def check_course(
+    document: object, name: str = "", lines: Mapping[tuple[str, ...], int] | None = None
+) -> CourseSpec:
+    """A course from what is read already. Raises CourseError."""
+    if not isinstance(document, Mapping):
+        raise CourseError([Problem("", messages.NOT_A_MAPPING())], name)
+    filled = {key: value for key, value in document.items() if value is not None}
+    try:
+        return CourseSpec.model_validate(filled)
+    except ValidationError as error:
+        raise CourseError(read_problems(error, (), lines or {}), name) from error
+
+
+def check_in_site(scope: Scope, site: Site) -> None:
+    """Raises CourseError where the site file has no such course."""
+    known = [one for one in groups_of_site(site) if one.kind == scope.kind]
+    if scope not in known:
+        assert scope.row.absent is not None
+        absent = scope.row.absent(name=scope.owner)
+        names = [one.owner for one in known]
+        raise CourseError([unknown_name("course", absent, scope.owner, names)])
+
+
+def check_granted(spec: CourseSpec, site: Site) -> None:
+    """Whether there is such a course, and it asks for no more than was granted.
+
+    Raises CourseError.
+    """
+    check_in_site(spec.scope, site)
+    problems = []
+    if spec.gpus.reserved > spec.granted.gpus:
+        problems.append(Problem("gpus.reserved", NOT_GRANTED_GPUS(granted=spec.granted.gpus)))
+    base = spec.environment.partition(":")[0]
+    for key, value, granted in (
+        ("size", spec.size, spec.granted.sizes),
+        ("environment", base, spec.granted.environments),
+    ):
+        if granted and value not in granted:
+            problems.append(unknown_name(key, NOT_GRANTED(), value, granted))
+    if problems:
+        raise CourseError(problems)
+
+
+def to_plain(spec: CourseSpec) -> dict[str, Any]:
+    """The document as plain data, without what is the default anyway."""
+    plain = spec.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    for one in (*plain.get("sessions", ()), *plain.get("extra", ())):
+        one["starts"] = one["starts"][:5]
+    return {**{"version": VERSION}, **plain}
+
+
+def to_yaml(spec: CourseSpec) -> str:
+    """``to_plain`` as text."""
+    out = io.StringIO()
+    yaml = YAML(typ="rt", pure=True)
+    yaml.default_flow_style = False
+    yaml.allow_unicode = True
+    yaml.dump(to_plain(spec), out)
+    return out.getvalue()

@@ -1,0 +1,223 @@
+"""A course in the store, with the reservations and servers that follow of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import select, update
+
+from commons.errors import BadRequest, NotAllowed
+from commons.principal import Principal
+from commons.scopes import Scope
+from commons.site import Site
+from commons.store import Store
+from commons.store.models import CoursePerson, GpuReservation, WarmStart
+from courses import ahead, people, records
+from courses.document import CourseError, CourseSpec
+from spawner.gpu.ledger import reservations
+from spawner.gpu.ledger.reservations import ReservationClash
+from spawner.warm import records as warm
+
+Make = Callable[..., CourseSpec]
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+BEFORE = at("2026-10-12T12:00")  # the day before the first session
+
+
+def apply(store: Store, lab: Site, spec: CourseSpec, now: float = BEFORE) -> list[records.Change]:
+    return store.transact(lambda s: records.apply(s, spec, "dan", lab, now=now))
+
+
+def reserved(store: Store) -> list[tuple[str, str, int, int]]:
+    return store.transact(
+        lambda s: [
+            (one.name, f"{one.starts:%m-%d %H:%M}", one.duration, one.gpus)
+            for one in reservations.standing(s)
+        ],
+        read=True,
+    )
+
+
+def planned(store: Store) -> list[tuple[str, str, str]]:
+    return store.transact(
+        lambda s: [
+            (one.name, f"{one.starts_at:%m-%d %H:%M}", f"{one.hold_until:%m-%d %H:%M}")
+            for one in s.scalars(select(WarmStart).order_by(WarmStart.starts_at))
+        ],
+        read=True,
+    )
+
+
+def test_a_course_has_its_gpus_and_its_servers_at_the_hour(
+    filled: Store, lab: Site, course: Make
+) -> None:
+    changes = apply(filled, lab, course())
+    assert "+ title.en: Machine learning" in map(str, changes)
+    assert reserved(filled) == [("ml101 10:00", "10-13 09:50", 7800, 2)]
+    assert planned(filled) == [("ml101 2026-10-13 10:00", "10-13 07:50", "10-13 08:30")]
+    assert apply(filled, lab, course()) == []
+    assert len(reserved(filled)) == len(planned(filled)) == 1
+    shown = filled.transact(lambda s: records.show(s, records.get(s, "ml101"), BEFORE), read=True)
+    assert [one["time"] for one in shown["sessions"]] == ["10:00", "10:00"]
+    assert [bool(one["warm"]) for one in shown["sessions"]] == [True, False]
+
+
+def test_a_change_moves_what_follows_of_it_and_no_more(
+    filled: Store, lab: Site, course: Make
+) -> None:
+    apply(filled, lab, course())
+    ids = filled.transact(lambda s: dict(records.get(s, "ml101").reservations), read=True)
+    (change,) = apply(filled, lab, course(title={"en": "ML", "zh": "机器学习"}))
+    assert str(change) == "~ title.en: Machine learning -> ML"
+    assert filled.transact(lambda s: records.get(s, "ml101").reservations, read=True) == ids
+    apply(
+        filled, lab, course(sessions=[{"weekdays": ["tue"], "starts": "14:00", "duration": "2h"}])
+    )
+    assert reserved(filled) == [("ml101 14:00", "10-13 13:50", 7800, 2)]
+    assert planned(filled) == [("ml101 2026-10-13 14:00", "10-13 11:50", "10-13 12:30")]
+    apply(filled, lab, course(warm=None, gpus={"each": 0}))
+    assert reserved(filled) == []
+    assert planned(filled) == []
+
+
+def test_each_session_is_planned_once_and_what_began_goes_on(
+    filled: Store, lab: Site, course: Make
+) -> None:
+    apply(filled, lab, course())
+    begin = datetime(2026, 10, 13, 7, 51)
+    (start,) = filled.transact(lambda s: [one.id for one in warm.due(s, begin)], read=True)
+    filled.transact(lambda s: warm.begin(s, start, ["s01"], begin))
+    for now in ("2026-10-13T07:52", "2026-10-13T08:10", "2026-10-13T12:00"):
+        filled.transact(lambda s, now=now: ahead.plan(s, lab, at(now)))  # type: ignore[misc]
+    apply(filled, lab, course(size="large"), at("2026-10-13T07:53"))
+    assert len(planned(filled)) == 1
+    filled.transact(lambda s: ahead.plan(s, lab, at("2026-10-20T00:00")))
+    assert [one[0] for one in planned(filled)] == [
+        "ml101 2026-10-13 10:00", "ml101 2026-10-20 10:00",
+    ]  # fmt: skip
+
+
+def test_one_that_was_cancelled_by_hand_is_not_planned_again(
+    filled: Store, lab: Site, course: Make
+) -> None:
+    apply(filled, lab, course())
+    moment = datetime(2026, 10, 12, 13)
+    filled.transact(lambda s: s.execute(update(WarmStart).values(cancelled_at=moment)))
+    apply(filled, lab, course(title={"en": "ML"}))
+    states = filled.transact(
+        lambda s: [one.cancelled_at is None for one in s.scalars(select(WarmStart))], read=True
+    )
+    assert states == [False]
+
+
+def test_a_reservation_that_cannot_be_changes_nothing(
+    filled: Store, lab: Site, course: Make
+) -> None:
+    other = course(course="art7", granted={"gpus": 2})
+    apply(filled, lab, other)
+    with pytest.raises(ReservationClash, match="art7"):
+        apply(filled, lab, course())
+    with pytest.raises(BadRequest):
+        filled.transact(lambda s: records.get(s, "ml101"), read=True)
+    assert [name for name, *_ in reserved(filled)] == ["art7 10:00"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"environment": "torch"}, "torch"),
+        ({"size": "huge"}, "huge"),
+        ({"gpus": {"each": 9}}, "9"),
+    ],
+)
+def test_what_no_student_could_start_is_refused(
+    filled: Store, lab: Site, course: Make, changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(CourseError, match=said):
+        apply(filled, lab, course(**changes))
+
+
+def test_past_days_need_no_gpus(filled: Store, lab: Site, course: Make) -> None:
+    extra = [{"day": "2026-10-14", "starts": "10:00", "duration": "1h"}]
+    apply(filled, lab, course(extra=extra), at("2026-11-01T00:00"))
+    assert [name for name, *_ in reserved(filled)] == ["ml101 10:00"]
+
+
+def test_what_is_granted_only_an_administrator_changes(
+    filled: Store, lab: Site, course: Make
+) -> None:
+    teacher = Principal("dan", positions={Scope("course", "ml101"): "instructor"})
+    student = Principal("s01", positions={Scope("course", "ml101"): "student"})
+    other = Principal("eve", positions={Scope("course", "art7"): "instructor"})
+    admin = Principal("carol", admin=True)
+
+    def may(spec: CourseSpec, who: Principal) -> None:
+        filled.transact(lambda s: records.check_may(s, spec, who), read=True)
+
+    may(course(), admin)
+    with pytest.raises(NotAllowed, match="granted"):
+        may(course(), teacher)
+    apply(filled, lab, course())
+    may(course(title={"en": "ML"}), teacher)
+    for who in (student, other):
+        with pytest.raises(NotAllowed, match="instructors"):
+            may(course(), who)
+
+
+def test_a_removed_course_leaves_nothing(filled: Store, lab: Site, course: Make) -> None:
+    apply(filled, lab, course())
+    filled.transact(lambda s: people.apply(s, "ml101", {"s01": "student"}, "dan", prune=True))
+    filled.transact(lambda s: records.remove(s, "ml101"))
+    assert reserved(filled) == planned(filled) == []
+    left = filled.transact(lambda s: list(s.scalars(select(CoursePerson))), read=True)
+    assert left == []
+    cancelled = filled.transact(
+        lambda s: [one.cancelled_at for one in s.scalars(select(GpuReservation))], read=True
+    )
+    assert all(cancelled)
+
+
+async def test_a_roster_says_what_people_are(filled: Store) -> None:
+    listed = {"s01": "student", "dan": "instructor"}
+    changes = filled.transact(lambda s: people.apply(s, "ml101", listed, "dan", prune=True))
+    assert list(map(str, changes)) == ["+ dan: instructor", "+ s01: student"]
+    rosters = people.Rosters(filled)
+    assert await rosters.of("s01") == {"ml101": "student"}
+    later = {"s02": "student", "s01": "instructor"}
+    changes = filled.transact(lambda s: people.apply(s, "ml101", later, "dan", prune=False))
+    assert list(map(str, changes)) == ["~ s01: student -> instructor", "+ s02: student"]
+    assert await rosters.of("s01") == {"ml101": "instructor"}
+    filled.transact(lambda s: people.remove(s, "ml101", "s01"))
+    assert await rosters.of("s01") == {}
+    assert await rosters.of("dan") == {"ml101": "instructor"}
+    with pytest.raises(BadRequest, match="s01"):
+        filled.transact(lambda s: people.remove(s, "ml101", "s01"))
+    with pytest.raises(BadRequest, match="owner"):
+        filled.transact(lambda s: people.apply(s, "ml101", {"s01": "owner"}, "dan", prune=False))
+
+
+def test_the_higher_position_counts() -> None:
+    directory = {"ml101": "student", "art7": "instructor"}
+    rosters = {"ml101": "instructor", "art7": "student", "bio2": "student"}
+    assert people.joined(directory, rosters) == {
+        "ml101": "instructor", "art7": "instructor", "bio2": "student",
+    }  # fmt: skip
+
+
+def test_who_is_on_the_roster_finds_a_server_at_the_hour(
+    filled: Store, lab: Site, course: Make
+) -> None:
+    """Though the hub does not know yet that they are in the course."""
+    apply(filled, lab, course())
+    filled.transact(lambda s: people.apply(s, "ml101", {"s02": "student"}, "dan", prune=True))
+    begin = datetime(2026, 10, 13, 7, 51)
+    (start,) = filled.transact(lambda s: [one.id for one in warm.due(s, begin)], read=True)
+    filled.transact(lambda s: warm.begin(s, start, ["s01"], begin))
+    found = filled.transact(lambda s: [one.user for one in warm.live(s)], read=True)
+    assert found == ["s01", "s02"]

@@ -1,0 +1,99 @@
+"""A course, from its instructor's page to a JupyterLab that was there before the click."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from conftest import NewPage
+from deployment import Deployment, wait_for
+from people import in_lab, log_in, picture
+from playwright.sync_api import Page, expect
+
+COURSES = "/services/labcommons/courses"
+STUDENT, GUEST = "s05", "alice"  # whom the directory puts into it, and whom the roster does
+
+
+def document(begins: datetime) -> str:
+    return f"""\
+version: 1
+course: ml101
+title: {{en: Machine learning, zh: 机器学习}}
+timezone: UTC
+term: {{first: {begins.date()}, last: {begins.date() + timedelta(days=90)}}}
+sessions:
+  - {{weekdays: [{f"{begins:%a}".lower()}], starts: "{begins:%H:%M}", duration: 1h}}
+environment: py313-data
+size: small
+warm: {{before: 3m, hold: 10m}}
+"""
+
+
+def signed_in(page: Page, name: str) -> Page:
+    log_in(page, name)
+    page.wait_for_url(re.compile(r"/hub/(home|spawn)"))
+    return page
+
+
+def ready(site: Deployment, admin: str, user: str) -> bool:
+    server = site.api("GET", f"users/{user}", admin)[1]["servers"].get("", {})
+    return bool(server.get("ready"))
+
+
+def test_a_class_finds_its_servers_ready(
+    clean: Deployment, admin: str, new_page: NewPage, pictures: Path
+) -> None:
+    hub = ("docker", "exec", clean.container("hub"), "sh", "-c")
+    begins = (datetime.now(UTC) + timedelta(minutes=3)).replace(second=0, microsecond=0)
+    student = signed_in(new_page(), STUDENT)
+    guest, teacher = signed_in(new_page("zh-CN"), GUEST), signed_in(new_page(), "dan")
+    expect(guest.get_by_role("link", name="课程")).to_have_count(0)
+    try:
+        teacher.get_by_role("link", name="Courses").click()
+        teacher.get_by_role("link", name="ml101").click()
+        editor = teacher.get_by_label("course.yaml")
+        editor.fill("version: 1\ncourse: ml101\nsize: huge\n")
+        teacher.get_by_role("button", name="Save").click()
+        expect(teacher.get_by_role("alert")).to_contain_text("Nothing was changed")
+        picture(teacher, pictures, "course-wrong")
+        editor.fill(document(begins))
+        teacher.get_by_role("button", name="See what would change").click()
+        expect(teacher.get_by_role("status")).to_contain_text("+ title.en: Machine learning")
+        teacher.get_by_role("button", name="Save").click()
+        expect(teacher.get_by_role("heading", level=1)).to_have_text("Machine learning")
+
+        roster = "/tmp/roster.csv"
+        lines = f"username;role\\n{GUEST.upper()};student\\nnobody-at-all;student\\n"
+        command = f"labcommons course roster apply ml101 {roster}"
+        said = clean.run(*hub, f"printf '{lines}' >{roster}; {command} 2>&1; true")
+        assert f"+ {GUEST}: student" in said
+        assert "line 3: nobody-at-all: is not in the directory" in said
+
+        wait_for(lambda: ready(clean, admin, STUDENT), "the student's server", 150)
+        teacher.reload()
+        expect(teacher.get_by_text(re.compile(r"\d of \d+ servers are ready"))).to_be_visible()
+        expect(teacher.get_by_text(GUEST, exact=True)).to_be_visible()
+        picture(teacher, pictures, "course-teacher")
+        student.goto(f"{COURSES}/ml101")
+        student.get_by_role("link", name="Open the course").click()
+        student.wait_for_url(f"**/user/{STUDENT}/lab**")
+        in_lab(student)
+
+        # Whom the roster puts into it: in half a minute at the most, without another login.
+        wait_for(lambda: _sees_course(guest), "the course in the navigation", 60)
+        guest.goto("/hub/course/ml101/lessons/first.ipynb")
+        guest.wait_for_url(re.compile(f"/(user/{GUEST}/lab/tree|hub/spawn)"))
+        guest.goto(f"{COURSES}/ml101")
+        expect(guest.get_by_role("heading", level=1)).to_have_text("机器学习")
+        expect(guest.get_by_label("course.yaml")).to_have_count(0)
+        picture(guest, pictures, "course-student")
+        shown = clean.labcommons("course", "show", "ml101")
+        assert shown["roster"] == {GUEST: "student"}
+    finally:
+        clean.run(*hub[:3], "labcommons", "course", "remove", "ml101", "--yes")
+
+
+def _sees_course(page: Page) -> bool:
+    page.goto("/hub/home")
+    return page.get_by_role("link", name="课程", exact=True).count() == 1

@@ -1,0 +1,125 @@
+"""``labcommons course``, as an administrator types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from commons.store import Store
+from courses.roster_files import Entry
+from hub_ext.cli import cli
+from hub_ext.course_roster import asked, known
+from hub_ext.directory.roster import Asked, Fit, Match
+from tests.courses.conftest import DOCUMENT, fill
+
+SITE = """
+version: 1
+directory:
+  servers: [ldaps://ldap.example.org]
+  users: {base_dn: 'dc=example,dc=org'}
+  courses: {ml101: {students: [ml101]}}
+sizes: {small: {cpu: 1, memory: 1G}}
+gpus:
+  source: simulated
+  max_per_server: 2
+  devices:
+    - {id: GPU-a0, model: A100, memory: 80G}
+    - {id: GPU-a1, model: A100, memory: 80G}
+"""
+
+
+class Terminal:
+    """Commands against a database of their own."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.file = folder / "ml101.yaml"
+        (folder / "site.yaml").write_text(SITE, "utf-8")
+        self.environment = {
+            "LABCOMMONS_DATABASE_URL": store.url,
+            "LABCOMMONS_SITE_FILE": str(folder / "site.yaml"),
+            "LABCOMMONS_DATA": str(folder),
+        }
+
+    def __call__(self, *words: str, code: int = 0, typed: str | None = None) -> Result:
+        result = CliRunner().invoke(cli, ["course", *words], env=self.environment, input=typed)
+        assert result.exit_code == code, result.output
+        return result
+
+    def apply(self, document: object, *more: str, code: int = 0) -> str:
+        self.file.write_text(json.dumps(document), "utf-8")
+        return self("apply", "-f", str(self.file), *more, code=code).output
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    from commons.site import load_site
+
+    store = Store(f"sqlite:///{tmp_path / 'labcommons.sqlite'}")
+    store.migrate()
+    found = Terminal(store, tmp_path)
+    store.transact(lambda s: fill(s, load_site(tmp_path / "site.yaml")))
+    return found
+
+
+LATER = DOCUMENT | {"term": {"first": "2031-01-06", "last": "2031-02-28"}, "days_off": []}
+
+
+def test_a_course_is_tried_applied_shown_exported_and_removed(terminal: Terminal) -> None:
+    assert terminal("list").output.startswith("No course is set up.")
+    tried = terminal.apply(LATER, "--dry-run")
+    assert "+ title.en: Machine learning" in tried
+    assert tried.endswith("Not applied (--dry-run).\n")
+    terminal("show", "ml101", code=1)
+    assert terminal.apply(LATER).endswith("Applied.\n")
+    assert terminal.apply(LATER) == "Nothing changes.\n"
+    exported = terminal("export", "ml101").output
+    assert terminal("apply", "-f", "-", typed=exported).output == "Nothing changes.\n"
+    changed = json.loads(terminal.apply(LATER | {"size": ""}, "--json"))
+    assert changed == {
+        "applied": True, "changes": [{"key": "size", "before": "small", "after": None}],
+    }  # fmt: skip
+    assert "ml101   Machine learning" in terminal("list").output
+    shown = json.loads(terminal("show", "ml101", "--json").output)
+    assert shown["course"]["title"]["zh"] == "机器学习"
+    assert "Nobody is on the roster" in terminal("roster", "list", "ml101").output
+    terminal("remove", "ml101", typed="n\n", code=1)
+    assert terminal("remove", "ml101", "--yes").output == "Removed: ml101. Its folder stays.\n"
+    assert terminal("list").output.startswith("No course is set up.")
+
+
+def test_what_is_wrong_is_told_with_its_line(terminal: Terminal) -> None:
+    terminal.file.write_text("version: 1\ncourse: ml101\ntimezone: Mars\n", "utf-8")
+    said = terminal("apply", "-f", str(terminal.file), code=1).output
+    assert "line 3: timezone:" in said
+    assert "Did you mean “ml101”" in terminal.apply(LATER | {"course": "ml102"}, code=1)
+    assert terminal.apply(LATER | {"gpus": {"reserved": 3}}, code=1).count("granted this course 2")
+
+
+def test_who_is_found_is_put_on_and_who_is_not_is_listed() -> None:
+    entries = [
+        Entry(2, "S01", "", "", "", "student"),
+        Entry(3, "", "ada@example.org", "", "", "assistant"),
+        Entry(4, "", "", "4711", "", "student"),
+        Entry(5, "gone", "", "", "", "student"),
+        Entry(6, "", "twins@example.org", "", "", "student"),
+        Entry(7, "s01", "", "", "", "instructor"),
+    ]
+    matches = [
+        Match(Fit.FOUND, ("s01",)),
+        Match(Fit.FOUND, ("ada",)),
+        Match(Fit.UNUSABLE, ()),
+        Match(Fit.UNKNOWN),
+        Match(Fit.AMBIGUOUS, ("eva", "ida")),
+        Match(Fit.FOUND, ("s01",)),
+    ]
+    assert asked(entries)[1] == Asked("", "ada@example.org", "")
+    found = known(entries, matches, ("instructor", "student"))
+    assert found.people == {"s01": "instructor", "ada": "student"}
+    assert [(one.line, one.who, str(one.reason)) for one in found.left] == [
+        (4, "4711", "is disabled in the directory, or has no account number there"),
+        (5, "gone", "is not in the directory"),
+        (6, "twins@example.org", "fits several people (eva, ida); write the login name"),
+    ]
