@@ -27,6 +27,7 @@ SOME_UNREAD, NO_REPOSITORY, WRONG_PASSWORD = 3, 10, 12  # restic's exit codes
 # What a file of logins may set: nothing that would change which program runs.
 _LOGIN = re.compile(r"(?:AWS|RESTIC_REST|B2|AZURE|GOOGLE|OS|ST)_[A-Z0-9_]+")
 CHUNK = 256 * 1024  # bytes
+Nodes = list[dict[str, Any]]  # as restic lists files and folders
 _RETRY = re.compile(r"^\S+ returned error, retrying after [^:]+: ")
 _SSH = "subprocess ssh: "  # before what ssh says on stderr
 _MAX_LINE = 2**20  # characters of one line of restic's
@@ -168,13 +169,15 @@ class Repository:
             if row.get("message_type") == "status":
                 told(row)
 
-    def list(self, snapshot: str, folder: str) -> list[dict[str, Any]]:
+    def list(self, snapshot: str, folder: str) -> Nodes:
         """What is in one folder of a snapshot, as restic's nodes; not in folders below it."""
-        said = self._plain("ls", "--json", snapshot, folder)
+        return [row for row in self.nodes(snapshot, folder) if row.get("path") != folder]
+
+    def nodes(self, snapshot: str, *folders: str) -> Nodes:
+        """These folders and what is in each."""
+        said = self._plain("ls", "--json", snapshot, *folders)
         rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-        return [
-            row for row in rows if row.get("struct_type") == "node" and row.get("path") != folder
-        ]
+        return [row for row in rows if row.get("struct_type") == "node"]
 
     def dump(self, snapshot: str, path: str) -> Generator[bytes]:
         """A file's bytes, piece by piece; a folder's as a zip. Raises BackupError, later too."""

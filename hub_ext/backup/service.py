@@ -1,7 +1,8 @@
 """``labcommons backup serve``: a backup each night, and people's own earlier files for the console.
 
 It alone reads every folder. What it answers is asked for by the console, which knows who somebody
-is: a login name and a path within that person's home, and nothing else of a snapshot.
+is: that person's home or what a group of theirs shares, and a path in it, and nothing else of a
+snapshot. Of what people share, only what the whole group could read then.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 
 from commons.audit import Outcome, record_command
+from commons.scopes import FILES
 from commons.site import Site
+from commons.site.storage import AREAS
 from hub_ext.backup import making
 from hub_ext.backup.places import DATA, Room
-from hub_ext.backup.repository import Repository, Snapshot
+from hub_ext.backup.repository import Nodes, Repository, Snapshot
 from hub_ext.backup.trouble import BackupError
 
 PORT = 8085
@@ -107,7 +110,9 @@ def _say(step: str, share: float | None) -> None:
 
 
 class Files:
-    """One person's home as it was."""
+    """Homes, and what groups share, as they were. ``folder`` is such as ``homes/alice`` and
+    ``teams/vision/files``.
+    """
 
     def __init__(self, site: Site, room: Room) -> None:
         self.site, self.room = site, room
@@ -118,21 +123,20 @@ class Files:
         """Raises BackupError where there are no backups."""
         return Repository(self.site.backup, self.room)
 
-    async def snapshots(self) -> list[Snapshot]:
-        """Those that have homes in them, the newest first. Raises BackupError."""
+    async def snapshots(self, folder: str) -> list[Snapshot]:
+        """Those that have such folders in them, the newest first. Raises BackupError."""
         at, known = self._known
         if time.monotonic() - at > FRESH:
             async with self.turns:
-                found = await asyncio.to_thread(self.repository().snapshots)
-            homes = str(DATA / "homes")
-            known = [one for one in found if homes in one.paths]
+                known = await asyncio.to_thread(self.repository().snapshots)
             self._known = (time.monotonic(), known)
-        return known
+        area = str(DATA / folder.partition("/")[0])
+        return [one for one in known if area in one.paths]
 
-    async def list(self, snapshot: str, person: str, path: str) -> list[dict[str, Any]]:
+    async def list(self, snapshot: str, folder: str, path: str) -> list[dict[str, Any]]:
         """A folder's entries: name, type (file, dir, other), size in bytes, time."""
-        async with self.turns:
-            rows = await asyncio.to_thread(self.repository().list, snapshot, inside(person, path))
+        place = inside(folder, path)
+        rows = await self._rows(snapshot, folder, place)
         kinds = {"file": "file", "dir": "dir"}
         found = [
             {
@@ -145,15 +149,56 @@ class Files:
         ]
         return sorted(found, key=lambda one: (one["type"] != "dir", str(one["name"]).lower()))
 
+    async def _rows(self, snapshot: str, folder: str, place: str) -> Nodes:
+        """What is in a folder, restic's nodes. Raises HTTPError for one that is not theirs."""
+        if folder.startswith("homes/"):
+            async with self.turns:
+                return await asyncio.to_thread(self.repository().list, snapshot, place)
+        # All on the way to it: who could not come through a folder could read nothing in it.
+        top = PurePosixPath(DATA, folder)
+        here = PurePosixPath(place)
+        way = [one for one in (here, *here.parents) if one.is_relative_to(top)]
+        async with self.turns:
+            nodes = await asyncio.to_thread(
+                self.repository().nodes, snapshot, *(str(one) for one in way)
+            )
+        known = {str(node.get("path")): node for node in nodes}
+        if str(top) not in known:  # not there yet
+            return []
+        group = int(known[str(top)].get("gid") or 0)
+        if not all(_open_to(group, known.get(str(one), {})) for one in way):
+            raise HTTPError(404)
+        return [
+            node
+            for path, node in known.items()
+            if str(PurePosixPath(path).parent) == place and _open_to(group, node)
+        ]
 
-def inside(person: str, path: str) -> str:
-    """Where a person's path is in a snapshot. Raises HTTPError for what leads out of the home."""
-    if person in ("", ".", "..") or "/" in person or len(path) > MAX_PATH or "\0" in person + path:
+    async def check(self, snapshot: str, folder: str, place: str) -> None:
+        """Raises HTTPError for what nobody but its owner has: of a group's, files alone."""
+        if not folder.startswith("homes/"):
+            rows = await self._rows(snapshot, folder, str(PurePosixPath(place).parent))
+            if not any(one["path"] == place and one.get("type") == "file" for one in rows):
+                raise HTTPError(404)
+
+
+def inside(folder: str, path: str) -> str:
+    """Where a path is in a snapshot. Raises HTTPError for what leads out of the folder."""
+    area, *names = folder.split("/")
+    right = len(names) == 1 if area == "homes" else area in AREAS and names[1:] == [FILES]
+    if not right or names[0] in ("", ".", "..") or len(path) > MAX_PATH or "\0" in folder + path:
         raise HTTPError(400)
     parts = [part for part in PurePosixPath(path).parts if part not in ("/", ".")]
     if ".." in parts:
         raise HTTPError(400)
-    return str(PurePosixPath(DATA, "homes", person, *parts))
+    return str(PurePosixPath(DATA, area, *names, *parts))
+
+
+def _open_to(group: int, row: dict[str, Any]) -> bool:
+    """Whether who is of a group could read a file then, or look into a folder."""
+    bits = 0o5 if row.get("type") == "dir" else 0o4
+    granted = int(row.get("mode") or 0) >> (3 if row.get("gid") == group else 0)
+    return granted & bits == bits
 
 
 class _Handler(RequestHandler):
@@ -176,7 +221,7 @@ class _Handler(RequestHandler):
 
 class _Snapshots(_Handler):
     async def get(self) -> None:
-        found = await self.files.snapshots()
+        found = await self.files.snapshots(self.get_query_argument("folder"))
         self.write({"snapshots": [{"id": o.id, "time": o.time.isoformat()} for o in found]})
 
 
@@ -184,22 +229,24 @@ class _Of(_Handler):
     """About one snapshot that people may see."""
 
     async def snapshot(self) -> str:
-        asked = self.get_query_argument("snapshot")
-        if asked not in {one.id for one in await self.files.snapshots()}:
+        asked, folder = self.get_query_argument("snapshot"), self.get_query_argument("folder")
+        if asked not in {one.id for one in await self.files.snapshots(folder)}:
             raise HTTPError(404)
         return asked
 
 
 class _List(_Of):
     async def get(self) -> None:
-        person, path = self.get_query_argument("person"), self.get_query_argument("path", "")
-        self.write({"entries": await self.files.list(await self.snapshot(), person, path)})
+        folder, path = self.get_query_argument("folder"), self.get_query_argument("path", "")
+        self.write({"entries": await self.files.list(await self.snapshot(), folder, path)})
 
 
 class _File(_Of):
     async def get(self) -> None:
         snapshot = await self.snapshot()
-        path = inside(self.get_query_argument("person"), self.get_query_argument("path"))
+        folder = self.get_query_argument("folder")
+        path = inside(folder, self.get_query_argument("path"))
+        await self.files.check(snapshot, folder, path)
         self.set_header("Content-Type", "application/octet-stream")
         async with self.files.turns:
             chunks = self.files.repository().dump(snapshot, path)

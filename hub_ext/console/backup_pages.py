@@ -1,10 +1,11 @@
-"""The page “Earlier files”: everybody's own home, as it was in each backup."""
+"""The page “Earlier files”: everybody's own home, and what their groups share, as it was."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,7 @@ from tornado.iostream import StreamClosedError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.web import HTTPError
 
+from commons.scopes import FILES, Keeper, Scope, personal
 from commons.units import amount
 from hub_ext.console.handlers import Page
 
@@ -31,9 +33,32 @@ CHUNK = 256 * 1024  # bytes
 class _Asks(Page):
     """What asks the backup service, in the name of who reads the page and of nobody else."""
 
+    @cached_property
+    def groups(self) -> list[Scope]:
+        """Whose shared files they read and write; of a course, who looks after it."""
+        return [
+            scope
+            for scope in self.viewer.scopes
+            if scope.keeper is Keeper.GROUP
+            and (scope.row.members_write or self.viewer.leads(scope))
+        ]
+
+    @cached_property
+    def of(self) -> Scope:
+        """Whose files they ask for. Raises HTTPError where these are not theirs."""
+        asked = self.get_query_argument("of", "")
+        for scope in self.groups:
+            if scope.source == asked:
+                return scope
+        if asked:
+            raise HTTPError(404)
+        return personal(self.viewer.name)
+
     def address(self, what: str, **words: str) -> str:
         """Of one answer."""
-        return f"{SERVICE}/{what}?{urlencode({'person': self.viewer.name, **words})}"
+        of = self.of
+        folder = of.folder / FILES if of.keeper is Keeper.GROUP else of.folder
+        return f"{SERVICE}/{what}?{urlencode({'folder': str(folder), **words})}"
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -60,7 +85,8 @@ class EarlierFiles(_Asks):
 
     async def get(self) -> None:
         """A folder as it was."""
-        kept = bool(self.site.backup.target and self.site.backup.homes)
+        backup, of = self.site.backup, self.of
+        kept = bool(backup.target and (backup.teams if of in self.groups else backup.homes))
         asked, path = self.get_query_argument("backup", ""), self.get_query_argument("path", "")
         snapshots: list[dict[str, Any]] = []
         entries: list[dict[str, Any]] | None = None
@@ -86,6 +112,9 @@ class EarlierFiles(_Asks):
         self.render_page(
             "files.html",
             kept=kept,
+            of=of.source if of in self.groups else "",
+            whose=of.title(self._) if of in self.groups else "",
+            groups=[(scope.source, scope.title(self._)) for scope in self.groups],
             snapshots=snapshots,
             chosen=chosen,
             at=next((one["time"] for one in snapshots if one["id"] == chosen), ""),
@@ -121,7 +150,7 @@ class EarlierFile(_Asks):
                 chunk = await asyncio.to_thread(answer.read, CHUNK)
             except (OSError, HTTPException) as error:
                 raise HTTPError(503) from error
-            self.record("backup-file", path=path[:500], backup=backup[:64])
+            self.record("backup-file", path=path[:500], backup=backup[:64], of=self.of.source)
             self.set_header("Content-Type", "application/octet-stream")
             self.set_header("Content-Disposition", f"attachment; filename*=UTF-8''{quote(name)}")
             try:

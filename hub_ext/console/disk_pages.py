@@ -60,7 +60,7 @@ class Disk(Page):
         }
         self.render_page(
             "disk.html",
-            earlier=bool(self.site.backup.target and self.site.backup.homes),
+            earlier=bool(self.site.backup.target),
             shown=shown,
             left_out=len(rows) - len(shown),
             areas=areas,

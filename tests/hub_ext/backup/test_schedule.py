@@ -52,17 +52,23 @@ def test_whatever_was_written_is_read(tmp_path: Path, said: str) -> None:
     "path", ["", "a/b", "/a/b", "a//b", "./a/b", "a b/ü.txt", "-rf", "*", "a/", "$(id)"]
 )
 def test_a_path_is_within_the_home(path: str) -> None:
-    assert Path(inside("alice", path)).is_relative_to(DATA / "homes" / "alice")
+    for folder in ("homes/alice", "teams/vision/files"):
+        assert Path(inside(folder, path)).is_relative_to(DATA / folder)
 
 
 @pytest.mark.parametrize(
-    ("person", "path"),
-    [("alice", "../bob"), ("alice", "a/../../bob"), ("..", "x"), ("a/b", "x"), ("", "x"), (".", ""),
-     ("alice", "a\0b"), ("alice", "x" * 5000), ("a\0", "")],
+    ("folder", "path"),
+    [*((f"homes/{name}", path) for name, path in [
+        ("alice", "../bob"), ("alice", "a/../../bob"), ("..", "x"), ("a/b", "x"), ("", "x"),
+        (".", ""), ("alice", "a\0b"), ("alice", "x" * 5000), ("a\0", "")]),
+     *((folder, "x") for folder in (
+        "", "homes", "secrets/x", "hub/x", "teams/vision", "teams/vision/envs", "teams/../files",
+        "teams/vision/files/..", "teams//files", "/homes/alice", "homes/alice/files")),
+     ("teams/vision/files", "../envs/x")],
 )  # fmt: skip
-def test_what_leads_out_of_it_is_refused(person: str, path: str) -> None:
+def test_what_leads_out_of_it_is_refused(folder: str, path: str) -> None:
     with pytest.raises(HTTPError):
-        inside(person, path)
+        inside(folder, path)
 
 
 @pytest.mark.parametrize(

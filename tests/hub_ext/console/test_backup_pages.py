@@ -5,6 +5,7 @@ The repository is a folder here, a stand-in for restic's (that: tests/e2e/test_w
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Generator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +24,10 @@ from hub_ext.backup.repository import Snapshot
 from hub_ext.backup.trouble import BackupError
 from hub_ext.console import backup_pages
 
-from .conftest import Console
+from .conftest import PEOPLE, Console
 
 AT = datetime(2026, 11, 27, 2, 30, tzinfo=UTC)
+GROUP = 20017  # of the team
 HOSTILE = "<img src=x onerror=alert(1)>.txt"
 
 
@@ -38,22 +40,30 @@ class Folder:
     def snapshots(self) -> list[Snapshot]:
         if self.broken:
             raise BackupError(self.broken)
-        homes = (str(DATA / "homes"),)
-        return [Snapshot("a" * 64, AT, 1, 1, homes), Snapshot("b" * 64, AT, 1, 1, ())]
+        areas = tuple(str(DATA / area) for area in ("homes", "teams", "courses"))
+        return [Snapshot("a" * 64, AT, 1, 1, areas), Snapshot("b" * 64, AT, 1, 1, ())]
 
     def _place(self, path: str) -> Path:
-        return self.root / Path(path).relative_to(DATA / "homes")
+        return self.root / Path(path).relative_to(DATA)
+
+    def _node(self, one: Path) -> dict[str, Any]:
+        return {
+            "name": one.name,
+            "path": str(DATA / one.relative_to(self.root)),
+            "type": "dir" if one.is_dir() else "file",
+            "mode": one.stat().st_mode & 0o777,
+            "gid": one.stat().st_gid,
+            "size": one.stat().st_size,
+            "mtime": "2026-11-20T10:00:00.123456789Z",
+        }
 
     def list(self, _snapshot: str, path: str) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": one.name,
-                "type": "dir" if one.is_dir() else "file",
-                "size": one.stat().st_size,
-                "mtime": "2026-11-20T10:00:00.123456789Z",
-            }
-            for one in self._place(path).iterdir()
-        ]
+        return [self._node(one) for one in self._place(path).iterdir()]
+
+    def nodes(self, _snapshot: str, *paths: str) -> list[dict[str, Any]]:
+        places = [self._place(path) for path in paths]
+        found = {one for place in places if place.is_dir() for one in (place, *place.iterdir())}
+        return [self._node(one) for one in found]
 
     def dump(self, _snapshot: str, path: str) -> Generator[bytes]:
         if not self._place(path).is_file():
@@ -77,7 +87,7 @@ def homes(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(homes: Path) -> Folder:
-    return Folder(homes)
+    return Folder(homes.parent)
 
 
 @pytest.fixture
@@ -159,3 +169,66 @@ async def test_what_breaks_off_is_no_whole_file(backed_up: Console, folder: Fold
 async def test_a_site_without_backups_says_so(console: Console) -> None:
     page = (await console.get("files", "alice-token")).body.decode()
     assert "keeps no backups of homes" in page
+
+
+@pytest.fixture
+def vision(homes: Path) -> Path:
+    """What the team vision shares, in a group of its own."""
+    files = homes.parent / "teams" / "vision" / "files"
+    for name, mode in (("open", 0o2770), ("closed", 0o2700)):
+        (files / name).mkdir(parents=True)
+        (files / name / "in.txt").write_text(f"in {name}")
+        (files / name).chmod(mode)
+    (files.parent / "envs").mkdir()
+    (files.parent / "envs" / "secret").write_text("x")
+    for name, mode in (("ours", 0o660), ("mine-alone", 0o600), ("of-another-group", 0o640)):
+        (files / name).write_text(name)
+        (files / name).chmod(mode)
+    files.chmod(0o2770)
+    for one in (files, *files.rglob("*")):
+        os.chown(one, -1, 0 if one.name == "of-another-group" else GROUP)
+    return files
+
+
+async def test_a_teams_people_have_what_the_whole_team_could_read(
+    backed_up: Console, vision: Path
+) -> None:
+    page = (await backed_up.get("files?of=team-vision", "alice-token")).body.decode()
+    assert [name for name in ("ours", "open/", "mine-alone", "of-another-group", "closed")
+            if f">{name}<" in page] == ["ours", "open/"]  # fmt: skip
+
+    async def get(path: str, token: str = "alice-token", of: str = "team-vision") -> int | bytes:
+        address = f"files/download?backup={'a' * 64}&of={of}&path={path}"
+        answer = await backed_up.get(address, token)
+        return answer.body if answer.code == 200 else answer.code
+
+    assert await get("ours") == b"ours"
+    assert await get("open/in.txt", "bob-token") == b"in open"
+    for path in (
+        "mine-alone", "of-another-group", "closed/in.txt", "open", "open/../mine-alone", "",
+        "../envs/secret", "..", "open/nothing",
+    ):  # fmt: skip
+        assert await get(path) == 404, path
+    for token in ("dan-token", "carol-token"):
+        assert await get("ours", token) == 404
+        assert (await backed_up.get("files?of=team-vision", token)).code == 404
+    for of in ("team-nlp", "team-..", "team-vision/../nlp", "shared", "personal", "image"):
+        assert await get("ours", of=of) == 404, of
+    page = (await backed_up.get("files?of=team-vision&path=closed", "alice-token")).body.decode()
+    assert "in.txt" not in page
+    vision.rename(vision.with_name("later"))
+    page = (await backed_up.get("files?of=team-vision", "alice-token")).body.decode()
+    assert "not there yet" in page
+
+
+async def test_of_a_course_only_who_looks_after_it(
+    backed_up: Console, vision: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its students read is by other rights than a mode's."""
+    vision.parents[1].rename(vision.parents[2] / "courses")
+    (vision.parents[2] / "courses" / "vision").rename(vision.parents[2] / "courses" / "ml101")
+    page = (await backed_up.get("files?of=course-ml101", "dan-token")).body.decode()
+    assert ">ours<" in page
+    student = PEOPLE["alice-token"] | {"groups": ["course:ml101:students"]}
+    monkeypatch.setitem(PEOPLE, "alice-token", student)
+    assert (await backed_up.get("files?of=course-ml101", "alice-token")).code == 404
