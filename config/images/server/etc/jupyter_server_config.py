@@ -62,6 +62,7 @@ c.ServerApp.terminado_settings = {
     ]
 }
 c.ServerApp.terminals_enabled = True
+c.ServerApp.contents_manager_class = "kernels.contents.Contents"
 # Nothing comes back from the trash of a container.
 c.FileContentsManager.delete_to_trash = False
 
