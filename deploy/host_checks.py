@@ -30,6 +30,7 @@ Row = dict[str, Any]
 Pair = tuple[str, str]
 LITTLE, VERY_LITTLE = 0.10, 0.03  # of a disk's room or inodes
 ENGINE = (20, 10)  # the oldest that is tested
+SELINUX = Path("/sys/fs/selinux/enforce")
 MAKE_UP = ("run make up", "运行 make up")
 MAKE_LOGS = ("see make logs, then run make up", "查看 make logs，然后运行 make up")
 ROOM = (
@@ -274,7 +275,7 @@ def security(site: Site) -> Iterator[Row]:
     options = site.ask("info", "--format", "{{json .SecurityOptions}}") or ""
     if "name=selinux" in options or "name=apparmor" in options:
         yield row("security", "ok", ("containers are confined", "容器受到限制"))
-    elif Path("/sys/fs/selinux/enforce").exists():
+    elif SELINUX.exists():
         said = "SELinux is on, and the Engine does not use it", "SELinux 已启用，但 Engine 未使用它"
         todo = '"selinux-enabled": true in /etc/docker/daemon.json'
         in_chinese = '在 /etc/docker/daemon.json 中设置 "selinux-enabled": true'

@@ -129,10 +129,19 @@ def test_ntp(
     assert states(machine, "NTP") == [state]
 
 
-def test_what_confines_containers(machine: Machine) -> None:
+@pytest.mark.parametrize("selinux", [False, True])
+def test_what_confines_containers(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, selinux: bool
+) -> None:
+    (tmp_path / "enforce").touch()
+    place = tmp_path / ("enforce" if selinux else "none")
+    monkeypatch.setattr(host_checks, "SELINUX", place)
+    [found] = host_checks.security(machine)
+    assert ("SELinux is on" in found["cause"]["en"]) == selinux
     assert states(machine, "security") == ["advice"]
-    machine.answers["info"] = ["name=apparmor"]
-    assert states(machine, "security") == ["ok"]
+    for name in ("apparmor", "selinux"):
+        machine.answers["info"] = [f"name={name}"]
+        assert states(machine, "security") == ["ok"]
 
 
 def test_the_age_of_debians_updates(machine: Machine) -> None:

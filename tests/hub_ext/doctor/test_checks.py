@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from commons.store.models import (
     LeaseDevice,
     utcnow,
 )
+from deploy import host_checks
 from hub_ext.audit.shipper import Standing
 from hub_ext.doctor import checks, compared, registry
 from hub_ext.doctor import storage as doctor_storage
@@ -345,6 +347,12 @@ def test_an_audit_trail_that_is_broken_unwatched_or_not_sent(here: Here) -> None
     (root / "targets").mkdir()
     Standing(problem="it is away", since="2026-11-27T09:00").write(root / "targets" / "siem.json")
     assert states(here, "audit") == {"": "broken", "siem": "warning"}
+
+
+def test_the_runbook_has_every_check() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text("utf-8")
+    table = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted(table) == sorted(registry.CHECKS.keys() | host_checks.CHECKS.keys())
 
 
 def test_every_check_has_a_test_here() -> None:
