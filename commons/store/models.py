@@ -586,7 +586,7 @@ class CoursePerson(Base):
     __tablename__ = "course_people"
 
     course: Mapped[str] = mapped_column(String(64), primary_key=True)
-    username: Mapped[str] = mapped_column(String(255), primary_key=True)
+    username: Mapped[str] = mapped_column(String(255), primary_key=True, index=True)
     position: Mapped[str] = mapped_column(String(16))  # as scopes.Position.word
     added_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
     added_by: Mapped[str] = mapped_column(String(255))
