@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import gc
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -117,7 +118,7 @@ def _rounds(
         this = _Round(plan, requests, told)
         this.run()
         grants += this.grants
-        if not this.grants or not this.some_might_fit():
+        if this.settled():
             return grants, this
         plan.begin(_apply(plan.snapshot, this.grants))
         if snapshot.windows:  # grants may change which are used
@@ -187,18 +188,29 @@ class _Round:
         self._reclaim = Reclaim(self.plan, told) if lent and told is not None else None
         self.grants: list[Grant] = []
         self.waiting: list[_Waiting] = []
+        # By account and person: what runs may still use, in weighted GPU-seconds.
+        self._ahead: defaultdict[tuple[str, str], float] = defaultdict(float)
+        for lease in plan.running:
+            self._charge(lease.claim, lease.end - snapshot.now, lease.claim.weight)
+
+    def _charge(self, claim: Claim, length: float, weight: float) -> None:
+        length = UNLIMITED if length == math.inf else length
+        self._ahead[claim.account, claim.user] += length * weight
 
     def run(self) -> None:
         """Grant what starts now, and plan the rest."""
         now, strategy = self.snapshot.now, self.snapshot.settings.strategy
         plan, blocked, strict = self.plan, False, strategy == "StrictFIFO"
         blocked_accounts: set[str] = set()
-        for index, request in enumerate(self._queue()):
-            found = plan.place(request) if index < DEPTH else plan.glance(request)
+        for request in self._queue(self._requests):
+            planned = len(self.waiting) < DEPTH
+            found = plan.place(request) if planned else plan.glance(request)
             if blocked or request.claim.account in blocked_accounts:
                 self.waiting.append(_Waiting(request, found, blocked=True))
             elif found.start <= now:
-                self.grants.append(plan.grant(request, found))
+                grant = plan.grant(request, found)
+                self.grants.append(grant)
+                self._charge(request.claim, request.duration, grant.weight)
             else:
                 waiting = _Waiting(request, found)
                 self.waiting.append(waiting)
@@ -210,7 +222,7 @@ class _Round:
                     blocked_accounts.add(request.claim.account)
                 elif strict:
                     blocked = True
-                elif index < DEPTH and (strategy == "backfill" or self._overdue(request.claim)):
+                elif planned and (strategy == "backfill" or self._overdue(request.claim)):
                     waiting.start = found.start
                     plan.take(request, found)
 
@@ -227,9 +239,19 @@ class _Round:
                 self.plan.take(waiting.request, found)
                 waiting.start = found.start
 
-    def some_might_fit(self) -> bool:
-        """Whether devices are left that a waiting request could take in another order."""
-        return any(could_start(self.plan, w.request, w.found) for w in self.waiting)
+    def settled(self) -> bool:
+        """Whether going through the queue again would grant nothing more.
+
+        So it is where nothing was granted, where all the rest lacks devices or is at a limit, and
+        where the rest keeps its order: each was planned beside those before it, and what was
+        granted to those behind left that as it was. Reservations move with what is granted.
+        """
+        if not self.grants or not any(
+            could_start(self.plan, waiting.request, waiting.found) for waiting in self.waiting
+        ):
+            return True
+        rest = [waiting.request for waiting in self.waiting]
+        return not self.snapshot.windows and self._queue(rest) == rest
 
     def verdicts(self) -> list[Verdict]:
         """Place, expected start and reasons of all that wait."""
@@ -255,21 +277,16 @@ class _Round:
     def _overdue(self, claim: Claim) -> bool:
         return self.snapshot.now - claim.requested_at > self.snapshot.settings.patience
 
-    def _queue(self) -> list[WaitingLease]:
-        """All waiting requests in the order in which they may start."""
+    def _queue(self, requests: Sequence[WaitingLease]) -> list[WaitingLease]:
+        """Waiting requests in the order in which they may start, beside what is granted."""
         snapshot, plan = self.snapshot, self.plan
         tree: FairTree[WaitingLease] = FairTree(snapshot.usage.decayed, snapshot.quotas)
         penalty = snapshot.settings.entry_penalty
         if penalty:
-            charges: dict[tuple[str, str], float] = {}
-            for lease in plan.running:
-                ahead = UNLIMITED if lease.end == math.inf else lease.end - snapshot.now
-                leaf = lease.claim.account, lease.claim.user
-                charges[leaf] = charges.get(leaf, 0.0) + ahead * lease.claim.weight
-            for (account, user), seconds in charges.items():
+            for (account, user), seconds in self._ahead.items():
                 tree.charge(account, user, seconds)
         overdue: list[WaitingLease] = []
-        for request in self._requests:
+        for request in requests:
             claim = request.claim
             if self._overdue(claim):
                 overdue.append(request)

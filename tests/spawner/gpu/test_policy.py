@@ -331,6 +331,16 @@ def test_any_takes_a_model_with_hbm_last(first: tuple[str, int], then: tuple[str
     assert first[0] in grant.slots[0].device
 
 
+def test_a_hundred_that_wait_are_told_when_they_start_however_many_start_now() -> None:
+    lab = Lab(machine("n", 8))
+    for n in range(8 + 101):
+        lab.ask(request(f"r{n:03}", f"p{n:03}", NOW + n))
+    decision = decide(lab.snapshot())
+    assert len(decision.grants) == 8
+    told = [verdict.expected_start is not None for verdict in decision.verdicts]
+    assert told == [True] * 100 + [False]
+
+
 def test_any_takes_what_the_site_says_is_worth_least() -> None:
     worth = {"A100": 2.0, "H100": 4.0, "A6000": 3.0}
     lab = Lab(
