@@ -9,10 +9,12 @@ waits is counted for Prometheus, so that work which has stopped is seen: ``labco
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextlib import suppress
+from heapq import heappop, heappush
 from typing import Any
 
 from prometheus_client import Counter, Gauge
@@ -170,11 +172,45 @@ class OneByOne:
 
     For work that holds the loop for some milliseconds, such as a commit of JupyterHub's: forty of
     them at once would be a second in which nobody else is served.
+
+    Those who wait stand in lines, which take turns: who is new, who is at a later ``step`` of what
+    they have begun (there the furthest is first), and any other that is named. So the first of a
+    crowd has not to wait for all of it at each step, and no line keeps another from going on.
     """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
+        self._busy = False
+        self._count = itertools.count()
+        # By name, in the order of their turns; none is empty.
+        self._lines: dict[str, list[tuple[int, int, asyncio.Future[None]]]] = {}
 
-    async def __call__(self) -> None:
-        async with self._turn:
+    async def __call__(self, step: int = 0, line: str = "") -> None:
+        if self._busy:
+            await self._turn(step, line or ("begun" if step else "new"))
+        self._busy = True
+        try:
             await asyncio.sleep(0)
+        finally:
+            self._pass_on()
+
+    async def _turn(self, step: int, line: str) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        heappush(self._lines.setdefault(line, []), (-step, next(self._count), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._pass_on()  # it came in the very moment
+            raise
+
+    def _pass_on(self) -> None:
+        while self._lines:
+            name = next(iter(self._lines))
+            waiting = self._lines.pop(name)
+            turn = heappop(waiting)[2]
+            if waiting:
+                self._lines[name] = waiting  # behind the others
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False

@@ -61,7 +61,7 @@ c.JupyterHub.template_vars = template_vars(site)
 c.JupyterHub.jinja_environment_options = jinja_environment_options
 
 # A look at the loop every 50 ms is a seventh of what an idle hub costs.
-c.PeriodicMetricsCollector.event_loop_interval_resolution = 0.25
+c.PeriodicMetricsCollector.event_loop_interval_resolution = 1.0
 
 # -- login --------------------------------------------------------------------------------
 configure_from_site(c, site)

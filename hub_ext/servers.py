@@ -45,7 +45,7 @@ class OneByOneHandler(BaseHandler):  # type: ignore[misc]
 
     async def spawn_single_user(self, *args: Any, **named: Any) -> Any:
         """JupyterHub's."""
-        await self.settings["one_by_one"]()
+        await self.settings["one_by_one"](1)
         return await super().spawn_single_user(*args, **named)
 
 

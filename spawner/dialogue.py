@@ -204,7 +204,7 @@ class Dialogue(DockerSettings):
             self.user.name, directory=str(self._auth_state.get("language") or "")
         )
         await super().run_auth_state_hook(auth_state)
-        await self.resources.one_by_one()
+        await self.resources.one_by_one(2)
 
     def _without_store(self, error: StoreError) -> Refused:
         self.log.error("%s", error)

@@ -99,7 +99,7 @@ class LabSpawner(Dialogue):
 
     async def _get_oauth_client_allowed_scopes(self) -> list[str]:
         """JupyterHub's; it goes on to write."""
-        await self.resources.one_by_one()
+        await self.resources.one_by_one(1)
         found: list[str] = await super()._get_oauth_client_allowed_scopes()
         return found
 
@@ -176,7 +176,7 @@ class LabSpawner(Dialogue):
         """What was chosen, as it was understood. Committed before anything is waited for: any
         request that ends takes back what is not, and has all that the hub knows read anew.
         """
-        await self.resources.one_by_one()
+        await self.resources.one_by_one(3)
         self.user_options = self.orm_spawner.user_options = options
         self.user.db.commit()
 
@@ -261,7 +261,7 @@ class LabSpawner(Dialogue):
             url = await self._start()
             self._give_turn_back(answered=True)
             self._audit("server-start", environment=self.running_environment, lease=self.lease_id)
-            await self.resources.one_by_one()
+            await self.resources.one_by_one(4)
             return url
         except RuntimeSilent as error:
             self._give_turn_back(answered=False)
@@ -542,7 +542,7 @@ class LabSpawner(Dialogue):
                 raise
         await self._record(ending, told=True)
         await self._clean_up("stopped")
-        await self.resources.one_by_one()
+        await self.resources.one_by_one(4)
 
     @property
     def _still_starting(self) -> bool:

@@ -120,7 +120,8 @@ class Guard(_Handler):  # type: ignore[misc]
     async def _meet_user(self, page: bool) -> None:
         """At the hub, which knows what the directory says; services meet who asks themselves."""
         # Found by JupyterHub's own ``prepare``; elsewhere ``current_user`` would ask and wait.
-        user: Any = getattr(self, "_jupyterhub_user", None) if "readers" in self.settings else None
+        meets = "readers" in self.settings and not getattr(self, "for_programs", False)
+        user: Any = getattr(self, "_jupyterhub_user", None) if meets else None
         if getattr(user, "kind", "") == "user":
             # It costs decrypting: pages are enough to keep it up to date.
             said = str((await user.get_auth_state() or {}).get("language") or "") if page else None

@@ -172,3 +172,31 @@ async def test_who_comes_together_goes_on_in_rounds_of_their_own() -> None:
     await asyncio.gather(*(one() for _ in range(20)))
     counting.cancel()
     assert len(set(passed)) == 20
+
+
+async def test_who_has_begun_waits_for_one_who_is_new_at_each_step_and_not_for_all() -> None:
+    one_by_one, order = OneByOne(), []
+
+    async def start(number: int) -> None:
+        for step in range(4):
+            await one_by_one(step)
+            order.append((number, step))
+
+    await asyncio.gather(*(start(number) for number in range(20)))
+    assert order.index((0, 3)) <= 3 * 3
+    # And the other way: what has begun, however much, keeps nobody from beginning.
+    assert order.index((19, 0)) <= 3 * 20
+    ends = [number for number, step in order if step == 3]
+    assert ends[0] == 0
+    assert sorted(ends) == list(range(20))
+
+
+async def test_who_goes_away_while_waiting_keeps_nobody() -> None:
+    one_by_one = OneByOne()
+    waiting = [asyncio.create_task(one_by_one(number % 3)) for number in range(9)]
+    for gone in waiting[::2]:
+        await asyncio.sleep(0)
+        gone.cancel()
+    await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 60)
+    assert [one.cancelled() for one in waiting[1::2]] == [False] * 4
+    await one_by_one()

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ import pytest
 from jupyterhub import orm
 from jupyterhub.auth import DummyAuthenticator
 from jupyterhub.utils import maybe_future
+from sqlalchemy import event
 from traitlets.config import Config
 
 from commons.site import Site
@@ -517,3 +519,24 @@ async def test_a_servers_first_call_tells_its_start_and_nobody_elses(lab: Lab) -
     body["servers"] = {"none": {"last_activity": when}}
     assert (await lab.rest("POST", "users/alice/activity", body))[0] == 400
     assert not first.called.is_set()
+
+
+async def test_what_a_server_reports_and_that_its_token_was_used_is_one_commit(lab: Lab) -> None:
+    spawner, database = await run(lab), lab.app.db
+    token = orm.APIToken.find(database, spawner.api_token)
+    # Nothing of today: each would be written in a transaction of its own.
+    token.last_activity = spawner.orm_spawner.last_activity = datetime(2026, 1, 1)
+    database.commit()
+    statements: list[str] = []
+    engine = database.get_bind()
+    event.listen(engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+    event.listen(engine, "commit", lambda _connection: statements.append("COMMIT"))
+    when = "2026-11-26T10:00:00Z"
+    body = {"servers": {"": {"last_activity": when}}, "last_activity": when}
+    told = await lab.rest("POST", "users/alice/activity", body, token=spawner.api_token)
+    assert told[0] == 200
+    transactions = " ".join(one.split()[0] for one in statements).split("COMMIT")
+    assert sum("UPDATE" in one for one in transactions) == 1, transactions
+    database.expire_all()
+    assert spawner.orm_spawner.last_activity == datetime(2026, 11, 26, 10)
+    assert token.last_activity > datetime(2026, 1, 1)
