@@ -16,7 +16,7 @@ from deploy.shell import Failure
 from deploy.steps import Progress
 
 NAME = "labcommons-bare"
-TIMEOUT = 5400
+TIMEOUT = 7200  # seconds
 CAP_SYS_RESOURCE = 24  # capabilities(7)
 
 # The checkout and Docker's data are on a volume: one overlay file system cannot lie on another.

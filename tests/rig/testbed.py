@@ -301,7 +301,8 @@ def _remove(bed: Testbed) -> None:
             os.kill(int(pid), signal.SIGKILL)
     for line in Path("/proc/self/mounts").read_text().splitlines()[::-1]:
         target = line.split()[1]
-        if target.startswith((f"{bed.run}/", f"{bed.data}/docker/")):
+        # The Engine's folder itself, too: below a shared mount it makes one of its own.
+        if f"{target}/".startswith((f"{bed.run}/", f"{bed.data}/docker/")):
             subprocess.run(["umount", "--lazy", target], capture_output=True, check=False)
     for table in ("nat", "filter"):
         listing = _try("iptables", "--wait", "-t", table, "-S")
