@@ -21,7 +21,7 @@ from spawner.gpu.policy.state import Settings, Subject, Window
 
 INF = math.inf
 # Models whose memory is HBM: made for computing centres, worth more than their size says.
-_HBM = re.compile(r"\b(?:A100|A30|A800|[BH]\d00|G[BH]\d00|[PV]100|MI\d{2,3}X?)\b")
+_HBM = re.compile(r"\b(?:A100|A30|A800|H20|[BH]\d00|G[BH]\d00|P100|V100S?|MI\d{2,3}X?)\b")
 Gap = tuple[float, float]
 
 

@@ -321,6 +321,8 @@ def test_the_smallest_type_that_fits_and_the_fullest_machine() -> None:
         (("NVIDIA RTX PRO 6000 Blackwell", 96), ("NVIDIA H100 80GB HBM3", 80)),
         (("NVIDIA GeForce RTX 4090", 24), ("Tesla V100-SXM2-16GB", 16)),
         (("Tesla T4", 16), ("Tesla V100-SXM2-16GB", 16)),
+        (("NVIDIA L40S", 48), ("Tesla V100S-PCIE-32GB", 32)),
+        (("NVIDIA RTX PRO 6000 Blackwell", 97), ("NVIDIA H20", 96)),
         (("NVIDIA GeForce RTX 4090", 24), ("NVIDIA A100-SXM4-80GB", 80)),
     ],
 )
