@@ -15,7 +15,7 @@ import gc
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from .directory.from_site import configure_from_site
 from .directory.memory import Memory, Remembered
 from .directory.report import unknown
 from .directory.roles import Roles, check_admitted, groups_named, roles_of
+from .directory.roster import Asked, Match
 from .directory.sweep import Sweep
 from .directory.throttle import Attempt, Device, Throttle
 from .directory.traits import DirectoryTraits
@@ -178,6 +179,10 @@ class LDAPAuthenticator(DirectoryTraits):
         if await self._end_sessions_of_old_password(user, person):
             return False
         return self._accepted(person, user.name, address, roles)
+
+    async def find_people(self, asked: Sequence[Asked]) -> list[Match]:
+        """Whom the lines of a class's roster mean. Raises DirectoryUnavailable."""
+        return await self._directory.find_people(asked)
 
     def check_allowed(self, username: str, authentication: Any = None) -> bool:
         """``authenticate`` has refused already whom the rules do not allow."""

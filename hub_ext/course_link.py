@@ -2,23 +2,36 @@
 
 Whoever has a server is led into it, and to the notebook; whoever has none finds the spawn page
 filled in as the course says, and comes there after the start.
+
+``/hub/course-roster/NAME``: the roster, for its instructors, here because the hub alone asks the
+directory who somebody is.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from jupyterhub.handlers.base import BaseHandler
 from sqlalchemy.orm import Session
 from tornado.web import authenticated
 
-from commons.errors import BadRequest
+from commons.audit import make_event
+from commons.errors import BadRequest, LabError
+from commons.messages import Locale
 from commons.principal import Principal
+from commons.rights import Action, check
 from commons.scopes import Scope
 from commons.store.models import Course
-from commons.web.pages import locale_of
+from commons.web.pages import language_of, locale_of
 from commons.web.refused import Refused
-from courses import records
+from courses import people, records, roster_files
+from courses.document import check_in_site
+from hub_ext import course_roster
+from spawner.gpu.quotas.problems import Problem, ProblemsError
 from spawner.spawner import LabSpawner
 
 LONGEST = 1000  # characters of a path
@@ -70,4 +83,124 @@ def _file(path: str | None) -> str:
     return f"{FILES}/{quote(path)}"
 
 
-HANDLERS = [(r"/course/([a-z0-9._-]{1,64})(?:/(.*))?", CourseLink)]
+class CourseRoster(BaseHandler):  # type: ignore[misc]
+    """GET: who is on it. POST: look at a file, put its people on, take somebody off."""
+
+    @authenticated
+    async def get(self, name: str) -> None:
+        """The list and the form."""
+        self._need(name)
+        await self._show(name)
+
+    @authenticated
+    async def post(self, name: str) -> None:
+        """What was seen is what is done: the people that a look has found come back with it."""
+        self._need(name)
+        done = self.get_body_argument("do", "")
+        try:
+            if done == "look":
+                await self._show(name, **await self._look(name))
+                return
+            if done == "remove":
+                login = self.get_body_argument("login", "")
+                await self._change(name, lambda s: _removed(s, name, login))
+            else:
+                wanted = _people(self.get_body_argument("people", ""))
+                prune = bool(self.get_body_argument("prune", ""))
+                by = self.current_user.name
+                await self._change(name, lambda s: people.apply(s, name, wanted, by, prune))
+        except LabError as error:
+            self.set_status(error.status)
+            await self._show(name, problems=_problems(error, locale_of(self)))
+            return
+        self.redirect(f"{self.hub.base_url}course-roster/{name}")
+
+    def _need(self, name: str) -> None:
+        """Raises Refused for all but instructors and administrators."""
+        shared, user = LabSpawner.shared, self.current_user
+        assert shared is not None
+        groups = [group.name for group in user.groups]
+        viewer = Principal.from_groups(user.name, bool(user.admin), groups)
+        try:
+            check(viewer, Action.RUN_COURSE, Scope("course", name))
+            check_in_site(Scope("course", name), shared.site)
+        except LabError as error:
+            raise Refused(error, locale_of(self)) from error
+
+    async def _look(self, name: str) -> dict[str, Any]:
+        """What a file would change. Raises RosterFileError, DirectoryUnavailable."""
+        [file, *_] = self.request.files.get("file") or [None]
+        data = file["body"] if file else self.get_body_argument("lines", "").encode()
+        class_ = self.get_body_argument("class", "").strip()[:200]
+        filename = str(file["filename"])[:200] if file else ""
+        found = await asyncio.to_thread(roster_files.read, data, filename, class_ or name)
+        matches = await self.authenticator.find_people(course_roster.asked(found.people))
+        known = course_roster.known(found.people, matches, people.WORDS)
+        prune = bool(self.get_body_argument("prune", ""))
+        shared = LabSpawner.shared
+        assert shared is not None
+        changes = await shared.store.read(lambda s: people.diff(s, name, known.people, prune))
+        left = [(one.line, one.who, one.reason.in_words(locale_of(self))) for one in known.left]
+        return {"changes": changes, "left": left, "found": json.dumps(known.people), "prune": prune}
+
+    async def _change(self, name: str, work: Callable[[Session], list[people.Change]]) -> None:
+        shared = LabSpawner.shared
+        assert shared is not None
+        changes = await shared.store.run(work)
+        if changes:
+            lines = [str(change) for change in changes]
+            shared.audit.record(
+                make_event(
+                    "course-change",
+                    "success",
+                    user=self.current_user.name,
+                    address=self.request.remote_ip,
+                    details={"done": "roster", "course": name, "changes": lines[:500]},
+                )
+            )
+
+    async def _show(self, name: str, **more: Any) -> None:
+        shared = LabSpawner.shared
+        assert shared is not None
+
+        def work(session: Session) -> tuple[dict[str, str], str]:
+            row = session.get(Course, name)
+            title = records.spec_of(row).called(language_of(self)) if row else name
+            return people.roster(session, name), title
+
+        roster, title = await shared.store.read(work)
+        page = await self.render_template(
+            "course_roster.html", course=name, title=title, roster=roster, **more
+        )
+        self.finish(page)
+
+
+def _removed(session: Session, name: str, login: str) -> list[people.Change]:
+    before = people.roster(session, name).get(login, "")
+    people.remove(session, name, login)
+    return [people.Change(login, before, "")]
+
+
+def _people(text: str) -> dict[str, str]:
+    """What a look has found, as the browser sends it back. Raises RosterFileError."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
+        raise roster_files.RosterFileError([Problem("", roster_files.NOT_A_ROSTER())])
+    return {str(name)[:255]: position for name, position in found.items()}
+
+
+def _problems(error: LabError, locale: Locale) -> list[tuple[int | None, str]]:
+    """Each with its line, where it has one."""
+    if isinstance(error, ProblemsError):
+        return [(one.line, one.sentence(locale)) for one in error.problems]
+    return [(None, error.sentence(locale))]
+
+
+_NAME = "([a-z0-9._-]{1,64})"
+HANDLERS = [
+    (rf"/course/{_NAME}(?:/(.*))?", CourseLink),
+    (rf"/course-roster/{_NAME}", CourseRoster),
+]

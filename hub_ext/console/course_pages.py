@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -108,6 +109,9 @@ class CoursePage(Changing, Page):
             return found
 
         found = await self.read(work)
+        for one in found["sessions"]:
+            ends = datetime.fromisoformat(one["ends"]).astimezone(timezone_of(self))
+            one["until"] = f"{ends:%H:%M}"
         self.set_status(status)
         self.render_page(
             "course.html", here="courses", course=found, runs=runs, zone=timezone_of(self), **more
