@@ -6,8 +6,10 @@ in both has the higher position.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -18,15 +20,27 @@ from commons.i18n import N_
 from commons.messages import Text
 from commons.scopes import SCOPES
 from commons.store import Store
-from commons.store.models import CoursePerson
+from commons.store.models import CourseCode, CoursePerson
 
 MOST_PEOPLE = 5000
+LONGEST_CODE = 180  # days
+MOST_CODES = 20
 COURSE = SCOPES["course"]
 WORDS = tuple(position.word for position in COURSE.positions)  # the highest first
 
 TOO_MANY_PEOPLE = Text("roster_too_many", N_("A roster has at most {most} people."))
 POSITION_UNKNOWN = Text(
     "roster_position", N_("“{position}” is no position in a course; these are: {known}.")
+)
+CODE_WRONG = Text(
+    "course_code_wrong",
+    N_("This link does not open a course any more. Ask whoever gave it to you for another."),
+)
+CODE_LIMITS = Text(
+    "course_code_limits", N_("A link is for 1 to {days} days and for 1 to {uses} people.")
+)
+TOO_MANY_CODES = Text(
+    "course_codes_most", N_("There are {most} links already; take one back that nobody needs.")
 )
 NOT_ON_ROSTER = Text("not_on_roster", N_("“{name}” is not on the roster of “{course}”."))
 
@@ -104,6 +118,62 @@ def remove(session: Session, course: str, username: str) -> None:
         error.status = 404
         raise error
     session.delete(row)
+
+
+# -- codes ----------------------------------------------------------------------------------------
+
+
+def make_code(
+    session: Session, course: str, by: str, days: int, uses: int, now: datetime
+) -> CourseCode:
+    """A code with which ``uses`` people can join within some days. Raises BadRequest."""
+    if not 1 <= days <= LONGEST_CODE or not 1 <= uses <= MOST_PEOPLE:
+        raise BadRequest(CODE_LIMITS(days=LONGEST_CODE, uses=MOST_PEOPLE))
+    if len(codes(session, course, now)) >= MOST_CODES:
+        raise BadRequest(TOO_MANY_CODES(most=MOST_CODES))
+    row = CourseCode(
+        code=secrets.token_urlsafe(12),
+        course=course,
+        expires_at=now + timedelta(days=days),
+        uses_left=uses,
+        created_by=by[:255],
+    )
+    session.add(row)
+    return row
+
+
+def codes(session: Session, course: str, now: datetime) -> list[CourseCode]:
+    """Those that still let somebody in, the newest first."""
+    query = select(CourseCode).where(
+        CourseCode.course == course, CourseCode.expires_at > now, CourseCode.uses_left > 0
+    )
+    return list(session.scalars(query.order_by(CourseCode.created_at.desc(), CourseCode.code)))
+
+
+def take_back(session: Session, course: str, code: str) -> None:
+    """Let nobody in with it any more; who has joined stays."""
+    row = session.get(CourseCode, code)
+    if row is not None and row.course == course:
+        session.delete(row)
+
+
+def course_of(session: Session, code: str, now: datetime, lock: bool = False) -> CourseCode:
+    """What a code opens. Raises BadRequest (404) for one that is unknown, over or used up."""
+    row = session.get(CourseCode, code[:32], with_for_update=lock or None)
+    if row is None or row.expires_at <= now or row.uses_left < 1:
+        error = BadRequest(CODE_WRONG())
+        error.status = 404
+        raise error
+    return row
+
+
+def join(session: Session, code: str, username: str, now: datetime) -> str:
+    """Put somebody on the roster as a student, and return the course; once for each person."""
+    row = course_of(session, code, now, lock=True)
+    if session.get(CoursePerson, (row.course, username)) is None:
+        apply(session, row.course, {username: WORDS[-1]}, f"{row.created_by} (code)", prune=False)
+        row.uses_left -= 1
+    return row.course
 
 
 def joined(directory: Mapping[str, str], rosters: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from commons.errors import BadRequest, LabError, NotAllowed
@@ -20,7 +20,7 @@ from commons.messages import Text
 from commons.principal import Principal
 from commons.rights import Action, check
 from commons.site import Site
-from commons.store.models import Course, CoursePerson, WarmStart, utcnow
+from commons.store.models import Course, CourseCode, CoursePerson, WarmStart, utcnow
 from courses import ahead, people
 from courses.document import CourseError, CourseSpec, check_granted, to_plain
 from courses.timetable import check_sessions, sessions, windows
@@ -188,8 +188,8 @@ def remove(session: Session, name: str) -> Course:
             reservations.cancel(session, reservation_id)
     for start in ahead.planned(session, name):
         session.delete(start)
-    for person in session.scalars(select(CoursePerson).where(CoursePerson.course == name)):
-        session.delete(person)
+    for table in (CoursePerson, CourseCode):
+        session.execute(delete(table).where(table.course == name))
     session.delete(row)
     return row
 

@@ -338,11 +338,13 @@ class _Reading:
         line = 1
         try:
             for row in reader:
+                if len(row) > MOST_COLUMNS:
+                    self._fail(TOO_MANY_COLUMNS(most=MOST_COLUMNS), line, path)
                 cells = [_clean(cell) for cell in row]
                 if any(cells):
                     self._check(cells, line, path)
                     rows.append((line, [cell[:MAX_FIELD] for cell in cells]))
-                if len(rows) > MAX_ROWS + 1:
+                if len(rows) > MAX_ROWS + 1 or line > 10 * MAX_ROWS:  # some have empty ones
                     self._fail(TOO_MANY_ROWS(most=MAX_ROWS), path=path)
                 line = reader.line_num + 1
         except csv.Error:
@@ -362,8 +364,6 @@ class _Reading:
         if not rows:
             return []
         line, titles = rows[0]
-        if len(titles) > MOST_COLUMNS:
-            self._fail(TOO_MANY_COLUMNS(most=MOST_COLUMNS), line, path)
         head = [columns.get(_key(title), "") for title in titles]
         for name in sorted({name for name in head if name and head.count(name) > 1}):
             same = [title for title, one in zip(titles, head, strict=True) if one == name]

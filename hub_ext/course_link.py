@@ -4,14 +4,14 @@ Whoever has a server is led into it, and to the notebook; whoever has none finds
 filled in as the course says, and comes there after the start.
 
 ``/hub/course-roster/NAME``: the roster, for its instructors, here because the hub alone asks the
-directory who somebody is.
+directory who somebody is. ``/hub/course-join/CODE``: a link with which people put themselves on it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -25,7 +25,7 @@ from commons.messages import Locale
 from commons.principal import Principal
 from commons.rights import Action, check
 from commons.scopes import Scope
-from commons.store.models import Course
+from commons.store.models import Course, utcnow
 from commons.web.pages import language_of, locale_of
 from commons.web.refused import Refused
 from courses import people, records, roster_files
@@ -101,7 +101,12 @@ class CourseRoster(BaseHandler):  # type: ignore[misc]
             if done == "look":
                 await self._show(name, **await self._look(name))
                 return
-            if done == "remove":
+            if done == "code":
+                await self._make_code(name)
+            elif done == "take-back":
+                code = self.get_body_argument("code", "")
+                await self._change(name, lambda s: people.take_back(s, name, code))
+            elif done == "remove":
                 login = self.get_body_argument("login", "")
                 await self._change(name, lambda s: _removed(s, name, login))
             else:
@@ -143,36 +148,96 @@ class CourseRoster(BaseHandler):  # type: ignore[misc]
         left = [(one.line, one.who, one.reason.in_words(locale_of(self))) for one in known.left]
         return {"changes": changes, "left": left, "found": json.dumps(known.people), "prune": prune}
 
-    async def _change(self, name: str, work: Callable[[Session], list[people.Change]]) -> None:
+    async def _make_code(self, name: str) -> None:
+        by = self.current_user.name
+        days, uses = (_number(self.get_body_argument(key, "")) for key in ("days", "uses"))
+        await self._change(
+            name, lambda s: [str(people.make_code(s, name, by, days, uses, utcnow()).uses_left)]
+        )
+
+    async def _change(self, name: str, work: Callable[[Session], Sequence[object] | None]) -> None:
         shared = LabSpawner.shared
         assert shared is not None
-        changes = await shared.store.run(work)
-        if changes:
-            lines = [str(change) for change in changes]
-            shared.audit.record(
-                make_event(
-                    "course-change",
-                    "success",
-                    user=self.current_user.name,
-                    address=self.request.remote_ip,
-                    details={"done": "roster", "course": name, "changes": lines[:500]},
-                )
-            )
+        lines = [str(change) for change in await shared.store.run(work) or ()]
+        done = self.get_body_argument("do", "")[:20]
+        _record(self, done, name, changes=lines[:500])
 
     async def _show(self, name: str, **more: Any) -> None:
         shared = LabSpawner.shared
         assert shared is not None
 
-        def work(session: Session) -> tuple[dict[str, str], str]:
-            row = session.get(Course, name)
-            title = records.spec_of(row).called(language_of(self)) if row else name
-            return people.roster(session, name), title
+        def work(session: Session) -> dict[str, Any]:
+            return {
+                "title": _title(session, name, language_of(self)),
+                "roster": people.roster(session, name),
+                "codes": [
+                    (one.code, one.expires_at, one.uses_left)
+                    for one in people.codes(session, name, utcnow())
+                ],
+            }
 
-        roster, title = await shared.store.read(work)
+        found = await shared.store.read(work)
+        link = f"{shared.site.site.public_url}{self.hub.base_url}course-join/"
         page = await self.render_template(
-            "course_roster.html", course=name, title=title, roster=roster, **more
+            "course_roster.html", course=name, link=link, **found, **more
         )
         self.finish(page)
+
+
+class CourseJoin(BaseHandler):  # type: ignore[misc]
+    """``/hub/course-join/CODE``: GET asks, POST joins; in effect at once."""
+
+    @authenticated
+    async def get(self, code: str) -> None:
+        """Which course it is."""
+        lang = language_of(self)
+
+        def work(session: Session) -> str:
+            return _title(session, people.course_of(session, code, utcnow()).course, lang)
+
+        self.finish(await self.render_template("course_join.html", title=await self._do(work)))
+
+    @authenticated
+    async def post(self, code: str) -> None:
+        """Put who asks on the roster, and lead them to the course."""
+        user = self.current_user
+        course = await self._do(lambda s: people.join(s, code, user.name, utcnow()), change=True)
+        _record(self, "join", course)
+        await self.refresh_auth(user, force=True)
+        self.redirect(f"{self.settings['base_url']}services/labcommons/courses/{course}")
+
+    async def _do(self, work: Callable[[Session], str], change: bool = False) -> str:
+        shared = LabSpawner.shared
+        assert shared is not None
+        try:
+            return await (shared.store.run if change else shared.store.read)(work)
+        except LabError as error:
+            raise Refused(error, locale_of(self)) from error
+
+
+def _title(session: Session, name: str, lang: str) -> str:
+    row = session.get(Course, name)
+    return records.spec_of(row).called(lang) if row else name
+
+
+def _record(handler: BaseHandler, done: str, course: str, **details: Any) -> None:
+    """Leave a line in the audit trail."""
+    shared = LabSpawner.shared
+    assert shared is not None
+    shared.audit.record(
+        make_event(
+            "course-change",
+            "success",
+            user=handler.current_user.name,
+            address=handler.request.remote_ip,
+            details={"done": done, "course": course, **details},
+        )
+    )
+
+
+def _number(text: str) -> int:
+    """A whole number; 0 for anything else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0
 
 
 def _removed(session: Session, name: str, login: str) -> list[people.Change]:
@@ -203,4 +268,5 @@ _NAME = "([a-z0-9._-]{1,64})"
 HANDLERS = [
     (rf"/course/{_NAME}(?:/(.*))?", CourseLink),
     (rf"/course-roster/{_NAME}", CourseRoster),
+    (r"/course-join/([A-Za-z0-9_-]{1,32})", CourseJoin),
 ]

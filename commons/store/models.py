@@ -592,6 +592,19 @@ class CoursePerson(Base):
     added_by: Mapped[str] = mapped_column(String(255))
 
 
+class CourseCode(Base):
+    """With it somebody puts themselves on a course's roster; gone once it is taken back."""
+
+    __tablename__ = "course_codes"
+
+    code: Mapped[str] = mapped_column(String(32), primary_key=True)
+    course: Mapped[str] = mapped_column(String(64), index=True)
+    expires_at: Mapped[datetime] = mapped_column(DateTime)
+    uses_left: Mapped[int] = mapped_column(Integer)
+    created_by: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+
+
 class Broadcast(Base):
     """A message to everybody (commons.broadcasts), or maintenance (commons.maintenance)."""
 

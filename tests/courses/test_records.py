@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -208,6 +209,62 @@ def test_the_higher_position_counts() -> None:
     assert people.joined(directory, rosters) == {
         "ml101": "instructor", "art7": "instructor", "bio2": "student",
     }  # fmt: skip
+
+
+MOMENT = datetime(2026, 10, 12, 12)
+
+
+def test_a_link_lets_in_as_many_as_it_is_for_and_nobody_after_its_end(filled: Store) -> None:
+    """Forty people who click at once, on a link for twenty-five."""
+    made = filled.transact(lambda s: people.make_code(s, "ml101", "dan", 7, 25, MOMENT).code)
+
+    def join(name: str, at: datetime = MOMENT) -> bool:
+        try:
+            return filled.transact(lambda s: people.join(s, made, name, at)) == "ml101"
+        except BadRequest:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        names = [f"s{number:02}" for number in range(40)]
+        let_in = list(pool.map(join, names))
+    there = filled.transact(lambda s: people.roster(s, "ml101"), read=True)
+    assert sum(let_in) == len(there) == 25
+    assert set(there.values()) == {"student"}
+    assert not join("late")
+
+
+def test_who_is_there_already_uses_nothing_and_a_link_ends(filled: Store) -> None:
+    def made(**changes: int) -> str:
+        asked = {"days": 7, "uses": 2} | changes
+        return filled.transact(
+            lambda s: people.make_code(s, "ml101", "dan", now=MOMENT, **asked).code
+        )
+
+    def left() -> list[int]:
+        return filled.transact(
+            lambda s: [one.uses_left for one in people.codes(s, "ml101", MOMENT)], read=True
+        )
+
+    code = made()
+    filled.transact(lambda s: people.apply(s, "ml101", {"ta": "instructor"}, "dan", False))
+    for name in ("s01", "s01", "ta"):
+        filled.transact(lambda s, n=name: people.join(s, code, n, MOMENT))  # type: ignore[misc]
+    assert left() == [1]
+    assert filled.transact(lambda s: people.roster(s, "ml101"), read=True)["ta"] == "instructor"
+    for late in (code, "unknown", ""):
+        with pytest.raises(BadRequest, match="does not open a course any more"):
+            filled.transact(lambda s, c=late: people.join(s, c, "s02", MOMENT.replace(day=20)))  # type: ignore[misc]
+    filled.transact(lambda s: people.take_back(s, "art7", code))  # another course's instructors
+    assert left() == [1]
+    filled.transact(lambda s: people.take_back(s, "ml101", code))
+    assert left() == []
+    for wrong in ({"days": 0}, {"days": 181}, {"uses": 0}, {"uses": 5001}):
+        with pytest.raises(BadRequest, match="1 to 180 days"):
+            made(**wrong)
+    for _ in range(20):
+        made()
+    with pytest.raises(BadRequest, match="20 links already"):
+        made()
 
 
 def test_who_is_on_the_roster_finds_a_server_at_the_hour(

@@ -48,6 +48,7 @@ def test_a_class_finds_its_servers_ready(
     begins = (datetime.now(UTC) + timedelta(minutes=3)).replace(second=0, microsecond=0)
     student = signed_in(new_page(), STUDENT)
     guest, teacher = signed_in(new_page(), GUEST), signed_in(new_page(), "dan")
+    joins = signed_in(new_page(), "erin")
     expect(guest.get_by_role("link", name="Courses")).to_have_count(0)
     try:
         teacher.get_by_role("link", name="Courses").click()
@@ -75,6 +76,13 @@ def test_a_class_finds_its_servers_ready(
         teacher.get_by_role("button", name="Change the roster").click()
         expect(teacher.get_by_role("button", name=f"Take “{GUEST}” off the roster")).to_be_visible()
 
+        teacher.get_by_role("button", name="Make a link").click()
+        [link] = teacher.locator("code", has_text="/hub/course-join/").all_inner_texts()
+        joins.goto(link)
+        joins.get_by_role("button", name="Join the course").click()
+        joins.wait_for_url(f"**{COURSES}/ml101")
+        expect(joins.get_by_role("heading", level=1)).to_have_text("Machine learning")
+
         wait_for(lambda: ready(clean, admin, STUDENT), "the student's server", 150)
         teacher.goto(f"{COURSES}/ml101")
         expect(teacher.get_by_text(re.compile(r"\d of \d+ servers are ready"))).to_be_visible()
@@ -96,7 +104,7 @@ def test_a_class_finds_its_servers_ready(
         expect(guest.get_by_label("course.yaml")).to_have_count(0)
         picture(guest, pictures, "course-student")
         shown = clean.labcommons("course", "show", "ml101")
-        assert shown["roster"] == {GUEST: "student"}
+        assert shown["roster"] == {GUEST: "student", "erin": "student"}
     finally:
         clean.run(*hub, "labcommons", "course", "remove", "ml101", "--yes")
 
