@@ -49,7 +49,8 @@ def planned(store: Store, course: str) -> list[WarmStart]:
 def plan(store: Store, site: Site, now: float, only: str = "") -> None:
     """Bring the starts of the next day in line with what the courses say."""
     query = select(Course).where(Course.name == only) if only else select(Course)
-    for row in store.scalars(query.order_by(Course.name)):
+    # One after the other: of two that plan the same session, the second finds the first's.
+    for row in store.scalars(query.order_by(Course.name).with_for_update()):
         _plan(store, site, CourseSpec.model_validate(row.spec), now)
 
 

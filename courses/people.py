@@ -6,6 +6,7 @@ in both has the higher position.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,10 +26,12 @@ from commons.store.models import CourseCode, CoursePerson
 MOST_PEOPLE = 5000
 LONGEST_CODE = 180  # days
 MOST_CODES = 20
+_LOGIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # as the hub has names
 COURSE = SCOPES["course"]
 WORDS = tuple(position.word for position in COURSE.positions)  # the highest first
 
 TOO_MANY_PEOPLE = Text("roster_too_many", N_("A roster has at most {most} people."))
+NOT_A_LOGIN = Text("roster_login", N_("“{name}” is no login name."))
 POSITION_UNKNOWN = Text(
     "roster_position", N_("“{position}” is no position in a course; these are: {known}.")
 )
@@ -84,7 +87,11 @@ def apply(
     session: Session, course: str, wanted: Mapping[str, str], by: str, prune: bool
 ) -> list[Change]:
     """Make the roster what is wanted, and return what changed. Raises BadRequest."""
-    for position in wanted.values():
+    if len(wanted) > MOST_PEOPLE:
+        raise BadRequest(TOO_MANY_PEOPLE(most=MOST_PEOPLE))
+    for name, position in wanted.items():
+        if not _LOGIN.fullmatch(name):
+            raise BadRequest(NOT_A_LOGIN(name=name[:80]))
         if position not in WORDS:
             raise BadRequest(POSITION_UNKNOWN(position=position[:40], known=list(WORDS)))
     changes = diff(session, course, wanted, prune)
@@ -196,15 +203,19 @@ class Rosters:
     async def of(self, username: str) -> Mapping[str, str]:
         """Somebody's positions by course. Raises StoreError."""
         stamp = self._store.stamp()
-        if stamp is None or stamp != self._stamp:
+        if stamp is None:
+            return (await self._store.read(lambda s: _by_person(s, username))).get(username, {})
+        if stamp != self._stamp:
             self._people = await self._store.read(_by_person)
             self._stamp = stamp
         return self._people.get(username, {})
 
 
-def _by_person(session: Session) -> dict[str, dict[str, str]]:
+def _by_person(session: Session, only: str = "") -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     query: Any = select(CoursePerson.username, CoursePerson.course, CoursePerson.position)
+    if only:
+        query = query.where(CoursePerson.username == only)
     for username, course, position in session.execute(query):
         found.setdefault(username, {})[course] = position
     return found

@@ -16,7 +16,7 @@ from commons.site import Site
 from commons.store import Store
 from commons.store.models import CoursePerson, GpuReservation, WarmStart
 from courses import ahead, people, records
-from courses.document import CourseError, CourseSpec
+from courses.document import CourseError, CourseSpec, to_plain
 from spawner.gpu.ledger import reservations
 from spawner.gpu.ledger.reservations import ReservationClash
 from spawner.warm import records as warm
@@ -209,6 +209,25 @@ def test_the_higher_position_counts() -> None:
     assert people.joined(directory, rosters) == {
         "ml101": "instructor", "art7": "instructor", "bio2": "student",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["", "a" * 65, "Ada", "../x", "a b", "a\n", "用户"])
+def test_what_is_no_login_name_is_on_no_roster(filled: Store, name: str) -> None:
+    with pytest.raises(BadRequest, match="is no login name"):
+        filled.transact(lambda s: people.apply(s, "ml101", {name: "student"}, "dan", False))
+
+
+def test_several_who_plan_at_once_plan_each_session_once(
+    filled: Store, lab: Site, course: Make
+) -> None:
+    apply(filled, lab, course(warm=None))
+    filled.transact(lambda s: records.get(s, "ml101").__setattr__("spec", to_plain(course())))
+    with ThreadPoolExecutor(4) as pool:
+        done = [
+            pool.submit(filled.transact, lambda s: ahead.plan(s, lab, BEFORE)) for _ in range(8)
+        ]
+    assert [one.exception() for one in done] == [None] * 8
+    assert len(planned(filled)) == 1
 
 
 MOMENT = datetime(2026, 10, 12, 12)
