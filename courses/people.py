@@ -22,6 +22,7 @@ from commons.messages import Text
 from commons.scopes import SCOPES
 from commons.store import Store
 from commons.store.models import CourseCode, CoursePerson
+from spawner.gpu.quotas import quota_store
 
 MOST_PEOPLE = 5000
 LONGEST_CODE = 180  # days
@@ -94,6 +95,7 @@ def apply(
             raise BadRequest(NOT_A_LOGIN(name=name[:80]))
         if position not in WORDS:
             raise BadRequest(POSITION_UNKNOWN(position=position[:40], known=list(WORDS)))
+    quota_store.lock(session)  # of two who change it at once, the second sees what the first did
     changes = diff(session, course, wanted, prune)
     for change in changes:
         row = session.get(CoursePerson, (course, change.username))

@@ -27,6 +27,7 @@ from courses.timetable import check_sessions, sessions, windows
 from spawner import options
 from spawner.gpu.ledger import reservations
 from spawner.gpu.ledger.reservations import RESERVATION_PAST
+from spawner.gpu.quotas import quota_store
 from spawner.gpu.quotas.problems import Problem
 from spawner.gpu.views import iso
 
@@ -126,6 +127,7 @@ def apply(
     now = time.time() if now is None else now
     check_granted(spec, site)
     check_sessions(spec)
+    quota_store.lock(session)  # of two who save at once, the second sees what the first has saved
     _check_start(session, spec, site)
     changes = diff(session, spec)
     row = session.get(Course, spec.course, with_for_update=True)

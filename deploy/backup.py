@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from deploy import images, settings
-from deploy.builder import IN_CONTAINER, databases
+from deploy.builder import IN_CONTAINER, SQLITE, databases
 from deploy.engine import Engine
 from deploy.settings import Settings
 from deploy.shell import Failure
@@ -44,10 +44,18 @@ def waits(site: Settings) -> bool:
 
 
 def load(docker: Engine, site: Settings, step: Step) -> None:
-    """Put them into their empty databases."""
+    """Put them into their empty databases. Raises Failure where the site has none on a server."""
+    if set(databases(*_URLS).values()) == {SQLITE}:
+        raise Failure(
+            "the backup has databases of PostgreSQL, and .env names no server for them",
+            "take COMPOSE_PROFILES=postgres, or LABCOMMONS_DATABASE_URL and "
+            "LABCOMMONS_HUB_DATABASE_URL, from .env.restored into .env, then make up",
+        )
+    # Where the site's own server is; another is reached from anywhere.
+    network = f"{site.project}_control" if "postgres" in site.profiles else "bridge"
     step.run(
         [
-            *container(site, f"--network={site.project}_control"),
+            *container(site, f"--network={network}"),
             f"--volume={site.data / 'secrets' / 'pgpass'}:/run/labcommons/pgpass:ro",
             "--env=PGPASSFILE=/run/labcommons/pgpass",
             *(f"--env={name}" for name in _URLS),

@@ -106,6 +106,8 @@ def test_a_site_is_restored_into_an_empty_folder(
     assert found["moment"] == made["moment"]
     again = command(other, "backup", "restore", "--key", str(key))
     assert "empty one" in again.stderr
+    # As the restore says: what was set stays set, such as where the databases are.
+    shutil.copy(other.root / ".env.restored", other.root / ".env")
     other.up()
     # The token of before is known, and so is who may what.
     assert facts(other, admin) == before
