@@ -33,7 +33,13 @@ EVERYBODYS = (
 PAGES = {
     "": ("/hub/login", "/hub/login?next=%2Fhub%2Fspawn", "/hub/logout"),
     "alice": EVERYBODYS,
-    "dan": (f"{SERVICES}/", f"{SERVICES}/environments"),
+    "dan": (
+        f"{SERVICES}/",
+        f"{SERVICES}/environments",
+        f"{SERVICES}/courses",
+        f"{SERVICES}/courses/ml101",
+        "/hub/course-roster/ml101",
+    ),
     "carol": (
         *EVERYBODYS,
         f"{SERVICES}/quotas",
