@@ -48,7 +48,7 @@ def test_a_class_finds_its_servers_ready(
     begins = (datetime.now(UTC) + timedelta(minutes=3)).replace(second=0, microsecond=0)
     student = signed_in(new_page(), STUDENT)
     guest, teacher = signed_in(new_page(), GUEST), signed_in(new_page(), "dan")
-    joins = signed_in(new_page(), "erin")
+    joins = signed_in(new_page(), "bob")
     expect(guest.get_by_role("link", name="Courses")).to_have_count(0)
     try:
         teacher.get_by_role("link", name="Courses").click()
@@ -104,7 +104,7 @@ def test_a_class_finds_its_servers_ready(
         expect(guest.get_by_label("course.yaml")).to_have_count(0)
         picture(guest, pictures, "course-student")
         shown = clean.labcommons("course", "show", "ml101")
-        assert shown["roster"] == {GUEST: "student", "erin": "student"}
+        assert shown["roster"] == {GUEST: "student", "bob": "student"}
     finally:
         clean.run(*hub, "labcommons", "course", "remove", "ml101", "--yes")
 
