@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from hashlib import sha256
@@ -162,8 +162,15 @@ async def news(context: Context, username: str) -> list[notices.Notice]:
 
 
 @pass_context
-async def urgent(context: Context) -> list[dict[str, str]]:
-    """What an administrator has to know at once of the site, in their language."""
+def urgent(context: Context) -> Awaitable[list[dict[str, str]]] | list[dict[str, str]]:
+    """What an administrator has to know at once of the site, in their language.
+
+    Nothing on the page of an error, which is written without waiting for anything.
+    """
+    return _urgent(context) if context.environment.is_async else []
+
+
+async def _urgent(context: Context) -> list[dict[str, str]]:
     handler, shared = handler_of(context), LabSpawner.shared
     if handler is None or shared is None:
         return []
