@@ -7,6 +7,7 @@ from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
+from jinja2 import Environment
 from jupyterhub import orm
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -24,6 +25,7 @@ from commons.store.models import (
     utcnow,
 )
 from hub_ext import standing
+from hub_ext.pages import HubPageExtension
 from hub_ext.servers import unfinished_starts
 from hub_ext.stops import AnnouncedStops, read_request
 from spawner import stops
@@ -231,3 +233,11 @@ async def test_who_runs_a_version_that_is_withdrawn_is_told_once_and_goes_on(lab
     assert "withdrawn (data:1: wrong results in fft). The server goes on" in notice.sentence
     assert not notice.ended
     assert spawner.ready
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_is_urgent_keeps_no_page_from_being_written(waits: bool) -> None:
+    """Kind: pages of errors, which JupyterHub writes without waiting for anything."""
+    pages = Environment(extensions=[HubPageExtension], enable_async=waits, autoescape=True)
+    page = pages.from_string("{% for one in urgent() %}{{ one.cause }}{% endfor %}here")
+    assert page.render() == "here"
