@@ -100,6 +100,7 @@ def test_a_site_is_restored_into_an_empty_folder(
     assert "runs: a backup is not restored over it" in refused.stderr
 
     deployment.down()
+    deployment.docker("volume", "rm", "--force", "labcommons_db")  # PostgreSQL's, where it is used
     found = json.loads(
         said(other, "backup", "restore", "--key", str(key), "--json").splitlines()[-1]
     )
