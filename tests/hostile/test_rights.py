@@ -336,3 +336,20 @@ def test_everything_that_the_api_describes_is_in_the_table(service: str) -> None
         if not any(verb.upper() == other and re.fullmatch(pattern, url) for other, url in table):
             wanting.append(f"{verb.upper()} {route.path}")
     assert not wanting, "\n".join(wanting)
+
+
+@pytest.mark.parametrize("verb", ["GET", "POST"])
+@pytest.mark.parametrize("page", ["course/ml101", "course-roster/ml101", "course-join/x"])
+async def test_no_token_opens_the_hubs_pages_of_courses(
+    hub: StandInHub, page: str, verb: str
+) -> None:
+    """Kind: what runs in an instructor's or administrator's server is neither."""
+    async with aiohttp.ClientSession() as client:
+        for token in (hub.token("dan"), hub.server_token("carol"), hub.token("carol")):
+            headers = {"Authorization": f"token {token}"}
+            address = f"{hub.origin}/hub/{page}"
+            async with client.request(
+                verb, address, headers=headers, allow_redirects=False
+            ) as answer:
+                # To the login, as whoever is not signed in.
+                assert answer.status == (302 if verb == "GET" else 403), await answer.text()
