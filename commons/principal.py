@@ -125,6 +125,11 @@ class Principal:
         word = self.position(scope)
         return any(one.leads and one.word == word for one in scope.row.positions)
 
+    def assists(self, scope: Scope) -> bool:
+        """Whether they help those who look after a group with its people."""
+        word = self.position(scope)
+        return any(one.assists and one.word == word for one in scope.row.positions)
+
     @property
     def scopes(self) -> list[Scope]:
         """The scopes whose environments they can use, in the order of the table."""

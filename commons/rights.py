@@ -46,6 +46,7 @@ class Action(StrEnum):
     GIVE_UP = "give-up"  # a reservation, or a day of it
     START_AHEAD = "start-ahead"  # people's servers, ahead of time
     RUN_COURSE = "run-course"  # say what it is, when, and who is in it
+    ATTEND = "attend"  # its people at work: who is there, messages, their servers of its hours
     ADMINISTER = "administer"  # devices, quotas, reservations; learn whose everything is
     READ_METRICS = "read-metrics"
 
@@ -57,6 +58,7 @@ class Who(Flag):
     ANYBODY = auto()  # who is logged in; of what is for some groups alone, who is in one of these
     MEMBER = auto()  # of the group, whatever their position
     LEAD = auto()  # of the group
+    ASSISTANT = auto()  # of the group
     OWNER = auto()  # the person whose it is
     HOLDER = auto()  # who asked for it or holds it, whoever is charged
     ADMIN = auto()
@@ -120,6 +122,9 @@ NOT_STARTED_AHEAD = _denial(
     ),
 )
 NOT_RUN = _denial("course_not_led", N_("A course is changed by its instructors."))
+NOT_ATTENDED = _denial(
+    "course_not_attended", N_("This is for the instructors and assistants of the course.")
+)
 ADMINS_ONLY = _denial("admins_only", N_("Only an administrator may do this."))
 SCOPE_MISSING = _denial("scope_missing", N_("This needs a token with the scope “{token_scope}”."))
 PERSON_WANTED = _denial(
@@ -161,6 +166,7 @@ class Right:
 
 
 _NOBODY, _ANYBODY, _MEMBER, _LEAD = Who.NOBODY, Who.ANYBODY, Who.MEMBER, Who.LEAD
+_ASSISTANT = Who.ASSISTANT
 _OWNER, _HOLDER, _ADMIN, _BEARER = Who.OWNER, Who.HOLDER, Who.ADMIN, Who.BEARER
 _MINE = _HOLDER | _ADMIN
 _READ_ONLY = {
@@ -192,6 +198,7 @@ RIGHTS: dict[Action, Right] = {
     Action.GIVE_UP: Right(_ADMIN, _LEAD | _ADMIN, _ADMIN, NOT_GIVEN_UP),
     Action.START_AHEAD: Right(_ADMIN, _LEAD | _ADMIN, _NOBODY, NOT_STARTED_AHEAD),
     Action.RUN_COURSE: Right(_NOBODY, _LEAD | _ADMIN, _NOBODY, NOT_RUN),
+    Action.ATTEND: Right(_NOBODY, _LEAD | _ASSISTANT | _ADMIN, _NOBODY, NOT_ATTENDED),
     Action.ADMINISTER: Right(_ADMIN, _ADMIN, _ADMIN, ADMINS_ONLY),
     Action.READ_METRICS: Right(
         _ADMIN | _BEARER, _NOBODY, _NOBODY, SCOPE_MISSING, token_scope=METRICS_SCOPE
@@ -274,6 +281,8 @@ def _is(principal: Principal, row: Right, resource: Resource) -> Who:
         found |= Who.MEMBER
     if principal.leads(scope):
         found |= Who.LEAD
+    if principal.assists(scope):
+        found |= Who.ASSISTANT
     if name and scope.keeper is Keeper.PERSON and scope.owner == name:
         found |= Who.OWNER
     if name and resource.holder == name:

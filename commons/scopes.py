@@ -54,11 +54,13 @@ class Position:
         groups: the hub's groups that they are in, with ``{name}``; the last one tells who has this
             position and none above it.
         leads: whether they look after the group.
+        assists: whether they help its leads with its people.
     """
 
     word: str
     groups: tuple[str, ...]
     leads: bool = False
+    assists: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ _ROWS = (
         section="courses",
         positions=(
             Position("instructor", ("course:{name}:instructors",), leads=True),
+            Position("assistant", ("course:{name}:assistants",), assists=True),
             Position("student", ("course:{name}:students",)),
         ),
     ),

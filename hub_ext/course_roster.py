@@ -11,9 +11,6 @@ from commons.messages import Locale, Message, Text
 from courses.roster_files import Entry
 from hub_ext.directory.roster import Asked, Fit, Match
 
-# Whoever assists has a student's place here.
-PLACES = {"assistant": "student"}
-
 NOT_FOUND = {
     Fit.UNKNOWN: Text("roster_unknown", N_("is not in the directory")),
     Fit.AMBIGUOUS: Text(
@@ -71,7 +68,6 @@ def known(entries: Sequence[Entry], matches: Sequence[Match], words: Sequence[st
             left.append(Left(entry.line, who, reason))
             continue
         (name,) = match.names
-        position = PLACES.get(entry.position, entry.position)
-        before = people.get(name, position)
-        people[name] = min(position, before, key=words.index)
+        before = people.get(name, entry.position)
+        people[name] = min(entry.position, before, key=words.index)
     return Known(people, tuple(left))

@@ -246,6 +246,7 @@ VALUES = {
     "lead": N_("leads it"),
     "member": N_("member of it"),
     "instructor": N_("teaches it"),
+    "assistant": N_("assists in it"),
     "student": N_("takes it"),
     "spawn": N_("being started"),
     "stop": N_("being stopped"),

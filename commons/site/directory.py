@@ -75,6 +75,7 @@ class CoursePeople(Section):
     """The directory's groups of a course; ``gid`` and ``leads_gid`` as for a team."""
 
     instructors: list[Group] = []
+    assistants: list[Group] = []
     students: list[Group] = []
     gid: GroupNumber | None = None
     leads_gid: GroupNumber | None = None

@@ -84,7 +84,7 @@ class Roster(Sent):
 
     people: dict[str, Any] = Field(
         {},
-        description="login names, and what each is: instructor or student",
+        description="login names, and what each is: instructor, assistant or student",
         json_schema_extra={"additionalProperties": {"type": "string"}},
     )
     prune: bool = Field(False, description="take off whom it does not name")

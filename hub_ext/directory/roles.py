@@ -18,13 +18,8 @@ from courses.people import joined
 from .errors import Denied, NotAdmitted, SettingsError
 from .groups import Groups
 
-
-@dataclass(frozen=True)
-class Positions:
-    """Two positions, each with the directory's groups that give it; the higher one counts."""
-
-    higher: tuple[str, ...] = ()
-    ordinary: tuple[str, ...] = ()
+# The directory's groups that give each position of a kind, the highest first; that one counts.
+Positions = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -44,8 +39,8 @@ class RoleMap:
 
 @dataclass(frozen=True)
 class Roles:
-    """``teams``: name -> ``lead`` or ``member``; ``courses``: name -> ``instructor`` or
-    ``student``; ``hub_groups``: sorted."""
+    """``teams`` and ``courses``: name -> position (``scopes.Position.word``); ``hub_groups``:
+    sorted."""
 
     admin: bool
     teams: Mapping[str, str]
@@ -97,8 +92,8 @@ def groups_named(role_map: RoleMap) -> dict[str, set[str]]:
         ("platform_admins", role_map.admins),
         ("allowed_groups", role_map.allowed),
         ("denied_groups", role_map.denied),
-        *(("teams", (*p.higher, *p.ordinary)) for p in role_map.teams.values()),
-        *(("courses", (*p.higher, *p.ordinary)) for p in role_map.courses.values()),
+        *(("teams", groups) for all in role_map.teams.values() for groups in all),
+        *(("courses", groups) for all in role_map.courses.values() for groups in all),
         *(("hub_groups", groups) for groups in role_map.hub_groups.values()),
     ):
         for group in groups:
@@ -123,26 +118,26 @@ def read_groups_of(value: Sequence[str], trait: str) -> tuple[str, ...]:
 
 
 def read_positions(
-    value: Mapping[str, Mapping[str, Sequence[str]]], trait: str, higher: str, ordinary: str
+    value: Mapping[str, Mapping[str, Sequence[str]]], trait: str, *lists: str
 ) -> dict[str, Positions]:
-    """``{"vision": {"leads": [...], "members": [...]}}`` checked. Raises SettingsError."""
-    result = {}
-    for name, lists in value.items():
-        if not isinstance(lists, Mapping) or not set(lists) <= {higher, ordinary}:
-            raise SettingsError(f"{trait}: {name!r} must have the lists {higher} and {ordinary}")
-        result[name] = Positions(
-            read_groups_of(lists.get(higher, ()), trait),
-            read_groups_of(lists.get(ordinary, ()), trait),
-        )
-    return result
+    """``{"vision": {"leads": [...], "members": [...]}}`` checked. Raises SettingsError.
+
+    ``lists``: what they are called, the highest position first.
+    """
+    for name, given in value.items():
+        if not isinstance(given, Mapping) or not set(given) <= set(lists):
+            known = f"{', '.join(lists[:-1])} and {lists[-1]}"
+            raise SettingsError(f"{trait}: {name!r} must have the lists {known}")
+    return {
+        name: tuple(read_groups_of(given.get(one, ()), trait) for one in lists)
+        for name, given in value.items()
+    }
 
 
 def _positions(groups: Groups, wanted: Mapping[str, Positions], kind: str) -> dict[str, str]:
-    higher, ordinary = (position.word for position in SCOPES[kind].positions)
-    found = {}
+    found: dict[str, str] = {}
     for name, positions in wanted.items():
-        if in_any(groups, positions.higher):
-            found[name] = higher
-        elif in_any(groups, positions.ordinary):
-            found[name] = ordinary
+        for position, giving in zip(SCOPES[kind].positions, positions, strict=True):
+            if in_any(groups, giving):
+                found.setdefault(name, position.word)
     return found

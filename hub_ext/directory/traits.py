@@ -260,9 +260,10 @@ class DirectoryTraits(Authenticator):
     ).tag(config=True)
 
     courses = Dict(
-        help="""Courses, with the directory's groups of their instructors and students.
+        help="""Courses, with the directory's groups of their instructors, assistants and students.
 
-        The hub gets `course:NAME:instructors` and `course:NAME:students`, auth_state `courses`.
+        The hub gets `course:NAME:instructors`, `course:NAME:assistants` and
+        `course:NAME:students`, auth_state `courses`.
         Example: `{"ml101": {"instructors": ["ml101-staff"], "students": ["ml101"]}}`
         """,
     ).tag(config=True)
@@ -430,7 +431,9 @@ class DirectoryTraits(Authenticator):
             allowed=read_groups_of(self.allowed_groups, "allowed_groups"),
             denied=read_groups_of(self.denied_groups, "denied_groups"),
             teams=read_positions(self.teams, "teams", "leads", "members"),
-            courses=read_positions(self.courses, "courses", "instructors", "students"),
+            courses=read_positions(
+                self.courses, "courses", "instructors", "assistants", "students"
+            ),
             hub_groups={
                 name: read_groups_of(groups, "hub_groups")
                 for name, groups in self.hub_groups.items()

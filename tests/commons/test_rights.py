@@ -55,6 +55,7 @@ EXPECTED = {
     Action.GIVE_UP: ("carol", "lea carol", "carol"),
     Action.START_AHEAD: ("carol", "lea carol", ""),
     Action.RUN_COURSE: ("", "lea carol", ""),
+    Action.ATTEND: ("", "lea carol", ""),
     Action.ADMINISTER: ("carol", "carol", "carol"),
     Action.READ_METRICS: ("carol tom", "", ""),
 }
@@ -90,6 +91,15 @@ def test_each_row_lets_those_in_that_it_names_and_tells_the_others_why(
             verdict.reason.code,
             str(verdict.reason),
         )
+
+
+def test_who_assists_in_a_course_looks_after_its_people_and_changes_nothing_of_it() -> None:
+    tim = Principal.from_groups("tim", False, ["course:ml101:assistants"])
+    assert {action for action in Action if can(tim, action, ML)} == {
+        Action.SEE, Action.USE, Action.CHARGE, Action.READ_QUOTA, Action.READ_TOTAL, Action.ATTEND,
+    }  # fmt: skip
+    assert can(tim, Action.ATTEND, ML).by == Who.ASSISTANT
+    assert not can(tim, Action.ATTEND, Scope("course", "art7"))
 
 
 def test_every_action_has_its_row_and_its_test() -> None:

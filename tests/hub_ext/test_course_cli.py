@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from commons.store import Store
+from courses import people
 from courses.roster_files import Entry
 from hub_ext.cli import cli
 from hub_ext.course_roster import asked, known
@@ -116,8 +117,8 @@ def test_who_is_found_is_put_on_and_who_is_not_is_listed() -> None:
         Match(Fit.FOUND, ("s01",)),
     ]
     assert asked(entries)[1] == Asked("", "ada@example.org", "")
-    found = known(entries, matches, ("instructor", "student"))
-    assert found.people == {"s01": "instructor", "ada": "student"}
+    found = known(entries, matches, people.WORDS)
+    assert found.people == {"s01": "instructor", "ada": "assistant"}
     assert [(one.line, one.who, str(one.reason)) for one in found.left] == [
         (4, "4711", "is disabled in the directory, or has no account number there"),
         (5, "gone", "is not in the directory"),

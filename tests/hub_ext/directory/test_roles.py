@@ -7,7 +7,7 @@ import pytest
 from commons.directory_names import normal_dn
 from hub_ext.directory.errors import Denied, NotAdmitted, SettingsError
 from hub_ext.directory.groups import Groups
-from hub_ext.directory.roles import Positions, RoleMap, check_admitted, read_positions, roles_of
+from hub_ext.directory.roles import RoleMap, check_admitted, read_positions, roles_of
 
 GROUPS = Groups(
     names=("Lab-Users", "ml101", "vision", "vision-leads"),
@@ -15,10 +15,10 @@ GROUPS = Groups(
 )
 MAP = RoleMap(
     teams={
-        "vision": Positions(("vision-leads",), ("vision",)),
-        "speech": Positions(("speech-leads",), ("speech",)),
+        "vision": (("vision-leads",), ("vision",)),
+        "speech": (("speech-leads",), ("speech",)),
     },
-    courses={"ml101": Positions(("ml101-staff",), ("ML101",))},
+    courses={"ml101": (("ml101-staff",), ("tutors",), ("ML101",))},
 )
 
 
@@ -26,6 +26,16 @@ def test_the_higher_position_counts_and_case_does_not():
     roles = roles_of(GROUPS, MAP)
     assert roles.teams == {"vision": "lead"}
     assert roles.courses == {"ml101": "student"}
+
+
+def test_who_assists_is_that_whatever_else_and_has_a_group_of_their_own():
+    tutor = roles_of(Groups(names=("Tutors", "ml101")), MAP)
+    assert tutor.courses == {"ml101": "assistant"}
+    assert "course:ml101:assistants" in tutor.hub_groups
+    assert "course:ml101:students" not in tutor.hub_groups
+    assert roles_of(Groups(names=("tutors", "ml101-staff")), MAP).courses == {"ml101": "instructor"}
+    listed = roles_of(GROUPS, MAP, {"ml101": "assistant"})
+    assert listed.courses == {"ml101": "assistant"}
 
 
 def test_positions_are_groups_of_the_hub():
