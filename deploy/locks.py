@@ -53,10 +53,11 @@ class Lock:
 
 
 HUB = "config/images/hub/requirements.lock"
+# An optional check of jsonschema, which costs each process with JupyterHub three quarters of a
+# second at its start, and a person's server half of its own.
+SLOW = ("rfc3987-syntax", "lark")
 LOCKS = (
-    # rfc3987-syntax and its lark are an optional check of jsonschema, which costs the hub three
-    # quarters of a second at each start, and a person's server half of its own.
-    Lock(HUB, ("hub",), without=("rfc3987-syntax", "lark")),
+    Lock(HUB, ("hub",), without=SLOW),
     Lock("config/images/builder/requirements.lock", ("build",), agrees=HUB, beside=True),
     Lock(
         "config/images/server/requirements.lock",
@@ -70,7 +71,7 @@ LOCKS = (
         agrees=HUB,
     ),
     Lock("config/images/wheel.lock", project=False, backend=True),
-    Lock("tests/requirements.lock", ("test", "bench"), backend=True, universal=True),
+    Lock("tests/requirements.lock", ("test", "bench"), backend=True, universal=True, without=SLOW),
 )
 NODE = ("config/images/chp", "tests/rig/firefox")
 

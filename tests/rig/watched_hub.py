@@ -22,9 +22,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Not in the hub's image; where it is, jsonschema builds a grammar with it, for a second.
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
-
 from jupyterhub.auth import DummyAuthenticator
 from jupyterhub.handlers.base import BaseHandler
 
