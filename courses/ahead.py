@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
@@ -16,11 +18,12 @@ from sqlalchemy.orm import Session as Store
 
 from commons.errors import LabError
 from commons.site import Site
-from commons.store.models import Course, WarmStart
+from commons.store.models import Course, WarmServer, WarmStart
 from commons.units import parse_duration
 from courses.document import CourseSpec
 from courses.timetable import Session, sessions, warm_before
 from spawner.warm import records
+from spawner.warm.records import State
 
 PLANNED = 26 * 3600.0  # seconds ahead: a day, and what a clock change adds
 _log = logging.getLogger(__name__)
@@ -44,6 +47,47 @@ def planned(store: Store, course: str) -> list[WarmStart]:
         WarmStart.cancelled_at.is_(None),
     )
     return list(store.scalars(query.order_by(WarmStart.starts_at)))
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Of the servers of a session, how many.
+
+    Attributes:
+        ready: that their people have, or find; also where somebody started it themselves.
+        beside: of these, beside another server of the same person.
+        own: whose people have a server of their own choice instead.
+        unopened: that were given back, because nobody came.
+        all: of the people.
+    """
+
+    ready: int = 0
+    beside: int = 0
+    own: int = 0
+    failed: int = 0
+    unopened: int = 0
+    all: int = 0
+
+
+def ready(store: Store, start: WarmStart) -> Ready | None:
+    """What became of the servers of a session; None before it has begun."""
+    if start.begun_at is None:
+        return None
+    query = select(WarmServer.state, WarmServer.reason, WarmServer.server_name)
+    found: Counter[str] = Counter()
+    for state, reason, server in store.execute(query.where(WarmServer.warm_id == start.id)):
+        its = state == State.THEIRS and (reason or {}).get("code") == records.HAS_ITS.code
+        if its or state in (State.READY, State.OPENED):
+            found["ready"] += 1
+            found["beside"] += bool(server)
+        elif state == State.THEIRS:
+            found["own"] += 1
+        elif state == State.FAILED:
+            found["failed"] += 1
+        elif state in (State.RELEASED, State.CANCELLED):
+            found["unopened"] += 1
+        found["all"] += 1
+    return Ready(**found)
 
 
 def plan(store: Store, site: Site, now: float, only: str = "") -> None:

@@ -1,7 +1,8 @@
 """``/hub/course/NAME``: one link to a course, and ``/hub/course/NAME/PATH`` to a notebook of it.
 
-Whoever has a server is led into it, and to the notebook; whoever has none finds the spawn page
-filled in as the course says, and comes there after the start.
+Whoever has a server of the course is led into it, and to the notebook; whoever has none finds the
+spawn page filled in as the course says, and comes there after the start. Who has a server that runs
+with something else is told what runs and what the course asks for, and chooses.
 
 ``/hub/course-roster/NAME``: the roster, for its instructors, here because the hub alone asks the
 directory who somebody is. ``/hub/course-join/CODE``: a link with which people put themselves on it.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -31,8 +32,10 @@ from commons.web.refused import Refused
 from courses import people, records, roster_files
 from courses.document import check_in_site
 from hub_ext import course_roster
+from hub_ext.servers import may_have, runs_with
 from spawner.gpu.quotas.problems import Problem, ProblemsError
 from spawner.spawner import LabSpawner
+from spawner.warm import records as warm
 
 LONGEST = 1000  # characters of a path
 FILES = "lab/tree"
@@ -51,22 +54,46 @@ class CourseLink(BaseHandler):  # type: ignore[misc]
         if not viewer.admin and not viewer.position(Scope("course", name)):
             raise self._refused(name)
 
-        def work(session: Session) -> dict[str, object] | None:
+        def work(session: Session) -> tuple[dict[str, object], str] | None:
             row = session.get(Course, name)
-            return records.spec_of(row).options if row else None
+            spec = records.spec_of(row) if row else None
+            return (spec.options, spec.called(language_of(self))) if spec else None
 
-        options = await shared.store.read(work)
-        if options is None:
+        found = await shared.store.read(work)
+        if found is None:
             raise self._refused(name)
-        target = f"{user.server_url('')}{_file(path)}"
-        spawner = user.spawners[""]
-        if spawner.ready:
+        options, title = found
+        active = [one for one in user.spawners.values() if one.active]
+        its = [one for one in active if warm.serves(runs_with(one), options)]
+        spawner = next((one for one in its if one.ready), its[0] if its else user.spawners[""])
+        target = f"{user.server_url(spawner.name)}{_file(path)}"
+        if its and spawner.ready:
             self.redirect(target)
-            return
-        page = "spawn-pending" if spawner.pending else "spawn"
-        asked = {} if spawner.pending else options
-        query = urlencode({**{key: str(value) for key, value in asked.items()}, "next": target})
-        self.redirect(f"{self.hub.base_url}{page}/{user.escaped_name}?{query}")
+        elif its or not spawner.active:
+            self.redirect(self._start(spawner.name, {} if spawner.pending else options, target))
+        else:
+            other = warm.beside(f"course:{name}")
+            its_own = self._start(other, options, f"{user.server_url(other)}{_file(path)}")
+            may = may_have(user, other, self.allow_named_servers, self.named_server_limit_per_user)
+            taken = any(one.name == other for one in active)
+            page = await self.render_template(
+                "course_taken.html",
+                title=title,
+                wanted=options,
+                runs=[(one, runs_with(one)) for one in active],
+                beside=its_own if may and not taken else "",
+                anyway=target if spawner.ready else "",
+            )
+            self.finish(page)
+
+    def _start(self, server: str, options: Mapping[str, object], target: str) -> str:
+        """The page on which a server starts that leads to what was asked for."""
+        user = self.current_user
+        on_its_way = server in user.spawners and user.spawners[server].pending
+        page = "spawn-pending" if on_its_way else "spawn"
+        tail = f"/{server}" if server else ""
+        query = urlencode({**{key: str(value) for key, value in options.items()}, "next": target})
+        return f"{self.hub.base_url}{page}/{user.escaped_name}{tail}?{query}"
 
     def _refused(self, name: str) -> Refused:
         """As if it were not there, to who is in none of that name."""

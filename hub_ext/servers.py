@@ -211,6 +211,8 @@ class HubServers:
         owner = self._users.get(user)
         if owner is None:
             raise LookupError(f"the hub does not know {user!r}")
+        if server:
+            owner.get_or_create_spawner(server, server)
         await self._handler().spawn_single_user(owner, server, options=dict(options))
 
     def members(self, scope: Scope) -> list[str]:
@@ -254,6 +256,29 @@ class HubServers:
             spawner.user_options = dict(options)
         self._app.db.commit()
 
+    def runs(self, user: str, server: str) -> dict[str, Any]:
+        """What a server runs with, as user_options, the environment with its version."""
+        owner = self._users.get(user)
+        spawner = owner.spawners.get(server) if owner is not None else None
+        return runs_with(spawner) if spawner is not None else {}
+
+    def may_have(self, user: str, server: str) -> bool:
+        """Whether somebody may have a server of this name beside those that they have."""
+        owner = self._users.get(user)
+        return owner is not None and may_have(
+            owner, server, self._app.allow_named_servers, self._app.named_server_limit_per_user
+        )
+
+    def forget(self, user: str, server: str) -> None:
+        """Have no such server any more, where it does not run: it would count against the most."""
+        owner = self._users.get(user)
+        row = owner.orm_spawners.get(server) if owner is not None else None
+        if row is None or not server or owner.spawners[server].active:
+            return
+        self._app.db.delete(row)
+        owner.spawners.pop(server, None)
+        self._app.db.commit()
+
     async def bring_up(self, user: str, server: str, options: Mapping[str, Any]) -> None:
         """Start a server and return when it runs. Raises LookupError for a person that the hub
         does not know, BrokenOff where somebody ended the start, and what the start raised.
@@ -293,6 +318,19 @@ class HubServers:
             await stopping
         if spawner.ready:
             raise RuntimeError("the hub did not stop it")
+
+
+def runs_with(spawner: Any) -> dict[str, Any]:
+    """What a server runs with, as user_options, the environment with its version."""
+    options = dict(spawner.user_options or {})
+    environment = getattr(spawner, "running_environment", "") or options.get("environment")
+    return options | ({"environment": environment} if environment else {})
+
+
+def may_have(owner: Any, server: str, named: bool, most: int | Callable[..., Any]) -> bool:
+    """Whether somebody may have a server of this name, where so many named ones may be."""
+    there = {name for name in owner.orm_spawners if name}
+    return named and (server in there or callable(most) or not most or len(there) < most)
 
 
 def _start_failed(spawner: Any) -> bool:

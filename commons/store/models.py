@@ -658,6 +658,7 @@ class WarmServer(Base):
     state: Mapped[str] = mapped_column(String(16), default="waiting")
     tries: Mapped[int] = mapped_column(Integer, default=0)
     at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)  # of the state
+    server_name: Mapped[str] = mapped_column(String(255), default="")  # of theirs, that it is
     container: Mapped[str] = mapped_column(String(128), default="")  # once it is ready
     reason: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # a message: why it is so
     # What the person had chosen last, which is theirs again when nobody comes.

@@ -13,11 +13,10 @@ from commons.scopes import groups_of_site
 from commons.store.models import Course, WarmStart
 from commons.web.pages import language_of, timezone_of
 from commons.web.refused import Refused
-from courses import people, records
+from courses import ahead, people, records
 from courses.document import CourseSpec, to_yaml
 from hub_ext.console.course_api import Changing, of, visible
 from hub_ext.console.handlers import Page
-from spawner.warm import records as warm
 
 # What a new course.yaml begins with; the lines that follow are for whoever fills it in.
 NEW = """\
@@ -38,7 +37,6 @@ size:
 gpus: {{each: 0, reserved: 0}}
 warm: {{before: 10m, hold: 30m}}
 """
-READY = (warm.State.READY, warm.State.OPENED, warm.State.THEIRS)
 
 
 class Courses(Page):
@@ -146,14 +144,5 @@ def _told(session: Session, name: str, row: Course | None, lang: str, now: float
     shown = records.show(session, row, now)
     for one in shown["sessions"]:
         start = session.get(WarmStart, one["warm"]) if one["warm"] else None
-        one["ready"] = _ready(session, start) if start else None
+        one["ready"] = ahead.ready(session, start) if start else None
     return {"name": name, "title": spec.called(lang), "spec": spec, **shown}
-
-
-def _ready(session: Session, start: WarmStart) -> tuple[int, int] | None:
-    """How many servers are ready, of how many; None before it has begun."""
-    shown = warm.show(session, start)
-    if start.begun_at is None:
-        return None
-    counts = shown["counts"]
-    return sum(counts.get(state, 0) for state in READY), sum(counts.values())

@@ -21,6 +21,7 @@ class Server(Told):
     """What became of one person's server."""
 
     user: str
+    server: str = Field(description="its name; empty: their default one")
     state: records.State
     at: Time
     reason: Reason | None

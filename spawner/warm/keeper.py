@@ -54,6 +54,15 @@ class Servers(Protocol):
     def choose(self, user: str, server: str, options: Mapping[str, Any]) -> None:
         """Make them the ones of the next start, where no server runs."""
 
+    def runs(self, user: str, server: str) -> dict[str, Any]:
+        """What a server runs with, as user_options, the environment with its version."""
+
+    def may_have(self, user: str, server: str) -> bool:
+        """Whether somebody may have a server of this name beside those that they have."""
+
+    def forget(self, user: str, server: str) -> None:
+        """Have no such server any more, where it does not run."""
+
     async def bring_up(self, user: str, server: str, options: Mapping[str, Any]) -> None:
         """Start a server and return when it runs. Raises LookupError for a person that the hub
         does not know, BrokenOff where somebody ended the start, and what the start raised.
@@ -117,9 +126,10 @@ class WarmKeeper:
         if not live:
             return
         known, running = self.servers.known(), self.servers.running()
+        theirs = _by_person(known)
         for held in live:
             over = held.cancelled or now >= held.hold_until
-            key = (held.user, "")
+            key = held.key
             if _release(held) in self._acts:
                 continue
             if held.state is State.READY:
@@ -128,21 +138,19 @@ class WarmKeeper:
                 await self._going(held, key in known, running.get(key), over)
             elif over:
                 await self._move(held, *_not_begun(held))
-            elif key in known:
+            elif key in known and held.tries > 0 and not held.failed:
                 # After a restart the hub itself begins again what it had begun.
-                ours = held.tries > 0 and not held.failed
-                reason = None if ours else records.HAS_ONE()
-                await self._move(held, State.STARTING if ours else State.THEIRS, reason)
-            elif not closed and len(self._acts) < AT_ONCE:
-                self._acts.start(key, partial(self._start, held))
+                await self._move(held, State.STARTING)
+            else:
+                await self._begin(held, theirs.get(held.user, set()), closed)
 
     async def opened(self, used: Iterable[ServerKey]) -> None:
         """Somebody has come to these servers."""
-        users = {user for user, server in used if not server}
-        if not users or not self._ready:
+        keys = set(used)
+        if not keys or not self._ready:
             return
         for held in await self.store.read(records.live):
-            if held.state is State.READY and held.user in users:
+            if held.state is State.READY and held.key in keys:
                 await self._move(held, State.OPENED)
 
     @property
@@ -161,13 +169,27 @@ class WarmKeeper:
     ) -> bool:
         return await self.store.run(lambda s: records.move(s, held, to, reason, **more))
 
-    async def _start(self, held: Held) -> None:
-        key = (held.user, "")
+    async def _begin(self, held: Held, theirs: set[str], closed: bool) -> None:
+        """In the default server, or in one beside what a person runs in that."""
+        user, server = held.user, "" if "" not in theirs else held.beside
+        if any(records.serves(self.servers.runs(user, one), held.options) for one in theirs):
+            await self._move(held, State.THEIRS, records.HAS_ITS())
+        elif server in theirs or not self._may_have(user, server):
+            await self._move(held, State.THEIRS, records.HAS_ONE())
+        elif not closed and len(self._acts) < AT_ONCE:
+            self._acts.start((user, server), partial(self._start, held, server))
+
+    def _may_have(self, user: str, server: str) -> bool:
+        return not server or self.servers.may_have(user, server)
+
+    async def _start(self, held: Held, server: str) -> None:
+        key = (held.user, server)
         chosen = self.servers.chosen(*key)
+        tries = held.tries + 1
         # Written before: a hub that is killed meanwhile knows that this is no click.
-        if not await self._move(held, State.STARTING, tries=held.tries + 1, chosen=chosen):
+        if not await self._move(held, State.STARTING, tries=tries, server=server, chosen=chosen):
             return
-        going = _after(held, State.STARTING, held.tries + 1)
+        going = replace(held, state=State.STARTING, tries=tries, server=server, chosen=chosen)
         self.ahead.add(key)
         try:
             await self.servers.bring_up(*key, held.options)
@@ -192,7 +214,7 @@ class WarmKeeper:
 
     async def _going(self, held: Held, known: bool, container: str | None, over: bool) -> None:
         """On its way up; by this hub, or by an earlier one that was killed."""
-        key = (held.user, "")
+        key = held.key
         if key in self._acts and not over:
             return
         if over:
@@ -223,7 +245,7 @@ class WarmKeeper:
             await self._fail(held, records.ENDED())
 
     async def _stop(self, held: Held, to: State) -> None:
-        key = (held.user, "")
+        key = held.key
         data: dict[str, Any] = {"name": held.name}
         if not held.cancelled:
             data["hold_until_at"] = held.hold_until.replace(tzinfo=UTC).timestamp()
@@ -237,16 +259,21 @@ class WarmKeeper:
 
     def _choose_again(self, held: Held) -> None:
         """What the person had chosen last is offered to them next, as if nothing had been."""
-        if held.chosen is not None:
-            self.servers.choose(held.user, "", held.chosen)
+        if held.server and not held.chosen:
+            self.servers.forget(*held.key)
+        elif held.chosen is not None:
+            self.servers.choose(*held.key, held.chosen)
 
 
-def _release(held: Held) -> tuple[str, str]:
-    return (held.user, "release")
+def _by_person(known: Iterable[ServerKey]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for user, server in known:
+        found.setdefault(user, set()).add(server)
+    return found
 
 
-def _after(held: Held, state: State, tries: int) -> Held:
-    return replace(held, state=state, tries=tries)
+def _release(held: Held) -> tuple[str, str, str]:
+    return (*held.key, "release")
 
 
 def _not_begun(held: Held) -> tuple[State, Message | None]:
@@ -268,7 +295,6 @@ def _why(error: Exception) -> tuple[Message, bool]:
 
 def expected(session: Session, user: str, server: str) -> Held | None:
     """The server that is being started or held for a person; None where there is none."""
-    if server:
-        return None
     states = (State.STARTING, State.READY)
-    return next((one for one in records.live(session, user) if one.state in states), None)
+    live = records.live(session, user)
+    return next((one for one in live if one.state in states and one.server == server), None)

@@ -7,6 +7,7 @@ leaves a state from which the next one goes on.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ NO_TIME = Text("warm_no_time", N_("its turn did not come in time"))
 NOT_STARTED = Text("warm_not_started", N_("it did not start: {why}"))
 ENDED = Text("warm_ended", N_("it ended before anybody had opened it"))
 HAS_ONE = Text("warm_has_one", N_("a server of their own was there"))
+HAS_ITS = Text("warm_has_its", N_("a server of this course was there already"))
 CHOSE = Text("warm_chose", N_("chose something else"))
 STOPPED_IT = Text("warm_stopped_it", N_("stopped it"))
 
@@ -275,6 +277,7 @@ def show(session: Session, row: WarmStart, locale: Locale | None = None) -> dict
     servers = [
         {
             "user": one.username,
+            "server": one.server_name,
             "state": one.state,
             "at": iso(one.at),
             "reason": Message.from_json(one.reason).as_json(locale) if one.reason else None,
@@ -325,6 +328,13 @@ class Held:
     hold_until: datetime
     cancelled: bool
     failed: bool = False  # its last try
+    server: str = ""
+    beside: str = ""  # what it is called where the default server is taken; empty: it has no name
+
+    @property
+    def key(self) -> ServerKey:
+        """The server."""
+        return (self.user, self.server)
 
 
 def due(session: Session, now: datetime) -> list[WarmStart]:
@@ -361,6 +371,32 @@ def _on_roster(session: Session, row: WarmStart) -> set[str]:
     return set(session.scalars(query))
 
 
+def beside(subject: str) -> str:
+    """What a team's or course's server is called where a person's default one is taken.
+
+    Empty for what no team or course asked for. JupyterHub takes 30 letters, digits and hyphens.
+    """
+    scope = of_account(subject)
+    if scope is None:
+        return ""
+    name = re.sub("[^a-z0-9]+", "-", scope.owner)
+    return (name if name[:1].isalpha() else f"{scope.kind}-{name}")[:30].strip("-")
+
+
+def serves(runs: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a server that runs is what a course asks for: its environment, with its GPUs.
+
+    What does not matter to the class may differ: the size, more GPUs.
+    """
+    if not wanted.get("course") or runs.get("course") != wanted["course"]:
+        return False
+    name, _, version = str(wanted.get("environment") or "").partition(":")
+    found, _, its = str(runs.get("environment") or "").partition(":")
+    if (name and name != found) or (version and version != its):
+        return False
+    return int(runs.get("gpus") or 0) >= int(wanted.get("gpus") or 0)
+
+
 def live(session: Session, user: str | None = None) -> list[Held]:
     """Servers that are to be started, held or released, in the order of their starts."""
     query = (
@@ -384,6 +420,8 @@ def live(session: Session, user: str | None = None) -> list[Held]:
             start.hold_until,
             start.cancelled_at is not None,
             one.reason is not None,
+            one.server_name,
+            beside(start.subject),
         )
         for one, start in session.execute(query)
     ]
@@ -397,6 +435,7 @@ def move(
     *,
     tries: int | None = None,
     container: str = "",
+    server: str | None = None,
     chosen: Mapping[str, Any] | None = None,
 ) -> bool:
     """From the state that is known to another; False where it is no longer in that."""
@@ -408,6 +447,8 @@ def move(
     row.container = container or row.container
     if tries is not None:
         row.tries = tries
+    if server is not None:
+        row.server_name = server
     if chosen is not None:
         row.chosen = dict(chosen)
     if to is State.READY:
@@ -419,7 +460,9 @@ def _keep_lease(session: Session, held: Held) -> None:
     """Its GPUs are not idle before the time until which it is held."""
     lease = session.scalars(
         select(Lease).where(
-            Lease.username == held.user, Lease.server_name == "", Lease.state.in_(LIVE)
+            Lease.username == held.user,
+            Lease.server_name == held.server,
+            Lease.state.in_(LIVE),
         )
     ).first()
     if lease is not None:
@@ -429,11 +472,11 @@ def _keep_lease(session: Session, held: Held) -> None:
 def held(session: Session) -> dict[ServerKey, datetime]:
     """Servers that nobody has opened yet, and until when each is kept."""
     query = (
-        select(WarmServer.username, func.max(WarmStart.hold_until))
+        select(WarmServer.username, WarmServer.server_name, func.max(WarmStart.hold_until))
         .join(WarmStart, WarmStart.id == WarmServer.warm_id)
         .where(
             WarmServer.state.in_((State.STARTING, State.READY)), WarmStart.cancelled_at.is_(None)
         )
-        .group_by(WarmServer.username)
+        .group_by(WarmServer.username, WarmServer.server_name)
     )
-    return {(user, ""): until for user, until in session.execute(query)}
+    return {(user, server): until for user, server, until in session.execute(query)}

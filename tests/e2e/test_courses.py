@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 COURSES = "/services/labcommons/courses"
 STUDENT, GUEST = "s05", "alice"  # whom the directory puts into it, and whom the roster does
+BUSY = "bob"  # joins by a link, and has a server of his own
 
 
 def document(begins: datetime) -> str:
@@ -36,9 +37,9 @@ def signed_in(page: Page, name: str) -> Page:
     return page
 
 
-def ready(site: Deployment, admin: str, user: str) -> bool:
-    server = site.api("GET", f"users/{user}", admin)[1]["servers"].get("", {})
-    return bool(server.get("ready"))
+def ready(site: Deployment, admin: str, user: str, server: str = "") -> bool:
+    found = site.api("GET", f"users/{user}", admin)[1]["servers"].get(server, {})
+    return bool(found.get("ready"))
 
 
 def test_a_class_finds_its_servers_ready(
@@ -48,7 +49,8 @@ def test_a_class_finds_its_servers_ready(
     begins = (datetime.now(UTC) + timedelta(minutes=3)).replace(second=0, microsecond=0)
     student = signed_in(new_page(), STUDENT)
     guest, teacher = signed_in(new_page(), GUEST), signed_in(new_page(), "dan")
-    joins = signed_in(new_page(), "bob")
+    joins = signed_in(new_page(), BUSY)
+    clean.start_server(admin, BUSY, {"size": "small"})
     expect(guest.get_by_role("link", name="Courses")).to_have_count(0)
     try:
         teacher.get_by_role("link", name="Courses").click()
@@ -93,6 +95,19 @@ def test_a_class_finds_its_servers_ready(
         student.wait_for_url(f"**/user/{STUDENT}/lab**")
         in_lab(student)
 
+        # His own server goes on; the course's is beside it, and without it the link asks.
+        wait_for(lambda: ready(clean, admin, BUSY, "ml101"), "the server beside his own", 60)
+        joins.goto("/hub/course/ml101")
+        joins.wait_for_url(f"**/user/{BUSY}/ml101/lab**")
+        assert ready(clean, admin, BUSY)
+        clean.api("DELETE", f"users/{BUSY}/servers/ml101", admin)
+        wait_for(lambda: not ready(clean, admin, BUSY, "ml101"), "its end", 60)
+        joins.goto("/hub/course/ml101")
+        expect(joins.get_by_text("Your server runs with something else")).to_be_visible()
+        picture(joins, pictures, "course-taken")
+        joins.get_by_role("link", name="Start a server for the course").click()
+        joins.wait_for_url(f"**/hub/spawn/{BUSY}/ml101?**")
+
         # Whom the roster puts into it: in half a minute at the most, without another login.
         wait_for(lambda: _sees_course(guest), "the course in the navigation", 60)
         guest.goto("/hub/course/ml101/lessons/first.ipynb")
@@ -104,7 +119,7 @@ def test_a_class_finds_its_servers_ready(
         expect(guest.get_by_label("course.yaml")).to_have_count(0)
         picture(guest, pictures, "course-student")
         shown = clean.labcommons("course", "show", "ml101")
-        assert shown["roster"] == {GUEST: "student", "bob": "student"}
+        assert shown["roster"] == {GUEST: "student", BUSY: "student"}
     finally:
         clean.run(*hub, "labcommons", "course", "remove", "ml101", "--yes")
 

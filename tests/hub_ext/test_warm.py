@@ -16,6 +16,9 @@ from commons.errors import LabError
 from commons.site import CoursePeople, Site
 from commons.store import GpuNotice, Lease, Store, ends
 from commons.store.models import utcnow
+from courses import records as records_of_courses
+from courses.document import check_course
+from hub_ext import course_link
 from rig.answering import AnsweringRuntime
 from rig.hub_in_memory import Lab, hub_lab
 from spawner.runtime.memory import silent
@@ -23,6 +26,12 @@ from spawner.warm import records
 from spawner.warm.keeper import WarmKeeper
 
 COURSE = "course:ml101"
+ML101 = check_course(
+    {
+        "version": 1, "course": "ml101", "title": {"en": "ML"}, "timezone": "UTC",
+        "term": {"first": "2031-01-06", "last": "2031-02-28"}, "size": "large",
+    }
+)  # fmt: skip
 
 
 class School:
@@ -76,6 +85,16 @@ def settings() -> Config:
     }
     config.Authenticator.allowed_users = {"alice", "bob", "carol"}
     return config
+
+
+def in_course(lab: Lab, *names: str) -> None:
+    """What the directory said of them at their login."""
+
+    async def at_login() -> dict[str, Any]:
+        return {"courses": {"ml101": "student"}}
+
+    for name in names:
+        lab.app.users[name].get_auth_state = at_login
 
 
 @pytest.fixture
@@ -160,6 +179,56 @@ async def test_who_chose_before_keeps_that_and_who_chooses_else_gets_it(school: 
     await school.until(alice="theirs", bob="theirs", carol="released")
     assert lab.spawner("bob").ready
     assert len(lab.memory.servers) == 2
+
+
+async def test_a_class_has_its_servers_beside_what_its_people_run(school: School) -> None:
+    """Alice works at something of her own, Bob has started the course's himself."""
+    lab, asked = school.lab, {"course": "ml101", "size": "large"}
+    in_course(lab, "alice", "bob")
+    await lab.servers.start("alice", "", {"size": "small"})
+    await lab.servers.start("bob", "", {"course": "ml101"})
+    await lab.until(lambda: lab.spawner("alice").ready and lab.spawner("bob").ready)
+    await school.ask(subject=COURSE, people=["alice", "bob"], options=asked)
+    await school.until(alice="ready", bob="theirs")
+    assert (await school.told())["bob"][1] == "warm_has_its"
+    assert lab.spawner("alice", "ml101").user_options["size"] == "large"
+    assert lab.spawner("alice").user_options["size"] == "small"
+    assert set(await school.store.read(records.held)) == {("alice", "ml101")}
+    # Her own server is no visit to the other.
+    await school.keeper.opened({("alice", "")})
+    assert (await school.states())["alice"] == "ready"
+    school.late = timedelta(hours=2)
+    await school.until(alice="released", bob="theirs")
+    assert lab.servers.known() == {("alice", ""), ("bob", "")}
+    assert "ml101" not in lab.app.users["alice"].orm_spawners
+
+
+async def test_the_courses_link_leads_to_the_courses_server_whichever_that_is(
+    store: Store, class_site: Site, tmp_path: Path
+) -> None:
+    config = settings()
+    config.JupyterHub.extra_handlers = course_link.HANDLERS
+    async with hub_lab(store, class_site, tmp_path, config) as lab:
+        school = School(lab)
+        in_course(lab, "alice")
+        await store.run(lambda s: records_of_courses.apply(s, ML101, "dan", class_site))
+        async with lab.browser("alice") as alice:
+
+            async def led(path: str = "") -> str:
+                answer = await alice.get(f"course/ml101{path}")
+                return answer.headers["Location"]
+
+            where = await led("/a%20b.ipynb")
+            assert where.startswith("/hub/spawn/alice?course=ml101&size=large&next=%2Fuser%2Falice")
+            await lab.servers.start("alice", "", {"size": "small"})
+            await lab.until(lambda: lab.spawner("alice").ready)
+            await school.ask(subject=COURSE, people=["alice"], options=ML101.options)
+            await school.until(alice="ready")
+            assert await led("/a%20b.ipynb") == "/user/alice/ml101/lab/tree/a%20b.ipynb"
+            await lab.servers.stop("alice", "")
+            assert await led() == "/user/alice/ml101/"
+        await school.keeper.close()
+    store.close()
 
 
 async def test_the_form_leads_to_the_held_server_or_to_what_was_chosen_instead(
