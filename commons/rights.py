@@ -47,6 +47,8 @@ class Action(StrEnum):
     START_AHEAD = "start-ahead"  # people's servers, ahead of time
     RUN_COURSE = "run-course"  # say what it is, when, and who is in it
     ATTEND = "attend"  # its people at work: who is there, messages, their servers of its hours
+    HAND_IN = "hand-in"
+    GRADE = "grade"  # see what was handed in, give feedback and marks
     ADMINISTER = "administer"  # devices, quotas, reservations; learn whose everything is
     READ_METRICS = "read-metrics"
 
@@ -125,6 +127,10 @@ NOT_RUN = _denial("course_not_led", N_("A course is changed by its instructors."
 NOT_ATTENDED = _denial(
     "course_not_attended", N_("This is for the instructors and assistants of the course.")
 )
+NOT_OF_COURSE = _denial(
+    "handin_not_yours",
+    N_("You are not in this course. Ask its instructor to put you on."),
+)
 ADMINS_ONLY = _denial("admins_only", N_("Only an administrator may do this."))
 SCOPE_MISSING = _denial("scope_missing", N_("This needs a token with the scope “{token_scope}”."))
 PERSON_WANTED = _denial(
@@ -199,6 +205,8 @@ RIGHTS: dict[Action, Right] = {
     Action.START_AHEAD: Right(_ADMIN, _LEAD | _ADMIN, _NOBODY, NOT_STARTED_AHEAD),
     Action.RUN_COURSE: Right(_NOBODY, _LEAD | _ADMIN, _NOBODY, NOT_RUN),
     Action.ATTEND: Right(_NOBODY, _LEAD | _ASSISTANT | _ADMIN, _NOBODY, NOT_ATTENDED),
+    Action.HAND_IN: Right(_NOBODY, _MEMBER, _NOBODY, NOT_OF_COURSE),
+    Action.GRADE: Right(_NOBODY, _LEAD | _ASSISTANT | _ADMIN, _NOBODY, NOT_ATTENDED),
     Action.ADMINISTER: Right(_ADMIN, _ADMIN, _ADMIN, ADMINS_ONLY),
     Action.READ_METRICS: Right(
         _ADMIN | _BEARER, _NOBODY, _NOBODY, SCOPE_MISSING, token_scope=METRICS_SCOPE

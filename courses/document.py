@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from datetime import date, time
+from datetime import date, datetime, time
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -30,6 +30,7 @@ from commons.i18n import N_
 from commons.messages import Text
 from commons.scopes import NAME, Scope, groups_of_site
 from commons.site import Site
+from commons.site.parts import parse_bytes
 from commons.units import parse_duration, show_duration
 from spawner.gpu.ledger.reservations import NOT_A_DAY, NOT_A_WEEKDAY, WEEKDAYS, Weekday
 from spawner.gpu.quotas import messages
@@ -40,6 +41,9 @@ VERSION = 1
 LONGEST_TERM = 400  # days
 LONGEST_SESSION = 12 * 3600  # seconds
 MOST = 200  # entries of each list
+LONGEST_LATE = 60 * 86400  # seconds
+LARGEST = 2 * 2**30  # bytes of one hand-in
+MOST_FILES = 10_000
 
 NOT_A_TIME = Text("not_a_time", N_("must be a time of the day, such as 10:00"))
 NOT_A_COURSE = Text("not_a_course", N_("must be a course’s short name, such as ml101"))
@@ -60,6 +64,17 @@ NOT_GRANTED = Text(
 MORE_EACH_THAN_RESERVED = Text(
     "course_each_over_reserved", N_("must not be more than gpus.reserved, where that is set")
 )
+NOT_A_HANDIN = Text("not_a_handin", N_("must be a short name, such as hw1"))
+NOT_A_MOMENT = Text("handin_due_wrong", N_("must be a day and a time, such as 2026-11-03 23:59"))
+NOT_A_PATH = Text(
+    "not_a_home_path",
+    N_(
+        "must be a file or folder of the home, such as hw1 or course/hw1, without a slash before it"
+    ),
+)
+LATE_TOO_LONG = Text("handin_late_long", N_("must be at most {days} days"))
+HANDIN_SIZE = Text("handin_size", N_("must be from 1 byte to {most}, such as 100M"))
+HANDIN_FILES = Text("handin_files", N_("must be from 1 to {most}"))
 OTHER_COURSE = Text("course_other", N_("This file is about “{found}”, not about “{wanted}”."))
 
 
@@ -107,6 +122,57 @@ def _ahead(value: object) -> object:
     return show_duration(seconds)
 
 
+def _handin(value: object) -> object:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise WrongValue(NOT_A_HANDIN())
+    return value
+
+
+def _moment(value: object) -> object:
+    """A day alone is until its end."""
+    if isinstance(value, datetime):  # as YAML reads one that has seconds
+        return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, date):
+        return f"{value.isoformat()} 23:59"
+    try:
+        return f"{datetime.strptime(str(value).replace('T', ' '), '%Y-%m-%d %H:%M'):%Y-%m-%d %H:%M}"
+    except ValueError:
+        raise WrongValue(NOT_A_MOMENT()) from None
+
+
+def _home_path(value: object) -> object:
+    """Never out of the home, and nothing that two people would read differently."""
+    text = value.rstrip("/") if isinstance(value, str) else ""
+    text = text.removeprefix("~/").removeprefix("./")
+    parts = text.split("/")
+    if any(part in ("", ".", "..") for part in parts) or len(parts) > 16 or len(text) > 500:
+        raise WrongValue(NOT_A_PATH())
+    if not text.isprintable():
+        raise WrongValue(NOT_A_PATH())
+    return text
+
+
+def check_path(value: str) -> str:
+    """A file or folder of a home. Raises WrongValue."""
+    return str(_home_path(value))
+
+
+def _size(value: object) -> object:
+    try:
+        size = parse_bytes(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        size = 0
+    if not 1 <= size <= LARGEST:
+        raise WrongValue(HANDIN_SIZE(most="2G"))
+    return str(value)
+
+
+def _files(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_FILES:
+        raise WrongValue(HANDIN_FILES(most=MOST_FILES))
+    return value
+
+
 def _course(value: object) -> object:
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise WrongValue(NOT_A_COURSE())
@@ -120,11 +186,24 @@ def _once(values: list[Any]) -> list[Any]:
     return values
 
 
+def _named_once(values: list[Any]) -> list[Any]:
+    _once([value.name for value in values])
+    return values
+
+
+def _late(value: object) -> object:
+    seconds = parse_duration(value)
+    if seconds > LONGEST_LATE:
+        raise WrongValue(LATE_TOO_LONG(days=LONGEST_LATE // 86400))
+    return show_duration(seconds)
+
+
 _TEXT = WithJsonSchema({"type": "string"})
 Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 WallTime = Annotated[time, BeforeValidator(_time), _TEXT]
 Length = Annotated[str, BeforeValidator(_session), DURATION]
 Ahead = Annotated[str, BeforeValidator(_ahead), DURATION]
+Late = Annotated[str, BeforeValidator(_late), DURATION]
 Days = Annotated[list[Day], AfterValidator(_once)]
 
 
@@ -203,6 +282,35 @@ class Granted(_Part):
     environments: Annotated[list[str], AfterValidator(_once)] = Field([], max_length=MOST)
 
 
+class HandIn(_Part):
+    """What students hand in, and until when; ``due`` is in the course's zone, to that minute's end.
+
+    ``late``: how long after ``due`` it is still taken, and marked as late. ``again``: as often as
+    they like, until then. ``groups``: one of a group does so for all of it.
+    """
+
+    name: Annotated[str, BeforeValidator(_handin)]
+    title: Titles | None = None
+    due: Annotated[str, BeforeValidator(_moment)] = Field(description="2026-11-03 23:59")
+    late: Late | None = None
+    path: Annotated[str, BeforeValidator(_home_path)] = Field("", description="default: its name")
+    size: Annotated[str, BeforeValidator(_size)] = "100M"
+    files: Annotated[int, BeforeValidator(_files)] = 1000
+    again: bool = True
+    groups: bool = False
+
+    def called(self, language: str) -> str:
+        """Its title in a language; its name where it has none."""
+        if self.title is None:
+            return self.name
+        return (self.title.zh if language.startswith("zh") else None) or self.title.en
+
+    @property
+    def bytes(self) -> int:
+        """How much may be handed in at once."""
+        return parse_bytes(self.size)
+
+
 class CourseSpec(_Part):
     """A course."""
 
@@ -218,6 +326,7 @@ class CourseSpec(_Part):
     size: str = Field("", max_length=80)
     gpus: Gpus = Gpus()
     warm: Warm | None = None
+    handins: Annotated[list[HandIn], AfterValidator(_named_once)] = Field([], max_length=MOST)
     granted: Granted = Granted()
 
     @model_validator(mode="after")

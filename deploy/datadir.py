@@ -78,6 +78,8 @@ SECRETS = (
     "names-key",
     "postgres-password",
     "proxy-token",
+    # Signs receipts of hand-ins, as the audit-key does the trail.
+    "receipt-key",
 )
 # What this machine's builders need to know (proxies, package indexes), for the hub: an address
 # may have a password in it, so it is a secret, too. Written anew each time.

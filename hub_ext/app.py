@@ -34,6 +34,7 @@ from commons.store.trouble import DatabaseUnavailable, Trouble
 from commons.web import proxied
 from commons.work import Keyed, Periodic
 from courses import ahead
+from courses.handin_keeper import HandInKeeper
 from courses.people import Rosters
 from environments.builds.runner import Runner
 from hub_ext import (
@@ -343,7 +344,17 @@ class LabCommonsHub(GuardedHub):
             self.log,
             of_this_machine(),
         )
+        hand_ins = HandInKeeper(
+            shared.runtime,
+            shared.store,
+            shared.site,
+            self._requester,
+            shared.audit,
+            self.log,
+            os.environ.get("LABCOMMONS_PUBLIC_URL", ""),
+        )
         for work in (
+            hand_ins.run(),
             self._reconciler.forever(RECONCILE_INTERVAL),
             shared.admission.run(),
             self._keeper.run(),

@@ -17,6 +17,7 @@ from courses import people, records, roster_files
 from courses.document import CourseSpec, check_in_site, read_course, to_yaml
 from hub_ext import course_roster
 from hub_ext.directory.cli import DirectoryOfSite
+from hub_ext.handin_cli import handin
 from spawner.gpu.cli.tools import (
     as_json,
     operator,
@@ -326,6 +327,9 @@ def remove_person(name: str, login: str, as_json: bool) -> None:
         print_json({"removed": login})
     else:
         click.echo(f"Removed: {login}.")
+
+
+course.add_command(handin)
 
 
 def _utc(moment: str) -> str:

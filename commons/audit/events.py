@@ -57,6 +57,12 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "reservation-change": ("configuration", "change"),
     "warm-start-change": ("configuration", "change"),
     "course-change": ("configuration", "change"),
+    # What somebody handed in of a course, and what became of it.
+    "hand-in": ("file", "creation"),
+    "hand-in-change": ("configuration", "change"),  # more time, groups
+    "hand-in-download": ("file", "access"),
+    "feedback": ("file", "creation"),
+    "marks-change": ("configuration", "change"),
     "broadcast-change": ("configuration", "change"),
     "maintenance-change": ("configuration", "change"),
     "gpu-drain": ("configuration", "change"),

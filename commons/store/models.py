@@ -605,6 +605,79 @@ class CourseCode(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
 
 
+class HandedIn(Base):
+    """What somebody handed in of a course, or gives back to its people: asked, taken, kept.
+
+    The row is there before anything is read; ``asked_at`` is when the server was asked.
+    """
+
+    __tablename__ = "handed_in"
+    __table_args__ = (
+        Index("ix_handed_in_course", "course", "handin", "team"),
+        Index("ix_handed_in_state", "state", "asked_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # handin, feedback
+    course: Mapped[str] = mapped_column(String(64))
+    handin: Mapped[str] = mapped_column(String(64))
+    # Whose it is: a login name, or @ and the name of a group; of feedback, empty.
+    team: Mapped[str] = mapped_column(String(255))
+    username: Mapped[str] = mapped_column(String(255))  # who asked
+    # For whom it was handed in; of feedback, who gets some, each once it is there.
+    members: Mapped[list[str]] = mapped_column(JSON)
+    path: Mapped[str] = mapped_column(String(1000))  # in the home of who asked
+    asked_at: Mapped[datetime] = mapped_column(DateTime)
+    due_at: Mapped[datetime | None] = mapped_column(DateTime)  # as it was for them then
+    state: Mapped[str] = mapped_column(String(16))  # asked, taken, kept, refused
+    ended_at: Mapped[datetime | None] = mapped_column(DateTime)
+    # Why it was refused, or what is in its way; commons.messages as JSON.
+    message: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    digest: Mapped[str] = mapped_column(String(64), default="")  # SHA-256 of the manifest
+    files: Mapped[int] = mapped_column(Integer, default=0)
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    left_out: Mapped[int] = mapped_column(Integer, default=0)
+    receipt: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # what was signed, and how
+
+
+class HandInExtension(Base):
+    """Another deadline for somebody, for a group or (``team`` empty) for all."""
+
+    __tablename__ = "handin_extensions"
+
+    course: Mapped[str] = mapped_column(String(64), primary_key=True)
+    handin: Mapped[str] = mapped_column(String(64), primary_key=True)
+    team: Mapped[str] = mapped_column(String(255), primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(DateTime)
+    given_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    given_by: Mapped[str] = mapped_column(String(255))
+
+
+class HandInGroup(Base):
+    """Who hands in together."""
+
+    __tablename__ = "handin_groups"
+
+    course: Mapped[str] = mapped_column(String(64), primary_key=True)
+    handin: Mapped[str] = mapped_column(String(64), primary_key=True)
+    username: Mapped[str] = mapped_column(String(255), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+
+
+class CourseMark(Base):
+    """What somebody got for a hand-in."""
+
+    __tablename__ = "course_marks"
+
+    course: Mapped[str] = mapped_column(String(64), primary_key=True)
+    handin: Mapped[str] = mapped_column(String(64), primary_key=True)
+    username: Mapped[str] = mapped_column(String(255), primary_key=True)
+    mark: Mapped[str] = mapped_column(String(40))
+    comment: Mapped[str] = mapped_column(String(2000), default="")
+    changed_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    changed_by: Mapped[str] = mapped_column(String(255))
+
+
 class Broadcast(Base):
     """A message to everybody (commons.broadcasts), or maintenance (commons.maintenance)."""
 

@@ -33,6 +33,8 @@ MORE = {
     "start": 120,
     "run_task": 120,
     "begin": 120,
+    "take": 700,
+    "keep": 700,
     "images/publish": 3600,
     "read_gpus": 30,
     "measure": 700,

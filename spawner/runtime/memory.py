@@ -7,6 +7,7 @@ runtime can be read off it: whatever has no word here, no runtime has to do.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import time
 from collections import defaultdict
@@ -15,7 +16,12 @@ from dataclasses import dataclass, field
 
 from commons.errors import NotAllowed, RuntimeRefused, RuntimeSilent
 from spawner.runtime import labels
-from spawner.runtime.messages import ENGINE_REFUSED, ENGINE_SILENT, HOME_OF_ANOTHER
+from spawner.runtime.messages import (
+    ENGINE_REFUSED,
+    ENGINE_SILENT,
+    HOME_OF_ANOTHER,
+    SNAPSHOT_GONE,
+)
 from spawner.runtime.protocol import (
     AreaLimits,
     Event,
@@ -33,9 +39,12 @@ from spawner.runtime.protocol import (
 from spawner.runtime.spec import (
     BuildStep,
     ImageStep,
+    KeepFiles,
     MakeFolder,
     MakeHome,
     ServerSpec,
+    TakeFiles,
+    Taken,
     task_key,
 )
 
@@ -60,6 +69,8 @@ class MemoryRuntime(Runtime):
         images: ids that can be started; empty: any.
         homes: uid of the owner by person; as `run_task` made them, or as a test says.
         disk: what folders have of it; ``kept_limits``: what the file system keeps.
+        files: what is in homes, by person and path; what is taken of them ``taken`` has by id.
+        kept: what was laid into courses: digests by scope, area and place.
         made: how often each short task was really carried out, by its key.
         calls: how often each method was called.
         node, left: the machine, and what it says is left.
@@ -73,6 +84,9 @@ class MemoryRuntime(Runtime):
         self.homes: dict[str, int] = {}
         self.disk: dict[tuple[str, str], FolderUse] = {}
         self.kept_limits: list[AreaLimits] = []
+        self.files: dict[tuple[str, str], bytes] = {}
+        self.taken: dict[str, str] = {}
+        self.kept: dict[tuple[str, str, str], KeepFiles] = {}
         self.made: defaultdict[str, int] = defaultdict(int)
         self.calls: defaultdict[str, int] = defaultdict(int)
         self.faults: dict[str, Exception | asyncio.Event] = {}
@@ -237,6 +251,30 @@ class MemoryRuntime(Runtime):
         self.made[key] += 1
         if isinstance(task, MakeHome):
             self.homes[task.user] = task.uid
+
+    async def take(self, task: TakeFiles) -> Taken:
+        await self._step("take")
+        found = self.files.get((task.user, task.path))
+        if found is None:
+            return Taken(refusal="absent", path=task.path)
+        digest = self.taken[task.id] = hashlib.sha256(found).hexdigest()
+        await self._step("take:taken", count=False)
+        return Taken(digest=digest, files=1, bytes=len(found))
+
+    async def keep(self, task: KeepFiles) -> bool:
+        await self._step("keep")
+        key = (task.scope, task.area, task.place)
+        there = self.kept.get(key)
+        if there is None or there.digest != task.digest or task.reader is not None:
+            if self.taken.get(task.id) != task.digest:
+                raise RuntimeRefused(SNAPSHOT_GONE())
+            self.kept[key] = task
+        await self._step("keep:kept", count=False)
+        return True
+
+    async def drop(self, snapshot: str) -> None:
+        await self._step("drop")
+        self.taken.pop(snapshot, None)
 
     async def begin(self, task: BuildStep | ImageStep) -> str:
         await self._step("begin")

@@ -45,6 +45,11 @@ LIMIT_NOT_SET = Text(
     "limit_not_set",
     N_("The limit of “{folder}” could not be set: {reason}. Tell an administrator."),
 )
+SNAPSHOT_GONE = Text("snapshot_gone", N_("What was read is not there any more; it is read again."))
+SNAPSHOT_FAILED = Text(
+    "snapshot_failed",
+    N_("Files could not be read or written: {reason}. Tell an administrator."),
+)
 GPUS_UNKNOWN = Text("gpus_unknown", N_("The GPUs of this machine cannot be listed: {reason}."))
 GPU_HELD = Text(
     "gpu_held",

@@ -27,12 +27,16 @@ from spawner.runtime.spec import (
     Handle,
     ImageId,
     ImageStep,
+    JobId,
+    KeepFiles,
     MakeFolder,
     MakeHome,
     Name,
     Said,
     ServerName,
     ServerSpec,
+    TakeFiles,
+    Taken,
     Version,
 )
 
@@ -288,6 +292,22 @@ class Runtime(Protocol):
 
         Raises RuntimeRefused with the cause, RuntimeSilent.
         """
+
+    async def take(self, task: TakeFiles) -> Taken:
+        """Copy what is in a home, anew each time; who asks for the same at once gets the same.
+
+        Raises RuntimeRefused, RuntimeSilent.
+        """
+
+    async def keep(self, task: KeepFiles) -> bool:
+        """Lay what was taken into a course's folder; what is there already is fine. Whether the
+        reader can read it there.
+
+        Raises RuntimeRefused (``snapshot_gone``: it has to be taken again), RuntimeSilent.
+        """
+
+    async def drop(self, snapshot: JobId) -> None:
+        """Forget what was taken. What is gone is fine."""
 
     async def begin(self, task: BuildStep | ImageStep) -> str:
         """Start a long task, or find the container that is at it (after a restart); its handle."""

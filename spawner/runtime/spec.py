@@ -172,6 +172,82 @@ class BuildStep(Said):
     env: Variables = Field(default_factory=dict)
 
 
+# Of what is read of a home: why it cannot be taken as it is.
+Refusal = Literal[
+    "absent",
+    "link",
+    "special",
+    "denied",
+    "gone",
+    "empty",
+    "files",
+    "bytes",
+    "depth",
+    "name",
+    "time",
+]
+SnapshotPath = Annotated[
+    str, Field(max_length=1000, pattern=rf"^{_COMPONENT}(/{_COMPONENT}){{0,15}}$")
+]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TakeFiles(Said):
+    """A copy of a file or folder in a person's home, read with that person's numbers.
+
+    It is kept by the agent, where neither that person nor a course can reach it, until it is
+    dropped. No link is followed; what is neither file nor folder is left out, and told.
+
+    Attributes:
+        most_files: files, folders and whatever else is met.
+        most_bytes: as files claim to have: holes count.
+    """
+
+    id: JobId
+    user: Name
+    account: Account
+    path: SnapshotPath
+    most_files: int = Field(ge=1, le=100_000)
+    most_bytes: int = Field(ge=1, le=2**40)
+
+
+class Taken(Said):
+    """What came of it. ``digest``: SHA-256 of the manifest, which has that of each file.
+
+    Attributes:
+        refusal: why it cannot be taken as it is, and ``path`` what it is about; else empty.
+        left_out: how many things of the manifest were not taken.
+    """
+
+    digest: str = ""
+    files: int = 0
+    bytes: int = 0
+    left_out: int = 0
+    refusal: Refusal | Literal[""] = ""
+    path: str = ""
+
+
+class KeepFiles(Said):
+    """What was taken, laid into a course's folder, whole or not at all; nobody can change it there.
+
+    Attributes:
+        area: ``handins``: its instructors read it; ``feedback``: so does one person, whose uid is
+            ``reader``, and what was there before is replaced.
+        place: below the area; of feedback, the person's name comes first.
+        only: a folder of what was taken; empty: all.
+        receipt: JSON; laid beside the files, with the manifest.
+    """
+
+    id: JobId
+    scope: ScopeName
+    area: Literal["handins", "feedback"]
+    place: SnapshotPath
+    digest: Digest
+    only: Annotated[str, Field(max_length=255)] = ""
+    receipt: Annotated[str, Field(max_length=60_000)] = ""
+    reader: Number | None = None
+
+
 class ImageStep(Said):
     """Build an image of an environment: solve, install, compile, publish, check; asked by a person.
 

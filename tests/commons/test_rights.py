@@ -56,6 +56,8 @@ EXPECTED = {
     Action.START_AHEAD: ("carol", "lea carol", ""),
     Action.RUN_COURSE: ("", "lea carol", ""),
     Action.ATTEND: ("", "lea carol", ""),
+    Action.HAND_IN: ("", "max lea", ""),
+    Action.GRADE: ("", "lea carol", ""),
     Action.ADMINISTER: ("carol", "carol", "carol"),
     Action.READ_METRICS: ("carol tom", "", ""),
 }
@@ -97,6 +99,7 @@ def test_who_assists_in_a_course_looks_after_its_people_and_changes_nothing_of_i
     tim = Principal.from_groups("tim", False, ["course:ml101:assistants"])
     assert {action for action in Action if can(tim, action, ML)} == {
         Action.SEE, Action.USE, Action.CHARGE, Action.READ_QUOTA, Action.READ_TOTAL, Action.ATTEND,
+        Action.HAND_IN, Action.GRADE,
     }  # fmt: skip
     assert can(tim, Action.ATTEND, ML).by == Who.ASSISTANT
     assert not can(tim, Action.ATTEND, Scope("course", "art7"))

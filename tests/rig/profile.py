@@ -7,6 +7,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
+from commons.scopes import owners
 from spawner.runtime.docker.settings import AgentSettings
 
 TOP = {
@@ -23,6 +24,7 @@ QUOTA = {"DAC_READ_SEARCH", "FOWNER", "SYS_ADMIN"}
 # Folders of the data folder that a container may write to, by what it is.
 PEOPLES = ("homes/*", "teams/*", "courses/*")
 SERVICES = ("shared", "channel", "cache", "locks", "store", "versions", "logs", "agent/private/*")
+SNAPSHOT = {"homes/*": True, "courses/*": False, "agent/snapshots/*": None}  # read-only
 READ = (
     "kernels/*", "kernels/image/*/*", "shared", "cache/packages", "cache/bytecode", "channel",
     "advisories", "logins", "agent/tasks/*", "agent/private/*", "secrets/pgpass",
@@ -76,6 +78,7 @@ def _network(mode: str, purpose: str, settings: AgentSettings) -> None:
         "home": {"none"},
         "folder": {"none"},
         "quota": {"none"},
+        "snapshot": {"none"},
     }
     assert mode in allowed[purpose]
 
@@ -90,6 +93,9 @@ def _account(
     elif (uid, gid) in ((990, 990), (65534, 65534)):
         assert purpose in ("build", "trial")
         assert groups == []
+    elif uid == 990:  # it lays down what a home's owner has read, for the course's leads
+        leads = {pair.leads for pair in owners(settings.site).values()}
+        assert (purpose, gid in leads, groups) == ("snapshot", True, [])
     else:
         assert directory.min_uid <= uid <= directory.max_uid
         for number in (gid, *map(int, groups)):
@@ -100,7 +106,7 @@ def _account(
 def _image(image: str, purpose: str, settings: AgentSettings) -> None:
     if purpose in ("home", "folder"):
         assert image == settings.maker_image
-    elif purpose == "quota":
+    elif purpose in ("quota", "snapshot"):
         assert image == settings.agent_image
     elif purpose == "build":
         assert image == settings.builder_image
@@ -135,7 +141,13 @@ def _mount(
         return
     below = PurePosixPath(source).relative_to(PurePosixPath(str(settings.host_data)))
     service = body["User"] == "990:990"
-    if maker:
+    if body["Labels"]["labcommons.purpose"] == "snapshot":
+        # What sees a home sees no course; what sees a course cannot change what was read.
+        (read_only,) = [ro for pattern, ro in SNAPSHOT.items() if below.match(pattern)]
+        ours = body["User"].startswith("990:")
+        assert below.parts[0] != ("homes" if ours else "courses")
+        assert mount["ReadOnly"] is (ours if read_only is None else read_only)
+    elif maker:
         quota = body["Labels"]["labcommons.purpose"] == "quota"
         assert below.match("*/*") is quota
         assert below.parts[0] in ("homes", "teams", "courses")

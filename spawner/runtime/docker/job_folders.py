@@ -1,7 +1,7 @@
 """Where jobs of builds are laid down: the agent's own folders, which tasks read.
 
 ``tasks/KEY`` has job.json and the files beside it, to read; ``private/JOB`` what was fetched with
-the site's logins, for the steps of one job.
+the site's logins, for the steps of one job; ``snapshots/ID`` what was taken of a home.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from spawner.runtime.docker.rules import against_rules
 from spawner.runtime.docker.settings import OWNER
 
+_SNAPSHOTS_KEPT = 60 * 86_400  # seconds: longer than anybody tries to lay one down
 _KEPT = 2 * 86_400  # seconds: longer than any build may take (builds.timeout), waiting included
 
 
@@ -57,14 +58,35 @@ class JobFolders:
             os.chown(folder, OWNER, OWNER)
         return str(self.host / "private" / job_id)
 
+    def make_snapshot(self, name: str) -> str:
+        """An empty folder of what is to be taken, on the Engine's machine.
+
+        Whoever takes may write into it: nobody else comes there.
+        """
+        folder = self.data / "snapshots" / _plain(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)  # the folder above is shut to others
+        return str(self.host / "snapshots" / name)
+
+    def snapshot(self, name: str) -> str | None:
+        """The folder of what was taken, on the Engine's machine; None where there is none."""
+        there = (self.data / "snapshots" / _plain(name)).is_dir()
+        return str(self.host / "snapshots" / name) if there else None
+
+    def drop(self, name: str) -> None:
+        """Remove what was taken."""
+        shutil.rmtree(self.data / "snapshots" / _plain(name), ignore_errors=True)
+
     def tidy(self, live: set[str]) -> None:
         """Remove what no task needs any more."""
         for path in _listed(self.data / "tasks"):
             if path.name not in live:
                 shutil.rmtree(path, ignore_errors=True)
-        for path in _listed(self.data / "private"):
-            if time.time() - path.stat().st_mtime > _KEPT:
-                shutil.rmtree(path, ignore_errors=True)
+        for above, kept in (("private", _KEPT), ("snapshots", _SNAPSHOTS_KEPT)):
+            for path in _listed(self.data / above):
+                if time.time() - path.stat().st_mtime > kept:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _listed(folder: Path) -> list[Path]:

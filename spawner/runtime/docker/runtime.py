@@ -31,6 +31,7 @@ from spawner.runtime.docker.quotas import Quotas
 from spawner.runtime.docker.rules import against_rules, check_account
 from spawner.runtime.docker.settings import AgentSettings
 from spawner.runtime.docker.shared import Locks, Shared
+from spawner.runtime.docker.snapshots import Snapshots
 from spawner.runtime.docker.tasks import Tasks, key_of
 from spawner.runtime.docker.usage import Meter
 from spawner.runtime.docker.watch import Watch
@@ -56,9 +57,12 @@ from spawner.runtime.spec import (
     BuildStep,
     Device,
     ImageStep,
+    KeepFiles,
     MakeFolder,
     MakeHome,
     ServerSpec,
+    TakeFiles,
+    Taken,
 )
 from spawner.runtime.wire import protocol_version
 
@@ -78,7 +82,7 @@ _LOG = 20_000  # bytes
 _IMAGES_TIMEOUT = 600  # seconds for one call about images: a commit reads all of a layer
 PERIMETER = "com.docker.compose.service=perimeter"
 # Of containers that nobody waits for any more when an agent starts.
-_MOMENTARY = ("home", "folder", "trial", "look", "quota")
+_MOMENTARY = ("home", "folder", "trial", "look", "quota", "snapshot")
 
 
 class DockerRuntime(Images):
@@ -94,6 +98,7 @@ class DockerRuntime(Images):
         self.folders = JobFolders(settings.data, settings.host_data)
         self.table = Tasks(settings, places, self.folders)
         self.quotas = Quotas(settings, places, partial(self._hear, why=True))
+        self.snapshots = Snapshots(settings, places, self.folders)
         self.gpus = Inventory(settings.site.gpus)
         self.watch = Watch(self.servers, settings.site_id, settings.network)
         self._meter = Meter()
@@ -149,6 +154,7 @@ class DockerRuntime(Images):
         await self.watch.close()
         self.servers.close()
         self.engine.close()
+        self.snapshots.close()
 
     # -- the machine -----------------------------------------------------------------------------
 
@@ -479,6 +485,15 @@ class DockerRuntime(Images):
             return (text or f"exit code {code}") if code else ""
 
         return await self.servers.call(work, _MAKING + 2 * self.servers.timeout)
+
+    async def take(self, task: TakeFiles) -> Taken:
+        return await self.snapshots.take(task)
+
+    async def keep(self, task: KeepFiles) -> bool:
+        return await self.snapshots.keep(task)
+
+    async def drop(self, snapshot: str) -> None:
+        await self.snapshots.drop(snapshot)
 
     async def begin(self, task: BuildStep | ImageStep) -> str:
         return await self._shared.do(self.table.name(task), lambda: self._begin(task))

@@ -51,6 +51,8 @@ COURSE = {
     "term": {"first": "2031-01-06", "last": "2031-02-28"}, "size": "small",
     "sessions": [{"weekdays": ["tue"], "starts": "10:00", "duration": "2h"}],
     "gpus": {"each": 1, "reserved": 1}, "granted": {"gpus": 1},
+    "handins": [{"name": "hw1", "due": "2031-01-20 23:59", "groups": True},
+                {"name": "old", "due": "2025-01-20 23:59"}],
 }  # fmt: skip
 CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     (ADMIN, "get", "/api/v1/gpus", {}, None, 200),
@@ -133,6 +135,31 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     ("dan-token", "put", "/api/v1/courses/{course}/roster", {}, {"people": {"s01": "boss"}}, 400),
     ("dan-token", "get", "/api/v1/courses/{course}/roster", {}, None, 200),
     ("alice-token", "get", "/api/v1/courses/{course}/roster", {}, None, 403),
+    ("dan-token", "get", "/api/v1/courses/{course}/handins", {}, None, 200),
+    ("alice-token", "get", "/api/v1/courses/{course}/handins", {}, None, 404),
+    ("dan-token", "post", "/api/v1/courses/{course}/handins/{handin}", {}, {}, 202),
+    ("dan-token", "post", "/api/v1/courses/{course}/handins/{handin}", {}, {"path": "/etc"}, 400),
+    ("dan-token", "post", "/api/v1/courses/{course}/handins/{handin}", {"handin": "old"}, {}, 409),
+    ("dan-token", "post", "/api/v1/courses/{course}/handins/{handin}", {"handin": "no"}, {}, 404),
+    ("alice-token", "post", "/api/v1/courses/{course}/handins/{handin}", {}, {}, 404),
+    (ADMIN, "post", "/api/v1/courses/{course}/handins/{handin}", {}, {}, 403),
+    ("dan-token", "get", "/api/v1/courses/{course}/handins/{handin}", {}, None, 200),
+    ("alice-token", "get", "/api/v1/courses/{course}/handins/{handin}", {}, None, 403),
+    ("dan-token", "get", "/api/v1/courses/{course}/handed-in/{handed}", {}, None, 200),
+    (ADMIN, "get", "/api/v1/courses/{course}/handed-in/{handed}", {}, None, 200),
+    ("dan-token", "get", "/api/v1/courses/{course}/handed-in/{handed}", {"handed": "x"}, None, 404),
+    ("alice-token", "get", "/api/v1/courses/{course}/handed-in/{handed}", {}, None, 404),
+    ("dan-token", "put", "/api/v1/courses/{course}/handins/{handin}/extensions", {},
+     {"team": "s01", "until": "2031-01-22 23:59"}, 200),
+    ("dan-token", "put", "/api/v1/courses/{course}/handins/{handin}/extensions", {},
+     {"team": "s01", "until": "soon"}, 400),
+    ("dan-token", "put", "/api/v1/courses/{course}/handins/{handin}/extensions", {},
+     {"until": "2031-01-19 23:59"}, 400),
+    ("dan-token", "put", "/api/v1/courses/{course}/handins/{handin}/groups", {},
+     {"groups": {"s01": "p1", "s02": "p1"}}, 200),
+    ("dan-token", "put", "/api/v1/courses/{course}/handins/{handin}/groups", {},
+     {"groups": {"s01": "no name"}}, 400),
+    ("dan-token", "get", "/api/v1/courses/{course}/handins/{handin}", {}, None, 200),
     ("dan-token", "delete", "/api/v1/courses/{course}", {}, None, 403),
     (ADMIN, "delete", "/api/v1/courses/{course}", {}, None, 200),
     (ADMIN, "get", "/api/v1/doctor", {}, None, 200),
@@ -223,6 +250,7 @@ async def test_every_operation_answers_as_described(lived_in: Console) -> None:
     [lease] = [one["id"] for one in leases if one["server"] == "timed"]
     known = {
         "lease": lease, "source": "personal", "name": "py", "version": "2", "course": "ml101",
+        "handin": "hw1",
     }  # fmt: skip
     for token, verb, path, more, body, status in CALLS:
         parts = known | more
@@ -240,6 +268,8 @@ async def test_every_operation_answers_as_described(lived_in: Console) -> None:
             assert [one for one in said if is_mixed(one, "zh_CN")] == [], (verb, path)
         if answer.code == 201 and path != "/api/v1/maintenance":
             known["reservation"] = known["broadcast"] = json.loads(answer.body)["id"]
+        if answer.code == 202 and path.endswith("/handins/{handin}"):
+            known["handed"] = json.loads(answer.body)["id"]
         if answer.code == 202 and path == "/api/v1/environments":
             known["build"] = json.loads(answer.body)["build"]["id"]
     assert {(verb, path) for _, verb, path, *_ in CALLS} == operations(document)

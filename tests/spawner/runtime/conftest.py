@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import pytest
 
 from commons.site import GpuSharing, Site
 from rig import agent
+from rig.images import ours
 from rig.own_engine import OwnEngine, sleeper
 from rig.wire_server import wire_server
 from spawner.runtime.client import connect
@@ -45,6 +47,9 @@ class World(Protocol):
 
     def made(self, key: str) -> int | None:
         """How often a short task was carried out; None where that cannot be counted."""
+
+    def put(self, path: str, data: bytes) -> None:
+        """A file in alice's home."""
 
 
 LIMITS = Limits(cpu=1, memory=2**28, pids=100, shared_memory=2**24, tmp=2**24)
@@ -97,6 +102,9 @@ class MemoryWorld:
 
     def made(self, key: str) -> int | None:
         return self.memory.made[key]
+
+    def put(self, path: str, data: bytes) -> None:
+        self.memory.files["alice", path] = data
 
 
 @pytest.fixture
@@ -165,6 +173,11 @@ class DockerWorld:
     def made(self, key: str) -> int | None:
         return None
 
+    def put(self, path: str, data: bytes) -> None:
+        file = agent.home(self.docker.settings.data, "alice") / path
+        file.write_bytes(data)
+        os.chown(file, UID, 20000)
+
 
 def octal(line: bytes) -> str:
     """Bytes as printf's %b takes them."""
@@ -180,9 +193,12 @@ def tiny_builder(base_image: str) -> str:
 async def docker_world(
     site: Site, tiny_image: str, tiny_builder: str, network: str, tmp_path: Path
 ) -> AsyncIterator[DockerWorld]:
+    ours("agent")
     gpus = site.gpus.model_copy(
         update={"sharing": [GpuSharing(model="T4", method="time-slicing", slots=4)]}
     )
+    directory = site.directory.model_dump() | {"courses": {"ml101": {}}}
+    site = Site.model_validate(site.model_dump() | {"directory": directory})
     site = site.model_copy(update={"gpus": gpus})
     settings = agent.settings(site, tmp_path / "data", network, "lctest/tiny-server:latest")
     runtime = DockerRuntime(settings)

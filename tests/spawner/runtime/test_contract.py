@@ -10,7 +10,16 @@ import pytest
 from commons.errors import LabError, RuntimeRefused, RuntimeSilent
 from spawner.runtime import labels
 from spawner.runtime.protocol import EventKind, Standing
-from spawner.runtime.spec import Device, Gpus, MakeFolder, MakeHome, task_key
+from spawner.runtime.spec import (
+    Account,
+    Device,
+    Gpus,
+    KeepFiles,
+    MakeFolder,
+    MakeHome,
+    TakeFiles,
+    task_key,
+)
 
 from .conftest import UID, World
 
@@ -212,6 +221,50 @@ async def test_a_long_task_that_is_begun_again_is_found(world: World) -> None:
 async def test_there_is_nothing_to_follow_of_no_task(world: World) -> None:
     with pytest.raises(RuntimeRefused):
         _ = [line async for line in world.runtime.follow(NOBODY)]
+
+
+# -- snapshots --------------------------------------------------------------------------------
+
+ALICE = Account(uid=UID, gid=20000)
+
+
+async def test_what_is_in_a_home_is_taken_kept_and_dropped(world: World) -> None:
+    runtime = world.runtime
+    world.put("n.txt", b"first")
+    take = TakeFiles(
+        id="h1", user="alice", account=ALICE, path="n.txt", most_files=10, most_bytes=100
+    )
+    taken, same = await asyncio.gather(runtime.take(take), runtime.take(take))
+    assert (taken.files, taken.bytes, taken.refusal) == (1, 5, "")
+    assert same == taken
+    await runtime.run_task(MakeFolder(scope="course-ml101"))
+    keep = KeepFiles(
+        id="h1", scope="course-ml101", area="handins", place="hw1/alice/1", digest=taken.digest,
+        receipt='{"receipt": {}}',
+    )  # fmt: skip
+    await runtime.keep(keep)
+    await runtime.drop("h1")
+    await runtime.keep(keep)  # it is there
+    with pytest.raises(RuntimeRefused) as caught:
+        await runtime.keep(keep.model_copy(update={"place": "hw1/alice/2"}))
+    assert caught.value.code == "snapshot_gone"
+    await runtime.drop("h1")
+    assert await runtime.tasks() == {}
+
+
+async def test_what_is_not_there_is_told_and_leaves_nothing(world: World) -> None:
+    world.put("n.txt", b"first")
+    gone = TakeFiles(
+        id="h2", user="alice", account=ALICE, path="gone", most_files=10, most_bytes=100
+    )
+    assert (await world.runtime.take(gone)).refusal == "absent"
+    keep = KeepFiles(
+        id="h2", scope="course-ml101", area="handins", place="hw1/alice/1", digest="0" * 64
+    )
+    await world.runtime.run_task(MakeFolder(scope="course-ml101"))
+    with pytest.raises(RuntimeRefused) as caught:
+        await world.runtime.keep(keep)
+    assert caught.value.code == "snapshot_gone"
 
 
 # -- events -----------------------------------------------------------------------------------

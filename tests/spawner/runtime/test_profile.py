@@ -20,7 +20,16 @@ from commons.scopes import owners
 from commons.site import Site
 from rig import agent, profile
 from spawner.runtime.docker.runtime import DockerRuntime
-from spawner.runtime.spec import BuildStep, ImageStep, MakeFolder, MakeHome, ServerSpec, Task
+from spawner.runtime.spec import (
+    BuildStep,
+    ImageStep,
+    KeepFiles,
+    MakeFolder,
+    MakeHome,
+    ServerSpec,
+    TakeFiles,
+    Task,
+)
 
 PEOPLE = {"alice": 20003, "bob": 20002, "dan": 20005}
 HOSTILE = [
@@ -251,6 +260,58 @@ def test_no_task_breaks_the_profile(runtime: DockerRuntime, asked: Any) -> None:
         body = body_of(runtime, task)
         event(f"a body for {task.kind}")
         profile.check(body, runtime.settings)
+
+
+TAKE = changed(
+    PERSON.map(
+        lambda user: {
+            "id": "h1", "user": user, "account": numbers(user), "path": "hw1", "most_files": 10,
+            "most_bytes": 1000,
+        }
+    ),
+    {
+        "id": WORDS, "user": WORDS, "account": account(), "path": WORDS, "most_files": NUMBERS,
+        "most_bytes": BYTES, "privileged": st.just(True),
+    },
+)  # fmt: skip
+KEEP = changed(
+    st.just(
+        {
+            "id": "h1", "scope": "course-ml101", "area": "handins", "place": "hw1/alice/1",
+            "digest": "0" * 64,
+        }
+    ),
+    {
+        "id": WORDS, "scope": SCOPES, "area": WORDS, "place": WORDS, "digest": WORDS,
+        "only": WORDS, "reader": NUMBERS, "receipt": WORDS,
+    },
+)  # fmt: skip
+
+
+@MANY
+@given(TAKE | KEEP)
+def test_no_snapshot_breaks_the_profile(runtime: DockerRuntime, asked: Any) -> None:
+    table = runtime.snapshots
+    with suppress(ValidationError, LabError):
+        if "user" in asked:
+            task = TakeFiles.model_validate_json(encoded(asked))
+            body = table.reading(task)
+        else:
+            body = table.keeping(KeepFiles.model_validate_json(encoded(asked)))
+        event(f"a body with {len(body['HostConfig']['Mounts'])} mounts")
+        profile.check(body, runtime.settings)
+
+
+def test_a_team_takes_no_files_of_its_people(runtime: DockerRuntime) -> None:
+    asked = {
+        "id": "h1",
+        "scope": "team-vision",
+        "area": "handins",
+        "place": "a",
+        "digest": "0" * 64,
+    }
+    with pytest.raises(LabError, match="takes no files"):
+        runtime.snapshots.keeping(KeepFiles.model_validate_json(encoded(asked)))
 
 
 def body_of(runtime: DockerRuntime, task: Any) -> dict[str, Any]:

@@ -1,0 +1,357 @@
+"""REST about hand-ins: what is due, handing in, and for who grades what came."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from commons.messages import Message
+from commons.rights import Action, can
+from commons.store.models import HandedIn
+from commons.web.operations import Count, Part, Route, Sent, Time, Told, operation
+from commons.web.pages import language_of
+from courses import handins, people, records
+from courses.deadlines import MINUTE, Deadline, Timing
+from courses.document import CourseSpec, HandIn
+from courses.handins import Team
+from hub_ext.console.course_api import Changing, of
+from hub_ext.console.handlers import Api
+from spawner.gpu.views import iso
+
+
+class HandedInTold(Told):
+    """What was handed in once."""
+
+    id: str
+    handin: str
+    team: str = Field(description="a login name, or @ and the name of a group")
+    username: str = Field(description="who asked")
+    members: list[str] = Field(description="for whom")
+    path: str = Field(description="in the home of who asked")
+    asked_at: Time = Field(description="when the server was asked")
+    due_at: Time | None = Field(description="what comes from then on is late")
+    late: bool
+    state: str = Field(description="asked, taken, kept or refused")
+    before: Count = Field(description="how many are in turn before it")
+    message: str | None = Field(description="why it was refused, or what is in its way")
+    digest: str = Field(description="SHA-256 of the manifest; empty before it is read")
+    files: Count
+    bytes: Count
+    left_out: Count = Field(description="links and the like, which are not taken")
+    receipt: dict[str, Any] | None = Field(description="once it is kept: signed")
+
+
+class DueTold(Told):
+    """A hand-in, as it is for who asks."""
+
+    name: str
+    title: str
+    due: Time = Field(description="the last minute in time")
+    until: Time = Field(description="the last minute in which it is taken, marked as late")
+    extended: bool
+    open: bool
+    path: str = Field(description="what is handed in where nothing else is said")
+    size: str
+    files: Count
+    again: bool
+    team: str
+    members: list[str]
+    handed_in: list[HandedInTold] = Field(description="the newest first")
+
+
+class HandInsTold(Told):
+    """All of a course."""
+
+    handins: list[DueTold]
+
+
+class Ask(Sent):
+    """What is handed in."""
+
+    path: str = Field("", description="a file or folder of the home; empty: as the course says")
+
+
+class TeamTold(Told):
+    """Where one person or group stands."""
+
+    team: str
+    members: list[str]
+    due: Time
+    extended: bool
+    handed_in: list[HandedInTold] = Field(description="the newest first")
+
+
+class HandInTold(Told):
+    """One, with who handed in and who did not.
+
+    Of people who are in the course by the directory's groups alone, who has handed in is listed.
+    """
+
+    name: str
+    teams: list[TeamTold]
+    extensions: dict[str, Time] = Field(description="by team; empty name: all")
+    groups: dict[str, str]
+
+
+class Extend(Sent):
+    """More time."""
+
+    team: str = Field("", description="a login name, or @ and the name of a group; empty: all")
+    until: str = Field("", description="as 2026-11-05 23:59, in the course's zone; empty: no more")
+
+
+class ExtensionsTold(Told):
+    """The extensions that there are."""
+
+    extensions: dict[str, Time] = Field(description="by team; empty name: all")
+
+
+class Groups(Sent):
+    """Who hands in together."""
+
+    groups: dict[str, Any] = Field(
+        {},
+        description="login names, and the group of each",
+        json_schema_extra={"additionalProperties": {"type": "string"}},
+    )
+
+
+class GroupsTold(Told):
+    """The groups that there are."""
+
+    groups: dict[str, str]
+
+
+class HandingIn(Changing):
+    """What page and API do."""
+
+    @property
+    def asked(self) -> float:
+        """When this request came, whatever was asked of others since."""
+        return time.time() - self.request.request_time()
+
+    def grades(self, course: str) -> bool:
+        """Whether who asks sees what others handed in."""
+        return bool(can(self.viewer, Action.GRADE, of(course)))
+
+    def told(self, session: Session, row: HandedIn) -> dict[str, Any]:
+        """One, with what is said of it in the language of who reads."""
+        found = handins.show(session, row)
+        said = found["message"]
+        found["message"] = Message.from_json(said).in_words(self.reading) if said else None
+        return found
+
+    def due(self, session: Session, spec: CourseSpec, one: HandIn, lang: str) -> dict[str, Any]:
+        """One of a course, as it is for who asks."""
+        team = handins.team_of(session, spec, one, self.viewer.name)
+        ends = handins.deadline_of(session, spec, one, team)
+        rows = handins.of_person(session, spec.course, self.viewer.name)
+        return {
+            "name": one.name,
+            "title": one.called(lang),
+            **times(ends),
+            "open": ends.timing(self.asked) is not Timing.OVER,
+            "path": one.path or one.name,
+            "size": one.size,
+            "files": one.files,
+            "again": one.again,
+            "team": team.name,
+            "members": list(team.members),
+            "handed_in": [self.told(session, row) for row in rows if row.handin == one.name],
+        }
+
+    async def hand_in(self, course: str, name: str, path: str) -> dict[str, Any]:
+        """Write down that who asks hands in, at the moment at which this request came."""
+        self.need_in(course)
+        self.need(Action.HAND_IN, of(course))
+        asked, who = self.asked, self.viewer.name
+
+        def work(session: Session) -> dict[str, Any]:
+            spec = records.spec_of(records.get(session, course))
+            row = handins.ask(session, spec, name, who, path, asked)
+            session.flush()
+            return self.told(session, row)
+
+        return await self.change(work)
+
+    def overview(self, session: Session, course: str, name: str) -> dict[str, Any]:
+        """Where everybody stands with one hand-in."""
+        spec = records.spec_of(records.get(session, course))
+        one = handins.find(spec, name)
+        groups = handins.groups(session, course, name) if one.groups else {}
+        rows: dict[str, list[HandedIn]] = {}
+        for row in handins.of_course(session, course, name):
+            rows.setdefault(row.team, []).append(row)
+        students = [
+            who
+            for who, position in people.roster(session, course).items()
+            if position == people.WORDS[-1]
+        ]
+        given = handins.extensions(session, course, name)
+        teams = {
+            team.name: team
+            for team in (handins.team_in(one, groups, who) for who in [*students, *groups])
+        }
+        for team, found in rows.items():
+            teams.setdefault(team, Team(team, tuple(found[0].members)))
+        return {
+            "name": name,
+            "teams": [
+                {
+                    "team": team.name,
+                    "members": list(team.members),
+                    **_due(handins.deadline_in(spec, one, team, given)),
+                    "handed_in": [self.told(session, row) for row in rows.get(team.name, ())],
+                }
+                for team in sorted(teams.values(), key=lambda team: team.name)
+            ],
+            "extensions": extensions(session, course, name),
+            "groups": groups,
+        }
+
+    async def extend(self, course: str, name: str, team: str, until: str) -> dict[str, str]:
+        """Give more time, or take it back."""
+        self.need(Action.RUN_COURSE, of(course))
+        by, now = self.viewer.name, time.time()
+
+        def work(session: Session) -> dict[str, str]:
+            spec = records.spec_of(records.get(session, course))
+            handins.extend(session, spec, handins.find(spec, name), team, until, by, now)
+            return extensions(session, course, name)
+
+        found = await self.change(work)
+        self.record(
+            "hand-in-change",
+            done="extension",
+            course=course,
+            handin=name,
+            team=team or "all",
+            until=until,
+        )
+        return found
+
+    async def group(self, course: str, name: str, wanted: dict[str, str]) -> dict[str, str]:
+        """Say who hands in together."""
+        self.need(Action.RUN_COURSE, of(course))
+
+        def work(session: Session) -> dict[str, tuple[str, str]]:
+            spec = records.spec_of(records.get(session, course))
+            return handins.set_groups(session, spec, handins.find(spec, name), wanted)
+
+        changed = await self.change(work)
+        if changed:
+            lines = [f"{who}: {old or '-'} -> {new or '-'}" for who, (old, new) in changed.items()]
+            self.record(
+                "hand-in-change", done="groups", course=course, handin=name, changes=lines[:500]
+            )
+        return wanted
+
+
+def times(ends: Deadline) -> dict[str, Any]:
+    """A deadline as it is told: the last minutes."""
+    return {
+        "due": iso(ends.due - MINUTE),
+        "until": iso(ends.until - MINUTE),
+        "extended": ends.extended,
+    }
+
+
+def _due(ends: Deadline) -> dict[str, Any]:
+    return {key: value for key, value in times(ends).items() if key != "until"}
+
+
+def extensions(session: Session, course: str, name: str) -> dict[str, str]:
+    """By team: the last minute in time."""
+    return {
+        team: str(iso(handins.seconds(row.due_at) - MINUTE))
+        for team, row in handins.extensions(session, course, name).items()
+    }
+
+
+class HandInsApi(HandingIn, Api):
+    """``GET api/v1/courses/NAME/handins``."""
+
+    @operation("What is handed in, and when it is due for who asks", HandInsTold)
+    async def get(self, course: str) -> None:
+        """With what they have handed in."""
+        self.need_in(course)
+        lang = language_of(self)
+
+        def work(session: Session) -> list[dict[str, Any]]:
+            spec = records.spec_of(records.get(session, course))
+            return [self.due(session, spec, one, lang) for one in spec.handins]
+
+        self.reply({"handins": await self.read(work)})
+
+
+class HandInApi(HandingIn, Api):
+    """``api/v1/courses/NAME/handins/HANDIN``: GET and POST."""
+
+    @operation("Who handed in, when, for its instructors and assistants", HandInTold)
+    async def get(self, course: str, handin: str) -> None:
+        """With the extensions and groups."""
+        self.need(Action.GRADE, of(course))
+        self.reply(await self.read(lambda s: self.overview(s, course, handin)))
+
+    @operation(
+        "Hand in",
+        HandedInTold,
+        status=202,
+        described="written down with the time of asking; read it again to see it kept",
+        body=Ask,
+        refusals={409: "it is over, was handed in already, or too many wait"},
+    )
+    async def post(self, course: str, handin: str, body: Ask) -> None:
+        """It is read a moment later, as who asks, and kept where nobody changes it."""
+        self.reply(await self.hand_in(course, handin, body.path))
+
+
+class HandedInApi(HandingIn, Api):
+    """``GET api/v1/courses/NAME/handed-in/ID``."""
+
+    @operation("What was handed in once: its own people’s, or all for who grades", HandedInTold)
+    async def get(self, course: str, handed: str) -> None:
+        """With its receipt, once it is kept."""
+        self.need_in(course)
+        who = None if self.grades(course) else self.viewer.name
+        found = await self.read(lambda s: self.told(s, handins.get(s, course, handed, who)))
+        self.reply(found)
+
+
+class ExtensionsApi(HandingIn, Api):
+    """``PUT api/v1/courses/NAME/handins/HANDIN/extensions``."""
+
+    @operation("Give somebody, a group or all more time", ExtensionsTold, body=Extend)
+    async def put(self, course: str, handin: str, body: Extend) -> None:
+        """It lets them hand in once more, too, what is handed in once."""
+        found = await self.extend(course, handin, body.team, body.until)
+        self.reply({"extensions": found})
+
+
+class GroupsApi(HandingIn, Api):
+    """``PUT api/v1/courses/NAME/handins/HANDIN/groups``."""
+
+    @operation("Say who hands in together", GroupsTold, body=Groups)
+    async def put(self, course: str, handin: str, body: Groups) -> None:
+        """Exactly these; what was handed in stays whose it was."""
+        wanted = {who: str(name) for who, name in body.groups.items()}
+        self.reply({"groups": await self.group(course, handin, wanted)})
+
+
+_COURSE = Part("its name in the site file")
+_HANDIN = Part("its name in the course.yaml")
+_BOTH = {"course": _COURSE, "handin": _HANDIN}
+ROUTES = (
+    Route("/api/v1/courses/{course}/handins", HandInsApi, {"course": _COURSE}),
+    Route("/api/v1/courses/{course}/handins/{handin}", HandInApi, _BOTH),
+    Route("/api/v1/courses/{course}/handins/{handin}/extensions", ExtensionsApi, _BOTH),
+    Route("/api/v1/courses/{course}/handins/{handin}/groups", GroupsApi, _BOTH),
+    Route(
+        "/api/v1/courses/{course}/handed-in/{handed}",
+        HandedInApi,
+        {"course": _COURSE, "handed": Part("a hand-in's id")},
+    ),
+)
