@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -46,6 +46,14 @@ CODE_LIMITS = Text(
 TOO_MANY_CODES = Text(
     "course_codes_most", N_("There are {most} links already; take one back that nobody needs.")
 )
+LEAVING = Text(
+    "roster_leaving",
+    N_(
+        "{count} people would leave the course: {names}. To take them off, confirm that number "
+        "(“leaving” by REST)."
+    ),
+)
+MOST_NAMES = 20  # of a sentence
 NOT_ON_ROSTER = Text("not_on_roster", N_("“{name}” is not on the roster of “{course}”."))
 
 
@@ -84,10 +92,33 @@ def diff(session: Session, course: str, wanted: Mapping[str, str], prune: bool) 
     ]
 
 
+def leaving(changes: Sequence[Change]) -> list[str]:
+    """Who would be on the roster no more."""
+    return [change.username for change in changes if not change.after]
+
+
+def check_leaving(changes: Sequence[Change], said: int) -> None:
+    """Raises BadRequest (409) where others would leave than whoever asked for it has seen."""
+    gone = leaving(changes)
+    if len(gone) != said:
+        shown = [*gone[:MOST_NAMES], *(["…"] if len(gone) > MOST_NAMES else [])] or ["–"]
+        error = BadRequest(LEAVING(count=len(gone), names=shown))
+        error.status = 409
+        raise error
+
+
 def apply(
-    session: Session, course: str, wanted: Mapping[str, str], by: str, prune: bool
+    session: Session,
+    course: str,
+    wanted: Mapping[str, str],
+    by: str,
+    prune: bool,
+    said: int | None = None,
 ) -> list[Change]:
-    """Make the roster what is wanted, and return what changed. Raises BadRequest."""
+    """Make the roster what is wanted, and return what changed. Raises BadRequest.
+
+    ``said``: how many somebody expects to leave; None: it was not asked.
+    """
     if len(wanted) > MOST_PEOPLE:
         raise BadRequest(TOO_MANY_PEOPLE(most=MOST_PEOPLE))
     for name, position in wanted.items():
@@ -97,6 +128,8 @@ def apply(
             raise BadRequest(POSITION_UNKNOWN(position=position[:40], known=list(WORDS)))
     quota_store.lock(session)  # of two who change it at once, the second sees what the first did
     changes = diff(session, course, wanted, prune)
+    if said is not None:
+        check_leaving(changes, said)
     for change in changes:
         row = session.get(CoursePerson, (course, change.username))
         if not change.after:

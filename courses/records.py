@@ -20,7 +20,7 @@ from commons.messages import Text
 from commons.principal import Principal
 from commons.rights import Action, check
 from commons.site import Site
-from commons.store.models import Course, CourseCode, CoursePerson, WarmStart, utcnow
+from commons.store.models import Course, CourseCode, CoursePerson, GpuDevice, WarmStart, utcnow
 from courses import ahead, people
 from courses.document import CourseError, CourseSpec, check_granted, to_plain
 from courses.timetable import check_sessions, sessions, windows
@@ -34,6 +34,11 @@ from spawner.gpu.views import iso
 COURSE_UNKNOWN = Text(
     "course_not_set_up",
     N_("Nothing is said of the course “{name}” yet. Apply a course.yaml, or fill in its page."),
+)
+MORE_THAN_THERE = Text(
+    "course_gpus_not_there",
+    N_("This site has {count} GPUs; reserve that many at most."),
+    when={"model": N_("This site has {count} GPUs of type {model}; reserve that many at most.")},
 )
 GRANTED_BY_ADMINS = Text(
     "course_granted_by_admins",
@@ -128,6 +133,7 @@ def apply(
     check_granted(spec, site)
     check_sessions(spec)
     quota_store.lock(session)  # of two who save at once, the second sees what the first has saved
+    _check_fleet(session, spec)
     _check_start(session, spec, site)
     changes = diff(session, spec)
     row = session.get(Course, spec.course, with_for_update=True)
@@ -140,6 +146,17 @@ def apply(
     session.flush()
     ahead.plan(session, site, now, only=spec.course)
     return changes
+
+
+def _check_fleet(session: Session, spec: CourseSpec) -> None:
+    """Raises CourseError where more is to be reserved than there is, whoever else has it."""
+    wanted = spec.gpus.type
+    query = select(GpuDevice.model).where(GpuDevice.present)
+    there = [model for model in session.scalars(query) if wanted in ("", model)]
+    if spec.gpus.reserved > len(there):
+        raise CourseError(
+            [Problem("gpus.reserved", MORE_THAN_THERE(count=len(there), model=wanted or None))]
+        )
 
 
 def _check_start(session: Session, spec: CourseSpec, site: Site) -> None:

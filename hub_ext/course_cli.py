@@ -225,10 +225,11 @@ def roster() -> None:
 @click.option("--class", "class_", default="", help="The class in the file, where that names it "
               "otherwise.")  # fmt: skip
 @click.option("--prune", is_flag=True, help="Take off whom the file does not name.")
+@click.option("--yes", is_flag=True, help="Do not ask before somebody is taken off.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @as_json
 def apply_roster(
-    name: str, file: BinaryIO, class_: str, prune: bool, dry_run: bool, as_json: bool
+    name: str, file: BinaryIO, class_: str, prune: bool, yes: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Put the people of FILE on the roster: CSV, Moodle's upload format, or a OneRoster zip.
 
@@ -251,8 +252,17 @@ def apply_roster(
         )
     found = course_roster.known(read_file.people, matches, people.WORDS)
 
+    said = None
+    if prune and not dry_run and not yes:
+        gone = people.leaving(read(lambda s: people.diff(s, name, found.people, prune)))
+        if gone:
+            click.echo(f"These leave the course: {', '.join(gone)}", err=True)
+            said = click.prompt("How many are that", type=int, err=True)
+        else:
+            said = 0
+
     def work(session: Session) -> list[people.Change]:
-        changes = people.apply(session, name, found.people, by, prune)
+        changes = people.apply(session, name, found.people, by, prune, said)
         if dry_run:
             raise _DryRunError(changes)
         return changes

@@ -140,7 +140,16 @@ class CourseRoster(BaseHandler):  # type: ignore[misc]
                 wanted = _people(self.get_body_argument("people", ""))
                 prune = bool(self.get_body_argument("prune", ""))
                 by = self.current_user.name
-                await self._change(name, lambda s: people.apply(s, name, wanted, by, prune))
+                said = _number(self.get_body_argument("leaving", "0"))
+                try:
+                    await self._change(
+                        name, lambda s: people.apply(s, name, wanted, by, prune, said)
+                    )
+                except LabError as error:
+                    self.set_status(error.status)
+                    seen = await self._change_of(name, wanted, prune)
+                    await self._show(name, problems=_problems(error, locale_of(self)), **seen)
+                    return
         except LabError as error:
             self.set_status(error.status)
             await self._show(name, problems=_problems(error, locale_of(self)))
@@ -169,11 +178,16 @@ class CourseRoster(BaseHandler):  # type: ignore[misc]
         matches = await self.authenticator.find_people(course_roster.asked(found.people))
         known = course_roster.known(found.people, matches, people.WORDS)
         prune = bool(self.get_body_argument("prune", ""))
+        left = [(one.line, one.who, one.reason.in_words(locale_of(self))) for one in known.left]
+        return {**await self._change_of(name, known.people, prune), "left": left}
+
+    async def _change_of(self, name: str, wanted: Mapping[str, str], prune: bool) -> dict[str, Any]:
+        """What a roster would change, for the page."""
         shared = LabSpawner.shared
         assert shared is not None
-        changes = await shared.store.read(lambda s: people.diff(s, name, known.people, prune))
-        left = [(one.line, one.who, one.reason.in_words(locale_of(self))) for one in known.left]
-        return {"changes": changes, "left": left, "found": json.dumps(known.people), "prune": prune}
+        changes = await shared.store.read(lambda s: people.diff(s, name, wanted, prune))
+        gone = len(people.leaving(changes))
+        return {"changes": changes, "found": json.dumps(wanted), "prune": prune, "gone": gone}
 
     async def _make_code(self, name: str) -> None:
         by = self.current_user.name

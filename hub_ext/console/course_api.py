@@ -88,6 +88,9 @@ class Roster(Sent):
         json_schema_extra={"additionalProperties": {"type": "string"}},
     )
     prune: bool = Field(False, description="take off whom it does not name")
+    leaving: int = Field(
+        0, ge=0, description="with prune: how many leave by that, as a dry run has shown"
+    )
     dry_run: bool = Field(False, description="only say what it would change")
 
 
@@ -232,7 +235,8 @@ class RosterApi(Api):
 
         def work(session: Session) -> list[people.Change]:
             check_in_site(of(course), site)
-            changes = people.apply(session, course, body.people, by, body.prune)
+            said = None if body.dry_run else body.leaving
+            changes = people.apply(session, course, body.people, by, body.prune, said)
             if body.dry_run:
                 raise _DryRunError(changes)
             return changes

@@ -132,6 +132,8 @@ def test_a_reservation_that_cannot_be_changes_nothing(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"gpus": {"reserved": 3, "type": "A100"}, "granted": {"gpus": 9}}, "2 GPUs of type A100"),
+        ({"gpus": {"reserved": 4}, "granted": {"gpus": 9}}, "has 3 GPUs; reserve"),
         ({"environment": "torch"}, "torch"),
         ({"size": "huge"}, "huge"),
         ({"gpus": {"each": 9}}, "9"),
@@ -201,6 +203,31 @@ async def test_a_roster_says_what_people_are(filled: Store) -> None:
         filled.transact(lambda s: people.remove(s, "ml101", "s01"))
     with pytest.raises(BadRequest, match="owner"):
         filled.transact(lambda s: people.apply(s, "ml101", {"s01": "owner"}, "dan", prune=False))
+
+
+def test_who_leaves_is_counted_by_whoever_takes_them_off(filled: Store) -> None:
+    there = {"s01": "student", "s02": "student", "s03": "student"}
+    filled.transact(lambda s: people.apply(s, "ml101", there, "dan", prune=False))
+
+    def prune(said: int | None, **listed: str) -> list[str]:
+        return list(
+            map(
+                str,
+                filled.transact(lambda s: people.apply(s, "ml101", listed, "dan", True, said)),
+            )
+        )
+
+    for wrong in (0, 1, 3):
+        with pytest.raises(
+            BadRequest, match=r"2 people would leave the course: s02, s03\."
+        ) as told:
+            prune(wrong, s01="student")
+        assert told.value.status == 409
+    assert len(filled.transact(lambda s: people.roster(s, "ml101"), read=True)) == 3
+    assert prune(2, s01="assistant") == [
+        "~ s01: student -> assistant", "- s02: student", "- s03: student",
+    ]  # fmt: skip
+    assert prune(0, s01="assistant") == []
 
 
 def test_the_higher_position_counts() -> None:

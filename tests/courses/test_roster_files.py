@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from courses import roster_files
+from courses import one_roster
 from courses.roster_files import MAX_BYTES, Entry, RosterFileError, read
 
 TODAY = date(2026, 11, 28)
@@ -299,7 +299,7 @@ def test_a_zip_that_grows_is_left_at_its_limit(monkeypatch: pytest.MonkeyPatch) 
     # The directory's own word for its size is not what is believed.
     at = bomb.rindex(b"users.csv") - 46 + 24
     assert "damaged" in said(bomb[:at] + (10).to_bytes(4, "little") + bomb[at + 4 :])
-    monkeypatch.setattr(roster_files, "MAX_UNPACKED", sum(map(len, FILES.values())) - 1)
+    monkeypatch.setattr(one_roster, "MAX_UNPACKED", sum(map(len, FILES.values())) - 1)
     assert "The file is larger than" in said(ONE_ROSTER)
 
 
