@@ -49,6 +49,7 @@ bench:
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/crowd.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/classroom.py
+	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/shared_server.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/start_parts.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/paste.py
 

@@ -49,6 +49,9 @@ class Action(StrEnum):
     ATTEND = "attend"  # its people at work: who is there, messages, their servers of its hours
     HAND_IN = "hand-in"
     GRADE = "grade"  # see what was handed in, give feedback and marks
+    ENTER_SHARED = "enter-shared"  # a server of the group's own account
+    RUN_SHARED = "run-shared"  # start and stop it
+    MAKE_SHARED = "make-shared"  # make one, say what it starts with and who may enter and start it
     ADMINISTER = "administer"  # devices, quotas, reservations; learn whose everything is
     READ_METRICS = "read-metrics"
 
@@ -131,6 +134,16 @@ NOT_OF_COURSE = _denial(
     "handin_not_yours",
     N_("You are not in this course. Ask its instructor to put you on."),
 )
+NOT_ENTERED = _denial(
+    "shared_not_yours", N_("The shared servers of “{scope}” are for its members.")
+)
+NOT_RUN_SHARED = _denial(
+    "shared_not_led",
+    N_("This is for who looks after “{scope}” or assists there. Ask one of them."),
+)
+NOT_MADE_SHARED = _denial(
+    "shared_not_made", N_("Shared servers of “{scope}” are made by who looks after it.")
+)
 ADMINS_ONLY = _denial("admins_only", N_("Only an administrator may do this."))
 SCOPE_MISSING = _denial("scope_missing", N_("This needs a token with the scope “{token_scope}”."))
 PERSON_WANTED = _denial(
@@ -207,6 +220,9 @@ RIGHTS: dict[Action, Right] = {
     Action.ATTEND: Right(_NOBODY, _LEAD | _ASSISTANT | _ADMIN, _NOBODY, NOT_ATTENDED),
     Action.HAND_IN: Right(_NOBODY, _MEMBER, _NOBODY, NOT_OF_COURSE),
     Action.GRADE: Right(_NOBODY, _LEAD | _ASSISTANT | _ADMIN, _NOBODY, NOT_ATTENDED),
+    Action.ENTER_SHARED: Right(_NOBODY, _MEMBER | _ADMIN, _NOBODY, NOT_ENTERED),
+    Action.RUN_SHARED: Right(_NOBODY, _LEAD | _ASSISTANT | _ADMIN, _NOBODY, NOT_RUN_SHARED),
+    Action.MAKE_SHARED: Right(_NOBODY, _LEAD | _ADMIN, _NOBODY, NOT_MADE_SHARED),
     Action.ADMINISTER: Right(_ADMIN, _ADMIN, _ADMIN, ADMINS_ONLY),
     Action.READ_METRICS: Right(
         _ADMIN | _BEARER, _NOBODY, _NOBODY, SCOPE_MISSING, token_scope=METRICS_SCOPE

@@ -409,5 +409,10 @@ def owners(site: Site) -> Mapping[Scope, Owners]:
     return found
 
 
+def account_number(scope: Scope) -> int:
+    """uid and gid of a group's own account (``commons.shared_accounts``)."""
+    return _derived(f"{scope.source}:account")
+
+
 def _derived(text: str) -> int:
     return _FIRST + int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) % _COUNT

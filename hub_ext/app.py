@@ -43,6 +43,7 @@ from hub_ext import (
     hub_database,
     hub_settings,
     maintenance,
+    shared_keeper,
     site_agreement,
     standing,
     stops,
@@ -56,6 +57,7 @@ from hub_ext.mail import Addressee, Postman
 from hub_ext.maintenance import Maintenance
 from hub_ext.routes import TimedProxy, use_of
 from hub_ext.servers import HubServers, owners, unfinished_starts
+from hub_ext.shared_keeper import SharedKeeper
 from hub_ext.waiting import Waiting
 from spawner.culling.culler import Culler
 from spawner.gpu.devices.inventory import InventoryError
@@ -305,6 +307,14 @@ class LabCommonsHub(GuardedHub):
         self._warm = WarmKeeper(
             shared.store, self._servers, shared.turns.ahead, self._servers.members, self.log
         )
+        self._together = SharedKeeper(
+            self,
+            self._servers,
+            shared.store,
+            shared.site,
+            shared.audit,
+            getattr(self.authenticator, "rosters", None),
+        )
         watch = monitor.Monitor(
             shared.store, shared.runtime, shared.site.gpus, self._goes_on, self.log
         )
@@ -382,6 +392,13 @@ class LabCommonsHub(GuardedHub):
             ).run(),
             Periodic(
                 "courses", self._plan_courses, COURSES, self.log, expected=(StoreError,)
+            ).run(),
+            Periodic(
+                "shared servers",
+                self._together.look,
+                shared_keeper.LOOK,
+                self.log,
+                expected=(StoreError,),
             ).run(),
             proxied.proxies.keep(),
         ):

@@ -22,8 +22,10 @@ from typing import Any
 
 from tornado import web
 
+from commons import shared_accounts
 from commons.audit import AuditTrail, Chain, Outcome, make_event
 from commons.i18n import Gettext, gettext_for
+from commons.scopes import Scope
 from commons.store import Store, StoreError
 from commons.store.trouble import DatabaseUnavailable
 from commons.web.pages import language_of
@@ -152,6 +154,8 @@ class LDAPAuthenticator(DirectoryTraits):
 
         While it is down, True for up to ``outage_grace`` seconds: an outage is not a dismissal.
         """
+        if user.name.startswith(shared_accounts.MARK):  # of a team or course, while there is one
+            return self._is_group(shared_accounts.scope_of(user.name))
         address = _address(handler)
         if not self._loaded:
             await asyncio.to_thread(self._load)
@@ -225,8 +229,13 @@ class LDAPAuthenticator(DirectoryTraits):
         if known:
             return known.name
         name: str = self.normalize_username(person.name)
+        if name.startswith(shared_accounts.MARK):  # by a username_map
+            raise NameTaken(name, "", person.account.id)
         self._check_holder(name, person)
         return name
+
+    def _is_group(self, scope: Scope | None) -> bool:
+        return scope is not None and scope.owner in getattr(self._roles, scope.row.section)
 
     def _check_holder(self, name: str, person: Person) -> None:
         """Raises NameTaken when the name in the hub is another person's."""
@@ -280,6 +289,8 @@ class LDAPAuthenticator(DirectoryTraits):
             "name": name,
             "admin": admin,
             "groups": list(roles.hub_groups),
+            # By it somebody is called where several people work in one notebook.
+            "user_info": _user_info(person.account.display_name),
             "auth_state": _auth_state(person, roles),
         }
 
@@ -454,6 +465,10 @@ def _auth_state(person: Person, roles: Roles) -> dict[str, Any]:
         "teams": dict(roles.teams),
         "courses": dict(roles.courses),
     }
+
+
+def _user_info(name: str) -> dict[str, str] | None:
+    return {"name": name, "display_name": name} if name else None
 
 
 def _device_cookie(handler: web.RequestHandler) -> str:

@@ -32,6 +32,7 @@ COMMANDS = {
     "quota": "spawner.gpu.cli.quota:quota",
     "reservation": "spawner.gpu.cli.reservation:reservation",
     "server": "spawner.warm.cli:server",
+    "shared": "hub_ext.shared_cli:shared",
     "site": "hub_ext.admin_cli:site",
     "store": "hub_ext.admin_cli:store",
     "tls": "hub_ext.tls_cli:group",

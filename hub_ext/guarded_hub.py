@@ -31,12 +31,13 @@ from tornado.web import HTTPError, StaticFileHandler
 from commons.audit import make_event
 from commons.audit.requests import Recently, of_hub
 from commons.i18n import gettext_for
+from commons.shared_accounts import scope_of
 from commons.store import StoreError, trouble
 from commons.web.guard import CSP, XSRF_COOKIE, RequestKind, guarded
 from commons.web.pages import language_of, locale_of
 from commons.web.refused import Refused, Said
 from commons.work import OneByOne
-from hub_ext import course_link, held, standing
+from hub_ext import course_link, held, shared_link, standing
 from hub_ext.failures import failure
 from hub_ext.jupyterhub_words import refusal
 from hub_ext.servers import OneByOneHandler
@@ -169,6 +170,13 @@ class Spawn(_Confirming, OneByOneHandler, SpawnHandler):  # type: ignore[misc]
         else:
             pending = self._get_pending_url(user, spawner.name)
             self.redirect(url_concat(pending, {"already": spawner.name}))
+
+    def get(self, user_name: str | None = None, server_name: str = "") -> Any:
+        """JupyterHub's; a team's or course's server is started on its own page."""
+        scope = scope_of(user_name or "")
+        if scope is not None:
+            return self.redirect(shared_link.page_of(self, scope.source))
+        return super().get(user_name, server_name)
 
     def _get_user_options(self, query_options: dict[str, Any]) -> Any:
         """Only what begins with ``opt-`` starts a server at once."""
@@ -432,6 +440,7 @@ def _in_turn(handler: type) -> type:
 _OURS = {
     LogoutHandler: SignOut,
     SpawnHandler: Spawn,
+    UserUrlHandler: shared_link.UserUrl,
     UserServerAPIHandler: StopServer,
     SpawnProgressAPIHandler: SpawnProgress,
     ActivityAPIHandler: Activity,
@@ -480,7 +489,7 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
         """JupyterHub's, and ours before its last one, which takes whatever is left."""
         super().init_handlers()
         rules: list[Any] = self.handlers  # type: ignore[has-type]
-        ours = [*standing.HANDLERS, *course_link.HANDLERS]
+        ours = [*standing.HANDLERS, *course_link.HANDLERS, *shared_link.HANDLERS]
         self.handlers = self.add_url_prefix(self.hub_prefix, ours) + rules
 
     def init_tornado_application(self) -> None:

@@ -22,7 +22,7 @@ from commons.site import Words, words_in
 from commons.store.models import utcnow
 from commons.web import pages
 from commons.web.pages import handler_of, language, template_vars
-from hub_ext import jupyterhub_words, standing
+from hub_ext import jupyterhub_words, shared_link, standing
 from spawner import options
 from spawner.gpu.policy.reasons import duration
 
@@ -144,6 +144,8 @@ class HubPageExtension(pages.PageExtension):
             server_end=standing.server_end,
             news=standing.news,
             urgent=standing.urgent,
+            shared_client=shared_link.shared_client,
+            shared_servers_of=shared_link.shared_servers_of,
         )
 
 

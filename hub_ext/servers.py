@@ -7,6 +7,7 @@ state that pages show, metrics. So these are called, with a request that nobody 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -278,6 +279,15 @@ class HubServers:
         self._app.db.delete(row)
         owner.spawners.pop(server, None)
         self._app.db.commit()
+
+    def new_account(self, name: str) -> Any:
+        """Somebody who never logs in (``commons.shared_accounts``)."""
+        return self._handler().user_from_username(name)
+
+    async def persist(self, model: Mapping[str, Any], user: Any) -> None:
+        """What the authenticator says of somebody now: groups, administrator or not."""
+        await self._handler().auth_to_user(dict(model), user)
+        user._auth_refreshed = time.monotonic()
 
     async def bring_up(self, user: str, server: str, options: Mapping[str, Any]) -> None:
         """Start a server and return when it runs. Raises LookupError for a person that the hub

@@ -12,6 +12,7 @@ from typing import Any
 
 from traitlets import default
 
+from commons import shared_accounts
 from commons.errors import LabError
 from commons.i18n import Gettext, Reader, gettext_for, language_for, timezone_for
 from commons.messages import Locale
@@ -199,7 +200,8 @@ class Dialogue(DockerSettings):
 
     async def run_auth_state_hook(self, auth_state: dict[str, Any] | None) -> None:
         """Keep what the directory said about the person, for ``start``."""
-        self._auth_state = auth_state or {}
+        group = shared_accounts.scope_of(self.user.name)
+        self._auth_state = auth_state or {} if group is None else shared_accounts.auth_state(group)
         self._reader = await self.resources.readers.meet(
             self.user.name, directory=str(self._auth_state.get("language") or "")
         )

@@ -25,6 +25,7 @@ from commons.errors import LabError, NotAllowed, NotAvailable, RuntimeSilent
 from commons.i18n import N_
 from commons.messages import Text, listed
 from commons.principal import Principal
+from commons.shared_accounts import scope_of
 from commons.site import Site, Size, parse_bytes, words_in
 from commons.store import StoreError, ends
 from commons.store.ends import Ending
@@ -246,7 +247,7 @@ class LabSpawner(Dialogue):
             self.resources.turns.give_back((self.user.name, self.name), answered)
 
     def _identity(self) -> Account:
-        if self.identity_hook is not None:
+        if self.identity_hook is not None and scope_of(self.user.name) is None:
             found = self.identity_hook(self, self._auth_state)
             assert isinstance(found, Account)
             return found
@@ -398,6 +399,8 @@ class LabSpawner(Dialogue):
                 "LABCOMMONS_LANGUAGE": language,
                 "LABCOMMONS_MAIL": str(self._auth_state.get("mail") or ""),
                 "TZ": str(timezone),
+                # Never in anybody's own server.
+                **({"LABCOMMONS_TOGETHER": "1"} if scope_of(self.user.name) else {}),
                 "MEM_LIMIT": str(limits.memory),
                 "CPU_LIMIT": f"{limits.cpu:g}",
             }

@@ -63,6 +63,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "hand-in-download": ("file", "access"),
     "feedback": ("file", "creation"),
     "marks-change": ("configuration", "change"),
+    "shared-server-change": ("configuration", "change"),  # made, started, somebody shut out, …
     "broadcast-change": ("configuration", "change"),
     "maintenance-change": ("configuration", "change"),
     "gpu-drain": ("configuration", "change"),

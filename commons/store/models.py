@@ -678,6 +678,24 @@ class CourseMark(Base):
     changed_by: Mapped[str] = mapped_column(String(255))
 
 
+class SharedServer(Base):
+    """A server of a team's or course's own account, which its people use together."""
+
+    __tablename__ = "shared_servers"
+
+    scope: Mapped[str] = mapped_column(String(80), primary_key=True)  # such as course-ml101
+    name: Mapped[str] = mapped_column(String(30), primary_key=True)
+    user_options: Mapped[dict[str, Any]] = mapped_column(JSON)
+    leads_only: Mapped[bool] = mapped_column(Boolean)  # who may enter
+    members_run: Mapped[bool] = mapped_column(Boolean)  # whether all who enter may start and stop
+    created_by: Mapped[str] = mapped_column(String(255))
+    state: Mapped[str] = mapped_column(String(16))  # spawner.shared_servers.State
+    at: Mapped[datetime] = mapped_column(DateTime)  # since when it is so
+    by: Mapped[str] = mapped_column(String(255))  # who asked last for its start or end
+    reason: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # why it did not start
+    people: Mapped[list[str]] = mapped_column(JSON)  # who is in, as far as is known
+
+
 class Broadcast(Base):
     """A message to everybody (commons.broadcasts), or maintenance (commons.maintenance)."""
 

@@ -63,6 +63,7 @@ WORDS: Mapping[str, str] = {
     "hand-in-download": N_("Hand-ins downloaded"),
     "feedback": N_("Feedback given"),
     "marks-change": N_("Marks changed"),
+    "shared-server-change": N_("Shared server changed"),
     "broadcast-change": N_("Message to everybody"),
     "maintenance-change": N_("Maintenance begun or ended"),
     "gpu-drain": N_("GPU drained or taken back"),

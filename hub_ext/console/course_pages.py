@@ -17,6 +17,7 @@ from courses import ahead, people, records
 from courses.document import CourseSpec, to_yaml
 from hub_ext.console.course_api import Changing, of, visible
 from hub_ext.console.handlers import Page
+from spawner import shared_servers
 
 # What a new course.yaml begins with; the lines that follow are for whoever fills it in.
 NEW = """\
@@ -99,6 +100,7 @@ class CoursePage(Changing, Page):
         def work(session: Session) -> dict[str, Any]:
             row = session.get(Course, name)
             found = _told(session, name, row, lang, now)
+            found["shared"] = shared_servers.shown(session, of(name), viewer)
             if runs:
                 found["roster"] = people.roster(session, name)
                 found["document"] = document or (

@@ -197,7 +197,7 @@ class WarmKeeper:
             if _release(held) not in self._acts:
                 await self._move(going, State.THEIRS, records.STOPPED_IT())
         except Exception as error:
-            reason, again = _why(error)
+            reason, again = why(error)
             self.log.warning("servers ahead of time: %s: %s", held.user, reason)
             if again and going.tries < TRIES:
                 await self._move(going, State.WAITING, reason)
@@ -281,7 +281,7 @@ def _not_begun(held: Held) -> tuple[State, Message | None]:
     return (State.CANCELLED, None) if held.cancelled else (State.FAILED, records.NO_TIME())
 
 
-def _why(error: Exception) -> tuple[Message, bool]:
+def why(error: Exception) -> tuple[Message, bool]:
     """Why a start failed, and whether another try may help."""
     if isinstance(error, LookupError):
         return records.NEVER_HERE(), False

@@ -58,6 +58,9 @@ EXPECTED = {
     Action.ATTEND: ("", "lea carol", ""),
     Action.HAND_IN: ("", "max lea", ""),
     Action.GRADE: ("", "lea carol", ""),
+    Action.ENTER_SHARED: ("", "max lea carol", ""),
+    Action.RUN_SHARED: ("", "lea carol", ""),
+    Action.MAKE_SHARED: ("", "lea carol", ""),
     Action.ADMINISTER: ("carol", "carol", "carol"),
     Action.READ_METRICS: ("carol tom", "", ""),
 }
@@ -100,6 +103,7 @@ def test_who_assists_in_a_course_looks_after_its_people_and_changes_nothing_of_i
     assert {action for action in Action if can(tim, action, ML)} == {
         Action.SEE, Action.USE, Action.CHARGE, Action.READ_QUOTA, Action.READ_TOTAL, Action.ATTEND,
         Action.HAND_IN, Action.GRADE,
+        Action.ENTER_SHARED, Action.RUN_SHARED,
     }  # fmt: skip
     assert can(tim, Action.ATTEND, ML).by == Who.ASSISTANT
     assert not can(tim, Action.ATTEND, Scope("course", "art7"))

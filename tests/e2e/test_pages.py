@@ -25,6 +25,7 @@ EVERYBODYS = (
     f"{SERVICES}/reservations",
     f"{SERVICES}/environments",
     f"{SERVICES}/inbox",
+    f"{SERVICES}/shared",
     f"{SERVICES}/help",
     f"{SERVICES}/nowhere",
     "/services/kernels/",
@@ -38,6 +39,7 @@ PAGES = {
         f"{SERVICES}/environments",
         f"{SERVICES}/courses",
         f"{SERVICES}/courses/ml101",
+        f"{SERVICES}/shared",
         "/hub/course-roster/ml101",
     ),
     "carol": (

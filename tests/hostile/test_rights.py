@@ -27,7 +27,7 @@ from tornado.web import Application, RequestHandler
 from commons.scopes import Scope, personal
 from commons.site import load_site
 from commons.store import Store
-from commons.store.models import utcnow
+from commons.store.models import SharedServer, utcnow
 from commons.web.openapi import operations
 from environments.builds import queue, repository
 from hub_ext.console import app as console
@@ -81,6 +81,7 @@ BODIES: dict[str, Any] = {
     "environments?to=shared": {"source": "shared", "name": "fresh", "spec": SPEC},
     "warm-starts": {"name": "another", "subject": "course:ml101"},
     "ahead": {},
+    "project?to=start": {"up": True},
     "v1/maintenance": {"en": "Disks"},
     "v1/broadcasts": {"en": "Slow", "until": "2h"},
     "usage": {"starts": []},
@@ -112,6 +113,14 @@ def fill(session: Session, ids: dict[str, str]) -> None:
     run_pass(session)
     transitions.activate(session, lease.id, "container")
     ids["lease"] = lease.id
+    about = {"user_options": {}, "leads_only": False, "members_run": True, "people": []}
+    for scope in ("course-ml101", "team-vision"):
+        session.add(
+            SharedServer(
+                scope=scope, name="project", created_by="dan", state="stopped", at=utcnow(), by="",
+                **about,
+            )
+        )  # fmt: skip
     for scope in (ALICE, VISION):
         facts = {
             "python": "3.13.5", "lock_digest": "ab", "size": 1, "spec": SPEC, "words": "",

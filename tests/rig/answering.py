@@ -28,10 +28,14 @@ class Here(asyncio.Event):
 
 
 class AnsweringRuntime(MemoryRuntime):
-    """``http://127.x.y.z:8888`` says 200 to everything, for as long as the server runs."""
+    """``http://127.x.y.z:8888`` says 200 to everything, for as long as the server runs.
+
+    ``inside``: people with open sockets, of all servers; those that the hub does not let in leave.
+    """
 
     def __init__(self, site: str = "memory") -> None:
         super().__init__(site)
+        self.inside: set[str] = set()
         self._sites: dict[str, web.AppRunner] = {}
 
     def _become(self, handle: str, **changed: object) -> None:
@@ -48,7 +52,11 @@ class AnsweringRuntime(MemoryRuntime):
                     await self._answer(handle, state.address)
 
     async def _answer(self, handle: str, address: str) -> None:
-        async def ok(_request: Any) -> web.Response:
+        async def ok(request: Any) -> web.Response:
+            if request.path.endswith("labcommons/together"):
+                may = set((await request.json())["may"])
+                closed, self.inside = sorted(self.inside - may), self.inside & may
+                return web.json_response({"in": dict.fromkeys(self.inside, 1), "closed": closed})
             return web.json_response({"version": "0"})
 
         app = web.Application()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from commons.errors import RuntimeRefused
 from commons.messages import Message
+from commons.scopes import account_number, groups_of_site
 from spawner.runtime.docker.settings import OWNER, AgentSettings
 from spawner.runtime.messages import GID_OUTSIDE, NOT_BY_THE_RULES, UID_OUTSIDE
 from spawner.runtime.spec import Account
@@ -29,7 +30,10 @@ def against_rules(reason: str | Message) -> RuntimeRefused:
 def check_account(account: Account, settings: AgentSettings) -> None:
     """Raises RuntimeRefused for a number outside the site's range, and for the machine's groups."""
     directory = settings.site.directory
-    if not directory.min_uid <= account.uid <= directory.max_uid or account.uid == OWNER:
+    of_groups = {account_number(scope) for scope in groups_of_site(settings.site)}
+    if account.uid in of_groups:
+        pass  # whatever numbers people have
+    elif not directory.min_uid <= account.uid <= directory.max_uid or account.uid == OWNER:
         raise against_rules(
             UID_OUTSIDE(uid=account.uid, least=directory.min_uid, most=directory.max_uid)
         )

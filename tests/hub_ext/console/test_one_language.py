@@ -36,6 +36,7 @@ VISITS: dict[str, tuple[str, ...]] = {
         "carol@courses/ml101",
         "alice@courses/ml101",
     ),
+    "shared": ("alice@shared", "dan@shared", "carol@shared"),
     "inbox": ("alice@inbox", "bob@inbox"),
     "disk": ("alice@disk", "carol@disk"),
     "files": ("alice@files",),
@@ -64,6 +65,7 @@ NAMES = names_in(
     # Programs, files and packages that the guides and the page of environments speak of.
     "ipykernel r-irkernel conda-lock pixi pixi.toml pixi.lock beside list Prometheus Grafana Excel",
     "bin/labcommons doctor hub ML course.yaml granted", to_yaml(check_course(COURSE)),
+    "project site.subdomains",
     "UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
 )  # fmt: skip
 
@@ -96,6 +98,9 @@ async def test_every_page_of_the_console_is_in_one_language(lived_in: Console, l
     assert made.code == 201, made.body
     sent = {"document": COURSE | {"title": {"en": "ML"}, "timezone": "Asia/Shanghai"}}
     made = await lived_in.send("PUT", "api/v1/courses/ml101", "carol-token", sent)
+    assert made.code == 200, made.body
+    shared, options = "api/v1/shared-servers/course-ml101/project", {"options": {"size": "small"}}
+    made = await lived_in.send("PUT", shared, "carol-token", options)
     assert made.code == 200, made.body
     Chain(lived_in.data / "audit" / "hub", "hub").append(
         [

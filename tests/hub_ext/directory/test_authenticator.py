@@ -181,6 +181,27 @@ async def test_a_name_mapped_by_the_hub_is_found_again(authenticator):
     assert model["name"] == "alice.novak"
 
 
+async def test_the_account_of_a_team_is_confirmed_while_there_is_the_team(authenticator):
+    site = authenticator(teams={"vision": {"leads": [], "members": ["team-vision"]}})
+    for name, there in (("_team-vision", True), ("_team-gone", False), ("_course-vision", False)):
+        assert await site.refresh_user(HubUser(name)) is there
+
+
+async def test_nobody_logs_in_as_the_account_of_a_team(authenticator, caplog):
+    site = authenticator(username_map={"alice": "_team-vision"})
+    with pytest.raises(HTTPError) as refused:
+        await login(site, "alice")
+    assert refused.value.status_code == 403
+    assert "event=alert kind=name_taken" in caplog.text
+
+
+async def test_people_are_called_by_the_directorys_name_where_several_work_together(authenticator):
+    model = await login(authenticator(), "alice")
+    name = model["auth_state"]["display_name"]
+    assert name
+    assert model["user_info"] == {"name": name, "display_name": name}
+
+
 def test_no_refreshes_at_all_are_called_a_mistake(authenticator, caplog):
     authenticator(auth_refresh_age=0)
     assert "auth_refresh_age=0" in caplog.text

@@ -70,6 +70,7 @@ c.FileContentsManager.delete_to_trash = False
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.news_url = None
 c.LabApp.extension_manager = "readonly"
+together = os.environ.get("LABCOMMONS_TOGETHER") == "1"
 # Language servers are part of no environment; looking for them costs time at every start.
 c.ServerApp.jpserver_extensions = {
     "jupyter_lsp": False,
@@ -79,9 +80,23 @@ c.ServerApp.jpserver_extensions = {
     "labcommons_light": True,
     "labcommons_notices": True,
     "labcommons_resources": True,
+    # One server for several people (docs/shared.md); never a person's own.
+    "jupyter_server_fileid": together,
+    "jupyter_server_ydoc": together,
+    "labcommons_together": together,
 }
+# What is made of who has typed what is for as long as the server runs, in memory, and no longer
+# than it has to be: a history on a file server (NFS) is broken, and for ever it fills the disk.
+c.BaseFileIdManager.db_path = "/tmp/labcommons-files.db"  # noqa: S108
+c.SQLiteYStore.db_path = "/tmp/labcommons-edits.db"  # noqa: S108
+c.SQLiteYStore.squash_after_inactivity_of = 60  # seconds
+c.YDocExtension.session_store_path = "/tmp/labcommons-sessions.json"  # noqa: S108
 if kernels := find_spec("kernels"):
     folder = os.path.dirname(kernels.origin)
-    c.LabServerApp.extra_labextensions_path = [os.path.join(folder, "labextensions"), shelf]
+    c.LabServerApp.extra_labextensions_path = [
+        os.path.join(folder, "labextensions"),
+        *(["/opt/labcommons/together"] if together else []),
+        shelf,
+    ]
 # Whoever was signed out or disabled is out within a minute.
 c.HubAuth.cache_max_age = 30

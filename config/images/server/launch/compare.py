@@ -55,6 +55,7 @@ class Hub:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.good = {"good", "issued"}
+        self.names: dict[str, str] = {}  # of tokens that are others' than the owner's
         self.broken = False
         self.port = 0
         self.open()
@@ -95,7 +96,8 @@ class Answers(BaseHTTPRequestHandler):
         elif path == "/oauth2/token":
             status, reply = 400, {"error": "invalid_grant", "error_description": "no such code"}
         elif path == "/user" and token.removeprefix("token ") in hub.good:
-            reply = {"kind": "user", "name": "lab", "scopes": ["access:servers!server=lab/"]}
+            name = hub.names.get(token.removeprefix("token "), "lab")
+            reply = {"kind": "user", "name": name, "scopes": ["access:servers!server=lab/"]}
         elif path == "/user":
             status, reply = 403, {"status": 403, "message": "Forbidden"}
         text = json.dumps(reply).encode()
