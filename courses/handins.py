@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import String, cast, delete, func, or_, select
 from sqlalchemy.orm import Session
@@ -24,8 +23,9 @@ from commons.messages import Text
 from commons.scopes import NAME
 from commons.store.database import tell
 from commons.store.models import HandedIn, HandInExtension, HandInGroup
-from courses.deadlines import Deadline, Timing, deadline, moment
+from courses.deadlines import MINUTE, Deadline, Timing, deadline, moment
 from courses.document import NOT_A_MOMENT, CourseSpec, HandIn, check_path
+from spawner.gpu.policy.reasons import shown_moment
 from spawner.gpu.views import iso
 
 NEWS = "handins"
@@ -37,7 +37,8 @@ _LOGIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 HANDIN_UNKNOWN = Text("handin_unknown", N_("The course “{course}” has no hand-in “{name}”."))
 HANDIN_OVER = Text(
     "handin_over",
-    N_("“{name}” was due on {due} and is not taken any more. Ask an instructor for an extension."),
+    N_("“{name}” was due {due} and is not taken any more. Ask an instructor for more time."),
+    shown={"due": shown_moment},
 )
 HANDIN_ONCE = Text(
     "handin_once",
@@ -55,7 +56,9 @@ NO_SUCH_HANDED_IN = Text("handed_in_unknown", N_("There is no such hand-in, or i
 NOT_A_GROUP = Text("handin_group_name", N_("“{name}” is no name of a group; write one like pair1."))
 NO_GROUPS = Text("handin_no_groups", N_("“{name}” is handed in by each alone."))
 EXTENSION_EARLY = Text(
-    "extension_early", N_("That is not later than “{name}” is due anyway ({due}).")
+    "extension_early",
+    N_("That is not later than “{name}” is due anyway ({due})."),
+    shown={"due": shown_moment},
 )
 NOT_A_TEAM = Text("handin_team", N_("“{name}” is no login name and no group of this hand-in."))
 
@@ -98,11 +101,6 @@ def seconds(moment: datetime) -> float:
 def stored(at: float) -> datetime:
     """The other way round."""
     return datetime.fromtimestamp(at, UTC).replace(tzinfo=None)
-
-
-def wall(spec: CourseSpec, at: float) -> str:
-    """The minute that ends then, in the course's zone."""
-    return f"{datetime.fromtimestamp(at - 60, ZoneInfo(spec.timezone)):%Y-%m-%d %H:%M}"
 
 
 # -- groups and extensions ------------------------------------------------------------------------
@@ -189,7 +187,7 @@ def extend(
     except ValueError:
         raise BadRequest(HANDIN_WRONG(value=until[:40], problem=NOT_A_MOMENT())) from None
     if at <= (plain := deadline(spec, handin)).due:
-        raise BadRequest(EXTENSION_EARLY(name=handin.name, due=wall(spec, plain.due)))
+        raise BadRequest(EXTENSION_EARLY(name=handin.name, due=plain.due - MINUTE))
     if row is None:
         row = HandInExtension(course=spec.course, handin=handin.name, team=team)
         session.add(row)
@@ -231,7 +229,7 @@ def ask(
     given = extensions(session, spec.course, handin.name)
     ends = deadline_in(spec, handin, team, given)
     if ends.timing(asked) is Timing.OVER:
-        raise NotAvailable(HANDIN_OVER(name=handin.name, due=wall(spec, ends.due)))
+        raise NotAvailable(HANDIN_OVER(name=handin.name, due=ends.due - MINUTE))
     rows = of_team(session, spec.course, handin.name, team.name)
     live = [row for row in rows if row.state != State.REFUSED]
     if live and not handin.again:

@@ -38,6 +38,8 @@ from hub_ext.console import (
     gpu_api,
     gpu_pages,
     handin_api,
+    handin_downloads,
+    handin_pages,
     help_pages,
     inbox_api,
     inbox_pages,
@@ -101,6 +103,8 @@ def make_app(
     prefix = hub_auth.base_url
     with_data, static = {**shared, "data": data}, r"([a-z]+\.(?:css|js|svg))"
     picture = r"([A-Za-z_]+/[a-z-]+\.webp)"
+    course, hand_in = rf"{prefix}courses/([a-z0-9._-]{{1,64}})", "([a-z0-9._-]{1,64})"
+    handed = "handed-in/([0-9a-f]{12})"
     rules: list[tuple[str, type, dict[str, Any]]] = [
         (prefix, gpu_pages.Overview, shared),
         (f"{prefix}quotas", quota_pages.Quotas, shared),
@@ -112,6 +116,12 @@ def make_app(
         (f"{prefix}courses/([a-z0-9._-]{{1,64}})", course_pages.CoursePage, shared),
         (f"{prefix}courses/([a-z0-9._-]{{1,64}})/course\\.yaml", course_pages.Export, shared),
         (f"{prefix}shared", shared_pages.Shared, shared),
+        (f"{course}/handins", handin_pages.HandIns, shared),
+        (f"{course}/handins/{hand_in}", handin_pages.OneHandIn, shared),
+        (f"{course}/handins/{hand_in}/files\\.zip", handin_downloads.AllFiles, with_data),
+        (f"{course}/{handed}", handin_pages.OneHandedIn, with_data),
+        (rf"{course}/{handed}/files\.zip", handin_downloads.Files, with_data),
+        (rf"{course}/{handed}/receipt\.json", handin_downloads.Receipt, with_data),
         (f"{prefix}maintenance", maintenance_api.MaintenancePage, shared),
         (f"{prefix}broadcasts", broadcast_pages.Broadcasts, shared),
         (f"{prefix}environments", environments.EnvironmentsPage, with_data),

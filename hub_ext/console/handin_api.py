@@ -19,6 +19,7 @@ from courses.document import CourseSpec, HandIn
 from courses.handins import Team
 from hub_ext.console.course_api import Changing, of
 from hub_ext.console.handlers import Api
+from hub_ext.console.hub_people import students
 from spawner.gpu.views import iso
 
 
@@ -87,10 +88,12 @@ class TeamTold(Told):
 class HandInTold(Told):
     """One, with who handed in and who did not.
 
-    Of people who are in the course by the directory's groups alone, who has handed in is listed.
+    Whom the directory's groups put into the course is listed once they have logged in.
     """
 
     name: str
+    title: str
+    by_groups: bool
     teams: list[TeamTold]
     extensions: dict[str, Time] = Field(description="by team; empty name: all")
     groups: dict[str, str]
@@ -177,28 +180,37 @@ class HandingIn(Changing):
 
         return await self.change(work)
 
-    def overview(self, session: Session, course: str, name: str) -> dict[str, Any]:
-        """Where everybody stands with one hand-in."""
+    async def overview(self, course: str, name: str) -> dict[str, Any]:
+        """Where everybody stands with one hand-in. Raises Refused, HTTPError 502."""
+        there = await students(self.hub_auth, of(course))
+        return await self.read(lambda session: self._overview(session, course, name, there))
+
+    def _overview(
+        self, session: Session, course: str, name: str, there: set[str]
+    ) -> dict[str, Any]:
         spec = records.spec_of(records.get(session, course))
         one = handins.find(spec, name)
         groups = handins.groups(session, course, name) if one.groups else {}
         rows: dict[str, list[HandedIn]] = {}
         for row in handins.of_course(session, course, name):
             rows.setdefault(row.team, []).append(row)
-        students = [
-            who
-            for who, position in people.roster(session, course).items()
-            if position == people.WORDS[-1]
-        ]
+        roster = people.roster(session, course)
+        # Whom the directory's groups put into it has been in at least once.
+        everybody = {
+            *there,
+            *(who for who, position in roster.items() if position == people.WORDS[-1]),
+            *groups,
+        }
         given = handins.extensions(session, course, name)
         teams = {
-            team.name: team
-            for team in (handins.team_in(one, groups, who) for who in [*students, *groups])
+            team.name: team for team in (handins.team_in(one, groups, who) for who in everybody)
         }
         for team, found in rows.items():
             teams.setdefault(team, Team(team, tuple(found[0].members)))
         return {
             "name": name,
+            "title": one.called(language_of(self)),
+            "by_groups": one.groups,
             "teams": [
                 {
                     "team": team.name,
@@ -294,7 +306,7 @@ class HandInApi(HandingIn, Api):
     async def get(self, course: str, handin: str) -> None:
         """With the extensions and groups."""
         self.need(Action.GRADE, of(course))
-        self.reply(await self.read(lambda s: self.overview(s, course, handin)))
+        self.reply(await self.overview(course, handin))
 
     @operation(
         "Hand in",

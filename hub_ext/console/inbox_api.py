@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import zlib
 from typing import Annotated, Any
@@ -11,8 +10,6 @@ from urllib.parse import quote
 
 from pydantic import Field
 from sqlalchemy.orm import Session
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
-from tornado.web import HTTPError
 
 from commons.errors import BadRequest, LabError, NotAllowed
 from commons.scopes import Keeper, Scope, parse_source, positions_in
@@ -21,10 +18,9 @@ from commons.web.refused import Refused
 from hub_ext.console import inbox
 from hub_ext.console.gpu_schemas import Changed
 from hub_ext.console.handlers import Api
+from hub_ext.console.hub_people import ask_hub
 
 log = logging.getLogger(__name__)
-HUB_TIMEOUT = 10  # seconds
-_MOST = 8 * 2**20  # bytes of what the hub says
 _Called = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -142,23 +138,7 @@ class InboxApi(Api):
         return [str(one) for one in (model or {}).get("groups") or ()]
 
     async def _ask(self, path: str) -> Any:
-        """What the hub says to the console itself; None where there is no such. HTTPError 502."""
-        request = HTTPRequest(
-            f"{self.hub_auth.api_url}/{path}",
-            headers={"Authorization": f"token {self.hub_auth.api_token}"},
-            connect_timeout=HUB_TIMEOUT,
-            request_timeout=HUB_TIMEOUT,
-            follow_redirects=False,
-        )
-        try:
-            answer = await AsyncHTTPClient(max_body_size=_MOST).fetch(request, raise_error=False)
-            if answer.code == 404:
-                return None
-            answer.rethrow()
-            return json.loads(answer.body)
-        except (OSError, ValueError, HTTPClientError) as error:
-            log.warning("the hub was asked who is in a group: %s", error)
-            raise HTTPError(502) from error
+        return await ask_hub(self.hub_auth, path)
 
 
 class OneApi(Api):

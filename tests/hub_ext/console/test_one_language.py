@@ -18,6 +18,7 @@ from tests.rig.one_language import names_in, not_in_zone, of_page, times
 
 from . import conftest
 from .conftest import HOSTILE, Console
+from .test_handin_pages import handed_in
 from .test_openapi import COURSE, QUOTAS, RESERVATION, WARM, lived_in
 
 __all__ = ["lived_in"]
@@ -37,6 +38,21 @@ VISITS: dict[str, tuple[str, ...]] = {
         "alice@courses/ml101",
     ),
     "shared": ("alice@shared", "dan@shared", "carol@shared"),
+    "courses/([a-z0-9._-]{1,64})/handins": (
+        "dan@courses/ml101/handins",
+        "carol@courses/ml101/handins",
+        "alice@courses/ml101/handins",
+    ),
+    "courses/([a-z0-9._-]{1,64})/handins/([a-z0-9._-]{1,64})": (
+        "dan@courses/ml101/handins/hw1",
+        "dan@courses/ml101/handins/none",
+        "alice@courses/ml101/handins/hw1",
+    ),
+    "courses/([a-z0-9._-]{1,64})/handed-in/([0-9a-f]{12})": (
+        "dan@courses/ml101/handed-in/0123456789ab",
+        "dan@courses/ml101/handed-in/ba9876543210",
+        "alice@courses/ml101/handed-in/0123456789ab",
+    ),
     "inbox": ("alice@inbox", "bob@inbox"),
     "disk": ("alice@disk", "carol@disk"),
     "files": ("alice@files",),
@@ -52,6 +68,9 @@ VISITS: dict[str, tuple[str, ...]] = {
 ZONE = ZoneInfo("Pacific/Kiritimati")
 NO_PAGES = {
     r"courses/([a-z0-9._-]{1,64})/course\.yaml",
+    r"courses/([a-z0-9._-]{1,64})/handins/([a-z0-9._-]{1,64})/files\.zip",
+    r"courses/([a-z0-9._-]{1,64})/handed-in/([0-9a-f]{12})/files\.zip",
+    r"courses/([a-z0-9._-]{1,64})/handed-in/([0-9a-f]{12})/receipt\.json",
     r"quotas\.yaml",
     r"audit\.(csv|jsonl)",
     "files/download",
@@ -67,6 +86,7 @@ NAMES = names_in(
     "bin/labcommons doctor hub ML course.yaml granted", to_yaml(check_course(COURSE)),
     "project site.subdomains",
     "UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
+    "SHA-256 none MB UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
 )  # fmt: skip
 
 
@@ -102,6 +122,7 @@ async def test_every_page_of_the_console_is_in_one_language(lived_in: Console, l
     shared, options = "api/v1/shared-servers/course-ml101/project", {"options": {"size": "small"}}
     made = await lived_in.send("PUT", shared, "carol-token", options)
     assert made.code == 200, made.body
+    handed_in(lived_in)
     Chain(lived_in.data / "audit" / "hub", "hub").append(
         [
             make_event(one, "failure", user="alice", reason="wrong_credentials", details={"a": 1})

@@ -1,0 +1,177 @@
+"""Handing in by page, and what comes of it: who sees it, and what a zip has."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from sqlalchemy.orm import Session
+from tornado.httpclient import HTTPResponse
+
+from commons.store.models import Course, CoursePerson, HandedIn, utcnow
+from courses import handins, receipts
+from courses.document import check_course, to_plain
+from courses.handins import State
+
+from . import conftest
+from .conftest import ACCESS, Console
+from .test_openapi import COURSE
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+FILES = {"report.md": b"# mine\n", "data/x.csv": b"1,2\n"}
+
+
+def handed_in(console: Console, user: str = "dan", one: str = "0123456789ab", **more: Any) -> Path:
+    """Something that was kept, and something that waits; where the first one is."""
+    manifest = {
+        "version": 1,
+        "files": [
+            {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for path, data in FILES.items()
+        ],
+        "folders": ["data"],
+        "left_out": [{"path": "venv/bin/python", "why": "link"}],
+    }
+    digest = hashlib.sha256(receipts.canonical(manifest)).hexdigest()
+    receipt = {"receipt": {"digest": digest}, "signature": "00" * 64, "key": "00" * 32}
+    row = {
+        "id": one, "kind": "handin", "course": "ml101", "handin": "hw1", "team": user,
+        "username": user, "members": [user], "path": "hw1", "asked_at": utcnow(),
+        "due_at": utcnow() + timedelta(days=1), "state": State.KEPT, "digest": digest,
+        "files": len(FILES), "bytes": 11, "left_out": 1, "receipt": receipt,
+    } | more  # fmt: skip
+    waits = {"id": f"{one[::-1]}", "state": State.ASKED, "receipt": None, "files": 0, "digest": ""}
+
+    def write(session: Session) -> str:
+        for each in (row, row | waits):
+            session.add(HandedIn(**each))
+        session.flush()
+        return handins.place(handins.get(session, "ml101", one, None))
+
+    folder = console.data / "courses/ml101/handins" / console.store.transact(write)
+    for path, data in FILES.items():
+        (folder / "files" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "files" / path).write_bytes(data)
+    (folder / "receipt.json").write_text(json.dumps({**receipt, "manifest": manifest}))
+    return folder
+
+
+@pytest.fixture
+def ml(console: Console, monkeypatch: pytest.MonkeyPatch) -> Console:
+    """With the course, two students, and an instructor of another course."""
+    for name, group in (("s01", "course:ml101:students"), ("s02", "course:ml101:students"),
+                        ("art", "course:art7:instructors"),
+                        ("tim", "course:ml101:assistants")):  # fmt: skip
+        model = {"name": name, "admin": False, "scopes": [ACCESS], "groups": [group]}
+        monkeypatch.setitem(conftest.PEOPLE, f"{name}-token", model)
+
+    def write(session: Session) -> None:
+        spec = check_course(COURSE)
+        session.add(Course(name="ml101", spec=to_plain(spec), changed_by="carol"))
+        person = CoursePerson(course="ml101", username="s02", position="student", added_by="dan")
+        session.add(person)
+
+    console.store.transact(write)
+    return console
+
+
+async def post(console: Console, page: str, who: str, **fields: str) -> HTTPResponse:
+    return await console.send("POST", page, f"{who}-token", urlencode(fields), **FORM)
+
+
+async def test_a_student_hands_in_and_sees_that_alone(ml: Console) -> None:
+    page = (await ml.get("courses/ml101/handins", "s01-token")).body.decode()
+    assert 'value="hw1"' in page
+    assert "An instructor can give you more time." in page  # of the old one
+    answer = await post(ml, "courses/ml101/handins", "s01", handin="hw1", path="ml/hw1")
+    assert (answer.code, answer.headers["Location"].endswith("/handins#handed-in")) == (302, True)
+    [row] = (await ml.json("api/v1/courses/ml101/handins", "s01-token"))["handins"][0]["handed_in"]
+    assert (row["path"], row["state"], row["username"]) == ("ml/hw1", "asked", "s01")
+    assert row["id"] in (await ml.get("courses/ml101/handins", "s01-token")).body.decode()
+    assert row["id"] not in (await ml.get("courses/ml101/handins", "s02-token")).body.decode()
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "said"),
+    [({"handin": "hw1", "path": "../bob"}, 400, "../bob"), ({"handin": "old"}, 409, "more time"),
+     ({"handin": "none"}, 404, "none")],
+)  # fmt: skip
+async def test_what_cannot_be_handed_in_is_said_on_the_page(
+    ml: Console, fields: dict[str, str], code: int, said: str
+) -> None:
+    answer = await post(ml, "courses/ml101/handins", "s01", **fields)
+    assert answer.code == code
+    assert said in answer.body.decode()
+    assert ml.store.transact(lambda s: handins.of_course(s, "ml101")) == []
+
+
+WHO = {"s01": True, "s02": False, "dan": True, "tim": True, "carol": True, "art": False,
+       "alice": False}  # fmt: skip
+
+
+async def test_what_was_handed_in_is_its_own_peoples_and_who_grades(ml: Console) -> None:
+    """Not another student's, nor another course's instructor's."""
+    handed_in(ml, "s01")
+    one = "courses/ml101/handed-in/0123456789ab"
+    for path in (one, f"{one}/files.zip", f"{one}/receipt.json", f"api/v1/{one}"):
+        seen = {who: (await ml.get(path, f"{who}-token")).code for who in WHO}
+        assert seen == {who: 200 if may else 404 for who, may in WHO.items()}, path
+    page = (await ml.get(one, "s01-token")).body.decode()
+    assert all(word in page for word in ("report.md", "venv/bin/python", "a link", "0000"))
+    for path in ("courses/ml101/handins/hw1", "courses/ml101/handins/hw1/files.zip",
+                 "api/v1/courses/ml101/handins/hw1"):  # fmt: skip
+        seen = {who: (await ml.get(path, f"{who}-token")).code for who in WHO}
+        may = {"dan", "tim", "carol"}
+        assert seen == {who: 200 if who in may else 403 for who in WHO}, path
+
+
+async def test_a_zip_has_the_newest_of_each(ml: Console) -> None:
+    folder = handed_in(ml, "s01")
+    (folder / "files" / "link").symlink_to("/etc/passwd")  # that no code of ours has laid there
+    handed_in(ml, "s01", "00aa00bb00cc", asked_at=utcnow() - timedelta(hours=1))
+    handed_in(ml, "s02", "11aa00bb00cc")
+    answer = await ml.get("courses/ml101/handins/hw1/files.zip", "tim-token")
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == [
+            f"hw1/{who}/{path}" for who in ("s01", "s02") for path in sorted(FILES)
+        ]
+        assert archive.read("hw1/s01/report.md") == FILES["report.md"]
+    one = await ml.get("courses/ml101/handed-in/0123456789ab/files.zip", "s01-token")
+    with zipfile.ZipFile(io.BytesIO(one.body)) as archive:
+        assert sorted(archive.namelist()) == [f"hw1-s01/{path}" for path in sorted(FILES)]
+
+
+async def test_who_has_not_handed_in_is_listed_too(ml: Console) -> None:
+    """Of the roster and of the directory's groups."""
+    handed_in(ml, "s01")
+    found = await ml.json("api/v1/courses/ml101/handins/hw1", "tim-token")
+    assert {one["team"]: len(one["handed_in"]) for one in found["teams"]} == {
+        "alice": 0, "s01": 2, "s02": 0,
+    }  # fmt: skip
+
+
+async def test_more_time_and_groups_are_instructors(ml: Console) -> None:
+    path = "courses/ml101/handins/hw1"
+    more = {"do": "extend", "team": "s01", "until": "2031-01-25T12:00"}
+    for who, code in (("tim", 403), ("s01", 403), ("art", 403), ("dan", 302)):
+        assert (await post(ml, path, who, **more)).code == code
+    groups = {"do": "groups", "groups": "p1: s01, s02\r\n\r\n"}
+    assert (await post(ml, path, "tim", **groups)).code == 403
+    assert (await post(ml, path, "dan", **groups)).code == 302
+    found = await ml.json(f"api/v1/{path}", "dan-token")
+    assert found["groups"] == {"s01": "p1", "s02": "p1"}
+    assert found["extensions"] == {"s01": "2031-01-25T12:00:00Z"}
+    [pair] = [one for one in found["teams"] if one["team"] == "@p1"]
+    assert (pair["due"], pair["members"]) == ("2031-01-25T12:00:00Z", ["s01", "s02"])
+    assert "p1: s01, s02" in (await ml.get(path, "dan-token")).body.decode()
+    for wrong in ({"do": "extend", "until": "2030-01-01T12:00"}, {"do": "groups", "groups": "x"}):
+        answer = await post(ml, path, "dan", **wrong)
+        assert (answer.code, "Nothing was changed" in answer.body.decode()) == (400, True)
