@@ -125,6 +125,7 @@ class Lease(Told):
     id: str
     user: str
     server: str = Field(description="empty for the person's default server")
+    asked_by: str | None = Field(description="of a shared server: who had it started")
     account: str = Field(description=_ACCOUNT)
     state: LeaseState
     count: Count

@@ -14,8 +14,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from commons.i18n import Gettext
-from commons.leases import LeaseState
-from commons.store.models import GpuDevice, GpuNode, Lease, LeaseDevice
+from commons.leases import LeaseState, ServerKey
+from commons.shared_accounts import MARK
+from commons.store.models import GpuDevice, GpuNode, Lease, LeaseDevice, SharedServer
 from spawner.gpu.devices import health
 from spawner.gpu.policy.reasons import sentence
 from spawner.gpu.policy.state import Reason, Verdict
@@ -134,10 +135,12 @@ class Known:
     Attributes:
         devices: all by id, also those that are gone.
         out_of_reach: ids of leases whose server can no longer open its GPUs.
+        asked_by: of shared servers, who had them started.
     """
 
     devices: Mapping[str, GpuDevice]
     out_of_reach: Collection[str]
+    asked_by: Mapping[ServerKey, str]
 
 
 def known(session: Session) -> Known:
@@ -145,6 +148,11 @@ def known(session: Session) -> Known:
     return Known(
         {row.id: row for row in session.scalars(select(GpuDevice))},
         health.out_of_reach(session),
+        {
+            (f"{MARK}{row.scope}", row.name): row.by
+            for row in session.scalars(select(SharedServer))
+            if row.by
+        },
     )
 
 
@@ -156,6 +164,7 @@ def lease(row: Lease, known: Known, say: Say) -> dict[str, Any]:
         "id": row.id,
         "user": row.username,
         "server": row.server_name,
+        "asked_by": known.asked_by.get((row.username, row.server_name)),
         "account": row.account,
         "state": str(row.state),
         "count": row.gpus,

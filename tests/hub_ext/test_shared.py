@@ -32,6 +32,7 @@ from hub_ext.pages import jinja_environment_options, template_paths, template_va
 from hub_ext.shared_keeper import SharedKeeper
 from rig.hub_in_memory import Lab, hub_lab
 from spawner import shared_servers
+from spawner.gpu import views
 from spawner.shared_servers import State
 
 T = TypeVar("T")
@@ -175,6 +176,10 @@ async def test_its_gpus_are_charged_to_the_course(together: Together, lab: Lab) 
     await together.until(State.RUNNING)
     [lease] = await store.read(lambda s: list(s.scalars(select(Lease))))
     assert (lease.username, lease.account) == (ACCOUNT, "course:ml101")
+    [shown] = await store.read(
+        lambda s: [views.lease(one, views.known(s), str) for one in s.scalars(select(Lease))]
+    )
+    assert shown["asked_by"] == "alice"
 
 
 async def test_what_does_not_start_says_why(together: Together, lab: Lab) -> None:
