@@ -330,6 +330,11 @@ KINDS: Mapping[str, NoticeKind] = {
         ),
         ended=True,
     ),
+    "course_message": NoticeKind(
+        "info",
+        N_("{by} (course {course}): “{message}”"),
+        mailed=False,
+    ),
     "maintenance": NoticeKind(
         "warning",
         N_("The server was stopped for maintenance. Your files are all there."),

@@ -37,7 +37,7 @@ from commons.web.guard import CSP, XSRF_COOKIE, RequestKind, guarded
 from commons.web.pages import language_of, locale_of
 from commons.web.refused import Refused, Said
 from commons.work import OneByOne
-from hub_ext import course_link, held, shared_link, standing
+from hub_ext import course_link, course_room, held, shared_link, standing
 from hub_ext.failures import failure
 from hub_ext.jupyterhub_words import refusal
 from hub_ext.servers import OneByOneHandler
@@ -478,6 +478,7 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
         given = self.tornado_settings
         given["headers"] = _HEADERS | given.get("headers", {})
         shared = LabSpawner.shared
+        given["room"] = course_room.Room(self)
         given["one_by_one"] = shared.one_by_one if shared is not None else OneByOne()
         given["xsrf_cookie_kwargs"] = XSRF_COOKIE | given.get("xsrf_cookie_kwargs", {})
         super().init_tornado_settings()
@@ -489,7 +490,12 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
         """JupyterHub's, and ours before its last one, which takes whatever is left."""
         super().init_handlers()
         rules: list[Any] = self.handlers  # type: ignore[has-type]
-        ours = [*standing.HANDLERS, *course_link.HANDLERS, *shared_link.HANDLERS]
+        ours = [
+            *standing.HANDLERS,
+            *course_link.HANDLERS,
+            *course_room.HANDLERS,
+            *shared_link.HANDLERS,
+        ]
         self.handlers = self.add_url_prefix(self.hub_prefix, ours) + rules
 
     def init_tornado_application(self) -> None:

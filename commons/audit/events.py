@@ -57,6 +57,8 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "reservation-change": ("configuration", "change"),
     "warm-start-change": ("configuration", "change"),
     "course-change": ("configuration", "change"),
+    # What its instructors and assistants do with its people: messages, their servers, a list.
+    "course-room": ("process", "change"),
     # What somebody handed in of a course, and what became of it.
     "hand-in": ("file", "creation"),
     "hand-in-change": ("configuration", "change"),  # more time, groups

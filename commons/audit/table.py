@@ -41,8 +41,12 @@ def row(event: dict[str, Any]) -> dict[str, Any]:
 def cells(event: dict[str, Any]) -> list[str]:
     """For a spreadsheet: what it would take for a formula is text (OWASP, CSV injection)."""
     found = row(event)
-    texts = [str(found[name]) for name in COLUMNS]
-    return [f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text for text in texts]
+    return [as_text(str(found[name])) for name in COLUMNS]
+
+
+def as_text(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def plain(value: object) -> str:

@@ -58,6 +58,7 @@ WORDS: Mapping[str, str] = {
     "reservation-change": N_("Reservation changed"),
     "warm-start-change": N_("Start ahead of time changed"),
     "course-change": N_("Course changed"),
+    "course-room": N_("Room of a course"),
     "hand-in": N_("Handed in"),
     "hand-in-change": N_("Deadline or groups changed"),
     "hand-in-download": N_("Hand-ins downloaded"),

@@ -96,6 +96,7 @@ class CoursePage(Changing, Page):
     async def _show(self, name: str, document: str = "", status: int = 200, **more: Any) -> None:
         viewer, lang, now = self.viewer, language_of(self), time.time()
         runs = bool(can(viewer, Action.RUN_COURSE, of(name)))
+        attends = bool(can(viewer, Action.ATTEND, of(name)))
 
         def work(session: Session) -> dict[str, Any]:
             row = session.get(Course, name)
@@ -114,7 +115,13 @@ class CoursePage(Changing, Page):
             one["until"] = f"{ends:%H:%M}"
         self.set_status(status)
         self.render_page(
-            "course.html", here="courses", course=found, runs=runs, zone=timezone_of(self), **more
+            "course.html",
+            here="courses",
+            course=found,
+            runs=runs,
+            attends=attends,
+            zone=timezone_of(self),
+            **more,
         )
 
     def _new(self, name: str, now: float) -> str:

@@ -108,6 +108,10 @@ def test_a_class_finds_its_servers_ready(
         joins.get_by_role("link", name="Start a server for the course").click()
         joins.wait_for_url(f"**/hub/spawn/{BUSY}/ml101?**")
 
+        _in_the_room(teacher, pictures)
+        in_lab(student)  # a notebook is open: the message comes to it
+        expect(student.get_by_text("Please open part two")).to_be_visible(timeout=60_000)
+
         # Whom the roster puts into it: in half a minute at the most, without another login.
         wait_for(lambda: _sees_course(guest), "the course in the navigation", 60)
         guest.goto("/hub/course/ml101/lessons/first.ipynb")
@@ -122,6 +126,29 @@ def test_a_class_finds_its_servers_ready(
         assert shown["roster"] == {GUEST: "student", BUSY: "student"}
     finally:
         clean.run(*hub, "labcommons", "course", "remove", "ml101", "--yes")
+
+
+def _in_the_room(teacher: Page, pictures: Path) -> None:
+    """Who is there, a message to one, and a stop that is asked for and left."""
+    teacher.goto(f"{COURSES}/ml101")
+    teacher.get_by_role("link", name="Room: who is there").click()
+    row = teacher.get_by_role("row", name=STUDENT)
+    expect(row.get_by_text("Running")).to_be_visible()
+    expect(row.get_by_text("MiB")).to_be_visible(timeout=30_000)  # without a reload
+    picture(teacher, pictures, "course-room")
+    teacher.get_by_label("Search").fill(STUDENT)
+    expect(teacher.get_by_role("row")).to_have_count(2)  # with the headings
+    row.get_by_role("checkbox").check()
+    teacher.get_by_role("button", name="Message…").click()
+    teacher.get_by_label("Message").fill("Please open part two")
+    teacher.get_by_role("button", name="Send").click()
+    expect(teacher.get_by_role("status").first).to_contain_text(f"Message sent to: {STUDENT}")
+    teacher.get_by_role("row", name=STUDENT).get_by_role("checkbox").check()
+    teacher.get_by_role("button", name="Stop…").click()
+    expect(teacher.get_by_text("Kernels and terminals in these servers end")).to_be_visible()
+    picture(teacher, pictures, "course-room-stop")
+    teacher.get_by_role("link", name="Cancel").click()
+    expect(teacher.get_by_role("row", name=STUDENT).get_by_text("Running")).to_be_visible()
 
 
 def _sees_course(page: Page) -> bool:

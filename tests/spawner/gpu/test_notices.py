@@ -178,6 +178,7 @@ KNOWN = {
     "reservation_unkept": {"name", "start_at"},
     "stopping": {"stop_at"},
     "stops_soon": {"by", "stop_at"},
+    "course_message": {"by", "course", "message"},
     "maintenance_soon": {"stop_at"},
     "folder_fills": {"folder"},
     "folder_full": {"folder"},
