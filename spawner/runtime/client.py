@@ -22,7 +22,17 @@ from commons.errors import RuntimeRefused, RuntimeSilent
 from spawner.runtime import wire
 from spawner.runtime.messages import AGENT_NOT_UNDERSTOOD, AGENT_SILENT
 from spawner.runtime.packing import pack
-from spawner.runtime.protocol import MAX_LINE, Event, ImageStore, Runtime, output_limits
+from spawner.runtime.protocol import (
+    CHECK_SECONDS,
+    COMPILE_SECONDS,
+    IMAGES_SECONDS,
+    MAX_LINE,
+    PUBLISH_SECONDS,
+    Event,
+    ImageStore,
+    Runtime,
+    output_limits,
+)
 
 CONNECT = 5.0  # seconds
 # Seconds for which a connection is kept for the next call: a new one costs the hub's loop some
@@ -35,7 +45,11 @@ MORE = {
     "begin": 120,
     "take": 700,
     "keep": 700,
-    "images/publish": 3600,
+    "images/publish": PUBLISH_SECONDS,
+    "images/check": CHECK_SECONDS + 120,
+    "images/compile": COMPILE_SECONDS + 120,
+    "images/discard": IMAGES_SECONDS,
+    "images/prune_dangling": IMAGES_SECONDS,
     "read_gpus": 30,
     "measure": 700,
 }

@@ -101,6 +101,9 @@ class EngineState(Said):
 
 
 # Bytes of the Engine's disk: with less, no container is made.
+# Seconds that work on images may take, in the agent; whoever asks for it waits a little longer.
+PUBLISH_SECONDS, CHECK_SECONDS, COMPILE_SECONDS = 3600, 600, 900
+IMAGES_SECONDS = 600  # all other calls about images: removing one of many gigabytes, for instance
 LEAST_ENGINE = 128 * 2**20
 
 

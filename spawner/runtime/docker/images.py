@@ -33,7 +33,14 @@ from spawner.runtime.docker.settings import OWNER, AgentSettings
 from spawner.runtime.docker.shared import Locks
 from spawner.runtime.messages import SERVER_IMAGE_MISSING, TOO_SLOW
 from spawner.runtime.packing import pack
-from spawner.runtime.protocol import Dangling, EngineState, TrialEnd
+from spawner.runtime.protocol import (
+    CHECK_SECONDS,
+    COMPILE_SECONDS,
+    PUBLISH_SECONDS,
+    Dangling,
+    EngineState,
+    TrialEnd,
+)
 from spawner.runtime.spec import Account, CheckImage, CompileModules
 
 log = logging.getLogger(__name__)
@@ -41,8 +48,6 @@ PREFIXES = PurePosixPath("/opt/conda/envs")
 VERSION = "labcommons.version"
 UPDATED = "labcommons.updated"  # see deploy/images.py
 OURS = "labcommons.inputs"  # on what make up has built; the same
-PUBLISH_TIMEOUT = 3600  # seconds
-CHECK_TIMEOUT, COMPILE_TIMEOUT = 600, 900  # seconds
 # Of what publishing writes on an image, what the builder may say.
 _SAID = re.compile(
     r"org\.opencontainers\.image\.[a-z]+|labcommons\.(lock-digest|python|cuda|kernels)"
@@ -225,7 +230,7 @@ class Images:
                 engines.remove(api, made)
 
         async with self._locks.of(name):
-            return await self.engine.call(work, PUBLISH_TIMEOUT)
+            return await self.engine.call(work, PUBLISH_SECONDS)
 
     def _base(self, api: Any, base: str) -> str:
         """The server image, which alone environments are put on. Raises RuntimeRefused."""
@@ -263,7 +268,7 @@ class Images:
 
     async def check(self, task: CheckImage) -> TrialEnd:
         body = trial_body(self.site_id, task.image, task.program, _NOBODY, variables(task.env))
-        return await self._try(task.image, body, CHECK_TIMEOUT, published=True)
+        return await self._try(task.image, body, CHECK_SECONDS, published=True)
 
     async def compile(self, task: CompileModules) -> TrialEnd:
         """By the server image, from folders of the cache."""
@@ -285,7 +290,7 @@ class Images:
         ]
         env = variables(task.env)
         body = trial_body(self.site_id, task.image, task.program, _SERVICES, env, binds)
-        return await self._try(task.image, body, COMPILE_TIMEOUT, published=False)
+        return await self._try(task.image, body, COMPILE_SECONDS, published=False)
 
     async def _try(
         self, image: str, body: dict[str, Any], seconds: int, published: bool

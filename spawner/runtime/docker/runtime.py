@@ -44,6 +44,7 @@ from spawner.runtime.messages import (
 )
 from spawner.runtime.names import server_key
 from spawner.runtime.protocol import (
+    IMAGES_SECONDS,
     AreaLimits,
     Event,
     FolderUse,
@@ -79,7 +80,6 @@ _PROBE = (
 )
 _MAKING = 120  # seconds for a folder
 _LOG = 20_000  # bytes
-_IMAGES_TIMEOUT = 600  # seconds for one call about images: a commit reads all of a layer
 PERIMETER = "com.docker.compose.service=perimeter"
 # Of containers that nobody waits for any more when an agent starts.
 _MOMENTARY = ("home", "folder", "trial", "look", "quota", "snapshot")
@@ -94,7 +94,7 @@ class DockerRuntime(Images):
         servers = settings.site.servers
         self.servers = Engine(timeout or servers.engine_timeout, threads or servers.engine_threads)
         places = Places(settings)
-        super().__init__(Engine(_IMAGES_TIMEOUT, 4), settings, places)
+        super().__init__(Engine(IMAGES_SECONDS, 4), settings, places)
         self.folders = JobFolders(settings.data, settings.host_data)
         self.table = Tasks(settings, places, self.folders)
         self.quotas = Quotas(settings, places, partial(self._hear, why=True))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,11 @@ from spawner.runtime.client import AgentRuntime, connect
 from spawner.runtime.memory import MemoryRuntime
 from spawner.runtime.messages import ENGINE_SILENT
 from spawner.runtime.protocol import MAX_LINE, TaskEnd
+from spawner.runtime.spec import CheckImage, CompileModules
 
 from .conftest import MemoryWorld
 
-Serve = Callable[[bytes], Awaitable[AgentRuntime]]
+Serve = Callable[..., Awaitable[AgentRuntime]]
 
 
 @pytest.fixture
@@ -37,13 +39,19 @@ async def agent(server: WireServer) -> AsyncIterator[AgentRuntime]:
 
 @pytest.fixture
 async def answering() -> AsyncIterator[Serve]:
-    """``await answering(raw)``: a client of something that says these bytes to everything."""
+    """``await answering(raw)``: a client of something that says these bytes to everything, once
+    ``when`` is set.
+    """
     async with contextlib.AsyncExitStack() as stack:
 
-        async def serve(raw: bytes) -> AgentRuntime:
+        async def serve(
+            raw: bytes, when: asyncio.Event | None = None, timeout: float = 1
+        ) -> AgentRuntime:
             async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                     await reader.readuntil(b"\r\n\r\n")
+                    if when is not None:
+                        await when.wait()
                     writer.write(raw)
                     await writer.drain()
                 writer.close()
@@ -51,7 +59,7 @@ async def answering() -> AsyncIterator[Serve]:
             listener = await asyncio.start_server(say, "127.0.0.1", 0)
             stack.callback(listener.close)
             port = listener.sockets[0].getsockname()[1]
-            agent = connect(f"http://127.0.0.1:{port}", timeout=1)
+            agent = connect(f"http://127.0.0.1:{port}", timeout=timeout)
             stack.push_async_callback(agent.close)
             return agent
 
@@ -84,6 +92,25 @@ async def test_an_agent_that_accepts_and_never_answers_costs_its_time(server: Wi
     with pytest.raises(RuntimeSilent):
         await agent.list()
     await agent.close()
+
+
+@pytest.mark.parametrize("work", ["check", "compile"])
+async def test_what_an_environments_programs_do_may_take_longer_than_a_call(
+    answering: Serve, work: str
+) -> None:
+    said = b'{"result": {"exit_code": 0, "output": "", "errors": ""}}'
+    goes_on = asyncio.Event()
+    raw = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)
+    agent = await answering(raw, when=goes_on, timeout=0.1)
+    about: Any = {"image": f"sha256:{64 * '0'}", "program": ("true",)}
+    task: Any = CheckImage(**about)
+    if work == "compile":
+        task = CompileModules(**about, prefix="p", work="w")
+    asked = asyncio.ensure_future(getattr(agent, work)(task))
+    done, _ = await asyncio.wait([asked], timeout=1)
+    assert not done
+    goes_on.set()
+    assert (await asked).exit_code == 0
 
 
 async def test_an_agent_of_another_version_is_waited_for_and_named(server: WireServer) -> None:
