@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any, BinaryIO, TextIO
 
 import click
+from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from commons.audit import record_command
@@ -15,8 +18,9 @@ from commons.scopes import Scope
 from commons.site import load_site
 from courses import people, records, roster_files
 from courses.document import CourseSpec, check_in_site, read_course, to_yaml
-from hub_ext import course_roster
+from hub_ext import course_room, course_roster
 from hub_ext.directory.cli import DirectoryOfSite
+from hub_ext.doctor.checks import HUB_DATABASE
 from hub_ext.handin_cli import handin
 from spawner.gpu.cli.tools import (
     as_json,
@@ -205,6 +209,55 @@ def remove(name: str, yes: bool, as_json: bool) -> None:
         print_json({"removed": name})
     else:
         click.echo(f"Removed: {name}. Its folder stays.")
+
+
+@course.command()
+@click.argument("name")
+@click.option("--csv", "as_csv", is_flag=True, help="For a spreadsheet, with GPU-hours.")
+@as_json
+def room(name: str, as_csv: bool, as_json: bool) -> None:
+    """Who is in a course, and the servers of it that run; memory is on the page alone.
+
+    \b
+    Examples:
+      labcommons course room ml101
+      labcommons course room ml101 --json
+      labcommons course room ml101 --csv > room.csv
+    """
+    with refusals():
+        check_in_site(Scope("course", name), load_site())
+    engine = create_engine(os.environ.get("LABCOMMONS_HUB_DATABASE_URL", HUB_DATABASE))
+    try:
+        with Session(engine) as hub:
+            found = read(lambda s: course_room.read(hub, s, name))
+    except SQLAlchemyError as error:
+        raise click.ClickException(f"the hub's database does not answer: {error}") from error
+    finally:
+        engine.dispose()
+    if as_json:
+        print_json([one.as_json() for one in found])
+    elif as_csv:
+        click.echo(
+            course_room.as_csv(found, read(lambda s: course_room.gpu_hours(s, name))), nl=False
+        )
+    elif not found:
+        click.echo("Nobody is in this course. See “labcommons course roster --help”.")
+    else:
+        print_table(
+            ("LOGIN", "POSITION", "STATE", "SERVER", "SIZE", "GPUS", "ACTIVE (UTC)"),
+            [
+                (
+                    one.user,
+                    one.position,
+                    one.state,
+                    one.server,
+                    one.size,
+                    one.gpus or "",
+                    f"{one.active:%Y-%m-%d %H:%M}" if one.active else "",
+                )
+                for one in found
+            ],
+        )
 
 
 @course.group()

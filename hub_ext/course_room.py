@@ -139,7 +139,7 @@ class Room:
         shared = LabSpawner.shared
         assert shared is not None
         listed, leases = await shared.store.read(lambda s: _stored(s, course))
-        positions = self._positions(course, listed)
+        positions = positions_of(self._app.db, course, listed)
         mine = {user.name: user for user in self._app.users.values() if user.name in positions}
         found: list[Place] = []
         for name, position in sorted(positions.items()):
@@ -150,19 +150,6 @@ class Room:
             found += [self._place(name, position, one, leases) for one in its]
             if not its:
                 found.append(Place(name, position, "other" if active else "none"))
-        return found
-
-    def _positions(self, course: str, listed: Mapping[str, str]) -> dict[str, str]:
-        """By the hub's groups and by the roster: the higher one counts."""
-        words = {
-            position.groups[-1].replace("{name}", course): position.word
-            for position in people.COURSE.positions
-        }
-        query = self._app.db.query(orm.User.name, orm.Group.name).join(orm.User.groups)
-        found = dict(listed)
-        for name, group in query.filter(orm.Group.name.in_(words)):
-            both = {words[group], found.get(name, words[group])}
-            found[name] = min(both, key=people.WORDS.index)
         return found
 
     def _place(
@@ -284,6 +271,55 @@ class Room:
                 done.done.append(place.key)
             else:
                 done.left.append((place.key, reason))
+
+
+def positions_of(db: Any, course: str, listed: Mapping[str, str]) -> dict[str, str]:
+    """By the hub's groups and by the roster (``listed``): the higher one counts."""
+    words = {
+        position.groups[-1].replace("{name}", course): position.word
+        for position in people.COURSE.positions
+    }
+    query = db.query(orm.User.name, orm.Group.name).join(orm.User.groups)
+    found = dict(listed)
+    for name, group in query.filter(orm.Group.name.in_(words)):
+        both = {words[group], found.get(name, words[group])}
+        found[name] = min(both, key=people.WORDS.index)
+    return found
+
+
+def read(db: Any, session: Session, course: str) -> list[Place]:
+    """The room by what the databases say (the hub's ``db``): for commands, which see no memory."""
+    listed, leases = _stored(session, course)
+    positions = positions_of(db, course, listed)
+    query = db.query(orm.User.name, orm.Spawner).join(orm.Spawner.user)
+    running: dict[str, list[Any]] = {}
+    for name, row in query.filter(orm.Spawner.server_id.isnot(None)):
+        running.setdefault(name, []).append(row)
+    found = []
+    for name, position in sorted(positions.items()):
+        rows = running.get(name, [])
+        its = [row for row in rows if (row.user_options or {}).get("course") == course]
+        for row in its:
+            options = row.user_options
+            lease, percent = leases.get((name, row.name), (None, None))
+            found.append(
+                Place(
+                    name,
+                    position,
+                    "running",
+                    row.name,
+                    str(options.get("environment") or ""),
+                    str(options.get("size") or ""),
+                    row.started,
+                    row.last_activity,
+                    gpus=int(options.get("gpus") or 0),
+                    gpu_percent=percent,
+                    ends=lease and lease.ends_at,
+                )
+            )
+        if not its:
+            found.append(Place(name, position, "other" if rows else "none"))
+    return found
 
 
 NOT_EXTENDED = Text("room_not_extended", N_("It may not run longer: {reasons}"))

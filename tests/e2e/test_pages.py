@@ -41,6 +41,7 @@ PAGES = {
         f"{SERVICES}/courses/ml101",
         f"{SERVICES}/shared",
         "/hub/course-roster/ml101",
+        "/hub/course-room/ml101",
     ),
     "carol": (
         *EVERYBODYS,

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from jupyterhub import orm
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from commons.store import Store
 from courses import people
@@ -89,6 +92,40 @@ def test_a_course_is_tried_applied_shown_exported_and_removed(terminal: Terminal
     terminal("remove", "ml101", typed="n\n", code=1)
     assert terminal("remove", "ml101", "--yes").output == "Removed: ml101. Its folder stays.\n"
     assert terminal("list").output.startswith("No course is set up.")
+
+
+def test_the_room_is_who_is_there_and_what_runs_for_the_course(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'hub.sqlite'}"
+    terminal.environment["LABCOMMONS_HUB_DATABASE_URL"] = url
+    engine = create_engine(url)
+    orm.Base.metadata.create_all(engine)
+    with Session(engine) as hub:
+        group = orm.Group(name="course:ml101:assistants")
+        runs = {"ada": {"course": "ml101", "size": "small", "gpus": 1}, "eve": {"size": "small"}}
+        for name, options in runs.items():
+            user = orm.User(name=name)
+            server = orm.Server(base_url=f"/user/{name}/")
+            spawner = orm.Spawner(name="", user=user, server=server, user_options=options)
+            hub.add_all([user, server, spawner])
+            if name == "ada":
+                group.users.append(user)
+        hub.add(group)
+        hub.commit()
+    engine.dispose()
+    listed = {"ada": "student", "eve": "student", "ida": "student"}
+    store = Store(terminal.environment["LABCOMMONS_DATABASE_URL"])
+    store.transact(lambda s: people.apply(s, "ml101", listed, "dan", False))
+    store.close()
+    found = json.loads(terminal("room", "ml101", "--json").output)
+    assert {one["who"]: (one["position"], one["state"], one["gpus"]) for one in found} == {
+        "ada": ("assistant", "running", 1), "eve": ("student", "other", 0),
+        "ida": ("student", "none", 0),
+    }  # fmt: skip
+    assert "ada    assistant  running" in terminal("room", "ml101").output
+    assert "ada,assistant,running" in terminal("room", "ml101", "--csv").output
+    terminal("room", "none", code=1)
 
 
 def test_what_is_wrong_is_told_with_its_line(terminal: Terminal) -> None:
