@@ -22,17 +22,19 @@ from tornado.testing import bind_unused_port
 from tornado.web import RequestHandler
 
 from commons.messages import Message
-from commons.scopes import personal
+from commons.scopes import Scope, personal
 from commons.site import Builds, Site
 from commons.store import Store
 from commons.store.environments import BuildState, EnvironmentBuild
-from commons.store.models import utcnow
+from commons.store.models import SharedServer, utcnow
 from environments.builds import messages, queue, repository
 from environments.messages import making
 from hub_ext.console import inbox
 from hub_ext.console.app import PREFIX, make_app
 from rig.phone import BEYOND, PHONE
+from spawner import shared_servers
 from spawner.gpu.quotas import quota_store
+from spawner.shared_servers import State
 from spawner.warm import records
 
 from .conftest import ACCESS, ask, fill
@@ -442,3 +444,42 @@ async def test_what_was_sent_is_refused_and_taken_again_on_the_page(
         "mallory"
     )
     await shots(page, "inbox-refused")
+
+
+async def test_a_shared_server_is_made_started_and_stopped_on_its_page(
+    browser: Browser, origin: str, lab_store: Store, lab_site: Site
+) -> None:
+    key, course = ("course-ml101", "project"), Scope("course", "ml101")
+    page = await log_in(browser, origin, "carol", "shared")
+    name = page.get_by_label("Name of the server")
+    await name.fill("project")
+    await page.get_by_label("Environment").fill("none-such")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_role("alert")).to_be_focused()
+    await expect(page.get_by_role("alert")).to_contain_text("Nothing was changed")
+    await expect(name).to_have_value("project")
+    lab_store.transact(
+        lambda s: s.add(
+            SharedServer(
+                scope=key[0], name=key[1], user_options={"size": "small"}, leads_only=False,
+                members_run=True, created_by="dan", state="stopped", at=utcnow(), by="", people=[],
+            )
+        )
+    )  # fmt: skip
+    # The page has noticed by itself, and goes on to.
+    one = page.get_by_role("article", name="project")
+    await one.get_by_role("button", name="Start “project”").click()
+    await expect(one).to_contain_text("asked for by carol")
+    lab_store.transact(lambda s: shared_servers.move(s, key, ["asked"], State.RUNNING))
+    lab_store.transact(lambda s: shared_servers.note_people(s, key, {"bob", "alice"}))
+    await expect(one.get_by_role("link", name="Open “project”")).to_have_attribute(
+        "href", "/hub/shared/course-ml101/project"
+    )
+    await expect(one).to_contain_text("In it now: alice, bob")
+    await page.set_viewport_size(PHONE)
+    assert await page.evaluate(BEYOND) == []
+    await one.get_by_role("button", name="Stop “project”").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+    await expect(one).to_contain_text("Stopping")
+    row = lab_store.transact(lambda s: shared_servers.get(s, course, "project"))
+    assert (row.state, row.by) == ("ending", "carol")
