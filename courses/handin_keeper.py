@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds between two tries of one that
 
 NOT_ADMITTED = Text("handin_not_admitted", N_("The directory does not admit “{user}” any more."))
 COURSE_GONE = Text("handin_course_gone", N_("The course is not there any more."))
+NOBODYS = Text(
+    "feedback_nobodys",
+    N_("No folder in “{path}” has the login name of a student, or @ and the name of a group."),
+)
 HELD_UP = Text("handin_held_up", N_("It is kept waiting and tried again: {reason}"))
 REASONS: Mapping[str, Text] = {
     "absent": Text("handin_absent", N_("There is no “{path}” in your home.")),
@@ -183,12 +187,18 @@ class HandInKeeper:
         )
         if taken.refusal:
             raise RefusedError(_why(taken, row, most_files, most_bytes))
+        folders = await self.store.read(lambda s: _folders(s, row, taken.top))
+        if row.kind == "feedback" and not folders:
+            raise RefusedError(NOBODYS(path=row.path))
 
         def write(session: Session) -> HandedIn:
             found = session.get(HandedIn, row.id, with_for_update=True)
             assert found is not None
             found.state, found.digest = State.TAKEN, taken.digest
             found.files, found.bytes, found.left_out = taken.files, taken.bytes, taken.left_out
+            if row.kind == "feedback":
+                found.receipt = folders
+                found.members = sorted(folders)
             return found
 
         return await self.store.run(write)
@@ -221,10 +231,10 @@ class HandInKeeper:
             raise
 
     async def _give_back(self, row: HandedIn) -> None:
-        """Each student's folder of what an instructor gave."""
+        """Each student's folder of what was given."""
         scope = f"course-{row.course}"
         await self.runtime.run_task(MakeFolder(scope=scope))
-        for name in row.members:
+        for name, folder in sorted((row.receipt or {}).items()):
             who = await self.identify(name)
             if who is None:
                 continue  # whoever left reads nothing any more
@@ -235,12 +245,12 @@ class HandInKeeper:
                 area="feedback",
                 place=f"{name}/{row.handin}",
                 digest=row.digest,
-                only=name,
+                only=folder,
                 reader=uid,
             )
             if not await self._lay(row, keep):
                 self.log.warning("feedback for %s: this file system has no access lists", name)
-        await self._end(row.id, State.KEPT, None)
+        await self._end(row.id, State.KEPT, None, row.receipt)
         self._record(row, "success")
         await self.runtime.drop(row.id)
 
@@ -330,6 +340,18 @@ def _limits(session: Session, row: HandedIn) -> tuple[int, int]:
         if one.name == row.handin:
             return one.files, one.bytes
     return MOST_FILES, LARGEST  # taken out of the course meanwhile: it was asked in time
+
+
+def _folders(session: Session, row: HandedIn, top: Iterable[str]) -> dict[str, str]:
+    """Of feedback: whose each folder is, of those whom it may go to."""
+    there = set(top)
+    groups = handins.groups(session, row.course, row.handin)
+    found: dict[str, str] = {}
+    for name in row.members:
+        for folder in (name, f"@{groups[name]}" if name in groups else name):
+            if folder in there:
+                found.setdefault(name, folder)
+    return found
 
 
 def _why(taken: Taken, row: HandedIn, most_files: int, most_bytes: int) -> Message:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -256,6 +256,48 @@ def ask(
     session.add(row)
     tell(session, NEWS)
     return row
+
+
+def give_back(
+    session: Session, spec: CourseSpec, name: str, by: str, path: str, to: Iterable[str], now: float
+) -> HandedIn:
+    """Write down that somebody gives feedback: a folder of theirs, in it one for each student (or
+    group, with @ before its name), which that student alone reads. Raises BadRequest.
+    """
+    handin = find(spec, name)
+    row = HandedIn(
+        id=secrets.token_hex(6),
+        kind="feedback",
+        course=spec.course,
+        handin=handin.name,
+        team="",
+        username=by,
+        members=sorted(to),
+        path=checked_path(path),
+        asked_at=stored(now),
+        due_at=None,
+        state=State.ASKED,
+    )
+    session.add(row)
+    tell(session, NEWS)
+    return row
+
+
+def given_back(session: Session, course: str, handin: str = "") -> list[HandedIn]:
+    """All feedback that was given, the newest first."""
+    query = select(HandedIn).where(HandedIn.kind == "feedback", HandedIn.course == course)
+    if handin:
+        query = query.where(HandedIn.handin == handin)
+    return list(session.scalars(query.order_by(HandedIn.asked_at.desc(), HandedIn.id)))
+
+
+def feedback_for(session: Session, course: str, username: str) -> dict[str, datetime]:
+    """When somebody's feedback came, by hand-in."""
+    found: dict[str, datetime] = {}
+    for row in given_back(session, course):
+        if row.state == State.KEPT and username in row.members and row.ended_at is not None:
+            found.setdefault(row.handin, row.ended_at)
+    return found
 
 
 def checked_path(path: str) -> str:

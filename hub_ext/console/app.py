@@ -119,6 +119,8 @@ def make_app(
         (f"{course}/handins", handin_pages.HandIns, shared),
         (f"{course}/handins/{hand_in}", handin_pages.OneHandIn, shared),
         (f"{course}/handins/{hand_in}/files\\.zip", handin_downloads.AllFiles, with_data),
+        (f"{course}/handins/{hand_in}/marks\\.csv", handin_pages.MarksFile, shared),
+        (f"{course}/handins/{hand_in}/feedback\\.zip", handin_downloads.Feedback, with_data),
         (f"{course}/{handed}", handin_pages.OneHandedIn, with_data),
         (rf"{course}/{handed}/files\.zip", handin_downloads.Files, with_data),
         (rf"{course}/{handed}/receipt\.json", handin_downloads.Receipt, with_data),

@@ -8,12 +8,14 @@ from typing import Any
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from commons.errors import LabError
 from commons.messages import Message
 from commons.rights import Action, can
 from commons.store.models import HandedIn
 from commons.web.operations import Count, Part, Route, Sent, Time, Told, operation
 from commons.web.pages import language_of
-from courses import handins, people, records
+from commons.web.refused import Refused
+from courses import handins, marks, people, records
 from courses.deadlines import MINUTE, Deadline, Timing
 from courses.document import CourseSpec, HandIn
 from courses.handins import Team
@@ -97,6 +99,7 @@ class HandInTold(Told):
     teams: list[TeamTold]
     extensions: dict[str, Time] = Field(description="by team; empty name: all")
     groups: dict[str, str]
+    feedback: list[HandedInTold] = Field(description="what was given, the newest first")
 
 
 class Extend(Sent):
@@ -126,6 +129,45 @@ class GroupsTold(Told):
     """The groups that there are."""
 
     groups: dict[str, str]
+
+
+class MarkTold(Told):
+    """What somebody got."""
+
+    mark: str
+    comment: str
+
+
+class MarksTold(Told):
+    """Those that were given."""
+
+    marks: dict[str, MarkTold] = Field(description="by login name")
+
+
+class SetMarks(Sent):
+    """Marks; who is not named keeps what they have."""
+
+    marks: dict[str, Any] = Field(
+        {},
+        description="by login name: a mark, or an object with mark and comment; null takes it away",
+        json_schema_extra={"additionalProperties": {"type": ["string", "object", "null"]}},
+    )
+    dry_run: bool = Field(False, description="only say what it would change")
+
+
+class MarkChangeTold(Told):
+    """Somebody's that is set, changed or removed."""
+
+    username: str
+    before: MarkTold | None
+    after: MarkTold | None
+
+
+class MarksApplied(Told):
+    """What was, or would be, changed."""
+
+    applied: bool
+    changes: list[MarkChangeTold]
 
 
 class HandingIn(Changing):
@@ -180,9 +222,49 @@ class HandingIn(Changing):
 
         return await self.change(work)
 
+    async def students(self, course: str) -> set[str]:
+        """Whom the directory's groups and the roster have as students. Raises HTTPError 502."""
+        there = await students(self.hub_auth, of(course))
+        roster = await self.read(lambda s: people.roster(s, course))
+        return there | {who for who, word in roster.items() if word == people.WORDS[-1]}
+
+    async def set_marks(
+        self, course: str, name: str, wanted: dict[str, marks.Mark | None], dry_run: bool
+    ) -> list[marks.Change]:
+        """What is, or would be, changed."""
+        self.need(Action.GRADE, of(course))
+        by, now = self.viewer.name, time.time()
+
+        def work(session: Session) -> list[marks.Change]:
+            handins.find(records.spec_of(records.get(session, course)), name)
+            changes = marks.diff(marks.marks(session, course, name), wanted)
+            if not dry_run:
+                marks.apply(session, course, name, changes, by, now)
+            return changes
+
+        changes = await self.change(work)
+        if changes and not dry_run:
+            lines = [str(change)[:300] for change in changes]
+            self.record("marks-change", course=course, handin=name, changes=lines[:500])
+        return changes
+
+    async def give_back(self, course: str, name: str, path: str) -> dict[str, Any]:
+        """Feedback of a folder in the home of who asks, to each student's own."""
+        self.need(Action.GRADE, of(course))
+        to, by, asked = await self.students(course), self.viewer.name, self.asked
+
+        def work(session: Session) -> dict[str, Any]:
+            spec = records.spec_of(records.get(session, course))
+            mine = {who for row in handins.of_course(session, course, name) for who in row.members}
+            row = handins.give_back(session, spec, name, by, path, to | mine, asked)
+            session.flush()
+            return self.told(session, row)
+
+        return await self.change(work)
+
     async def overview(self, course: str, name: str) -> dict[str, Any]:
         """Where everybody stands with one hand-in. Raises Refused, HTTPError 502."""
-        there = await students(self.hub_auth, of(course))
+        there = await self.students(course)
         return await self.read(lambda session: self._overview(session, course, name, there))
 
     def _overview(
@@ -194,16 +276,10 @@ class HandingIn(Changing):
         rows: dict[str, list[HandedIn]] = {}
         for row in handins.of_course(session, course, name):
             rows.setdefault(row.team, []).append(row)
-        roster = people.roster(session, course)
-        # Whom the directory's groups put into it has been in at least once.
-        everybody = {
-            *there,
-            *(who for who, position in roster.items() if position == people.WORDS[-1]),
-            *groups,
-        }
         given = handins.extensions(session, course, name)
         teams = {
-            team.name: team for team in (handins.team_in(one, groups, who) for who in everybody)
+            team.name: team
+            for team in (handins.team_in(one, groups, who) for who in there | groups.keys())
         }
         for team, found in rows.items():
             teams.setdefault(team, Team(team, tuple(found[0].members)))
@@ -222,6 +298,9 @@ class HandingIn(Changing):
             ],
             "extensions": extensions(session, course, name),
             "groups": groups,
+            "feedback": [
+                self.told(session, row) for row in handins.given_back(session, course, name)[:20]
+            ],
         }
 
     async def extend(self, course: str, name: str, team: str, until: str) -> dict[str, str]:
@@ -321,6 +400,57 @@ class HandInApi(HandingIn, Api):
         self.reply(await self.hand_in(course, handin, body.path))
 
 
+class FeedbackApi(HandingIn, Api):
+    """``POST api/v1/courses/NAME/handins/HANDIN/feedback``."""
+
+    @operation(
+        "Give feedback: a folder with one for each student, by login name",
+        HandedInTold,
+        status=202,
+        described="written down; who grades reads of it where the hand-in is told",
+        body=Ask,
+    )
+    async def post(self, course: str, handin: str, body: Ask) -> None:
+        """Of the home of who asks; each student reads their own, and nobody changes it."""
+        self.reply(await self.give_back(course, handin, body.path))
+
+
+class MarksApi(HandingIn, Api):
+    """``api/v1/courses/NAME/handins/HANDIN/marks``: GET and PUT."""
+
+    @operation("The marks, for who grades", MarksTold)
+    async def get(self, course: str, handin: str) -> None:
+        """By login name."""
+        self.need(Action.GRADE, of(course))
+
+        def work(session: Session) -> dict[str, marks.Mark]:
+            handins.find(records.spec_of(records.get(session, course)), handin)
+            return marks.marks(session, course, handin)
+
+        found = await self.read(work)
+        self.reply({"marks": {name: vars(mark) for name, mark in found.items()}})
+
+    @operation("Set marks; students see theirs at once", MarksApplied, body=SetMarks)
+    async def put(self, course: str, handin: str, body: SetMarks) -> None:
+        """Of students of the course alone."""
+        self.need(Action.GRADE, of(course))
+        known = await self.students(course)
+        try:
+            wanted = marks.checked(body.marks, known)
+        except LabError as error:
+            raise Refused(error, self.reading) from error
+        changes = await self.set_marks(course, handin, wanted, body.dry_run)
+        told = [
+            {
+                "username": one.username,
+                "before": one.before and vars(one.before),
+                "after": one.after and vars(one.after),
+            }
+            for one in changes
+        ]
+        self.reply({"applied": not body.dry_run, "changes": told})
+
+
 class HandedInApi(HandingIn, Api):
     """``GET api/v1/courses/NAME/handed-in/ID``."""
 
@@ -361,6 +491,8 @@ ROUTES = (
     Route("/api/v1/courses/{course}/handins/{handin}", HandInApi, _BOTH),
     Route("/api/v1/courses/{course}/handins/{handin}/extensions", ExtensionsApi, _BOTH),
     Route("/api/v1/courses/{course}/handins/{handin}/groups", GroupsApi, _BOTH),
+    Route("/api/v1/courses/{course}/handins/{handin}/feedback", FeedbackApi, _BOTH),
+    Route("/api/v1/courses/{course}/handins/{handin}/marks", MarksApi, _BOTH),
     Route(
         "/api/v1/courses/{course}/handed-in/{handed}",
         HandedInApi,

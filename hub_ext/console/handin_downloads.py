@@ -118,17 +118,21 @@ class WithFiles(HandingIn, Page):
         """Of several, each in a folder of its own; as it comes, and no faster than it is taken."""
         if (size := sum(row.bytes for _, row in rows)) > LARGEST:
             raise Refused(NotAvailable(TOO_LARGE(size=amount(size))), self.reading)
-        if AT_ONCE.locked():
-            raise Refused(NotAvailable(BUSY()), self.reading, retry_after=60)
-        self.record(
-            "hand-in-download",
-            course=rows[0][1].course if rows else "",
+        await self.send(
+            name,
+            (one for prefix, row in rows for one in below(self.folder(row) / "files", prefix)),
+            course=rows[0][1].course,
             handed_in=[row.id for _, row in rows][:500],
             digests=[row.digest for _, row in rows][:500],
         )
+
+    async def send(self, name: str, files: Iterable[tuple[str, Path]], **details: Any) -> None:
+        """A zip, piece by piece; ``details`` are for the trail."""
+        if AT_ONCE.locked():
+            raise Refused(NotAvailable(BUSY()), self.reading, retry_after=60)
         self.set_header("Content-Type", "application/zip")
         self.set_header("Content-Disposition", f"attachment; filename*=UTF-8''{quote(name)}")
-        files = (one for prefix, row in rows for one in below(self.folder(row) / "files", prefix))
+        self.record("hand-in-download", **details)
         pieces = zipped(files)
         async with AT_ONCE:
             try:
@@ -168,6 +172,21 @@ class Receipt(WithFiles):
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="{name}"')
         self.finish(json.dumps(found, ensure_ascii=False, indent=2))
+
+
+class Feedback(WithFiles):
+    """``GET courses/NAME/handins/HANDIN/feedback.zip``."""
+
+    async def get(self, course: str, handin: str) -> None:
+        """One's own, and nobody else's."""
+        self.need_in(course)
+        who = self.viewer.name
+        given = await self.read(lambda s: handins.feedback_for(s, course, who))
+        if handin not in given:
+            raise HTTPError(404)
+        folder = self.data / "courses" / course / "feedback" / who / handin / "files"
+        name = f"feedback-{handin}"
+        await self.send(f"{name}.zip", below(folder, name), course=course, feedback=handin)
 
 
 class AllFiles(WithFiles):

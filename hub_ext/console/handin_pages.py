@@ -6,19 +6,25 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from commons.errors import BadRequest, LabError
+from commons.i18n import N_
+from commons.messages import Text
 from commons.rights import Action, can
 from commons.store.models import HandedIn
 from commons.units import amount
 from commons.web.pages import language_of
 from commons.web.refused import Refused
-from courses import handins, records
+from courses import handins, marks, records
 from courses.document import CourseSpec
 from courses.handins import State
+from courses.roster_text import decoded
 from hub_ext.console.course_api import of
 from hub_ext.console.handin_api import HandingIn
 from hub_ext.console.handin_downloads import WithFiles
 from hub_ext.console.handlers import Page
+from spawner.gpu.views import iso
 
+NOT_TEXT = Text("marks_not_text", N_("The file is no text. Save it as CSV, in UTF-8."))
 SHOWN = 500  # files of a manifest
 
 
@@ -61,6 +67,13 @@ class HandIns(HandingIn, Page):
                 "due": [self.due(session, spec, one, lang) for one in spec.handins],
                 "rows": [self.told(session, row) for row in rows],
                 "titles": named(spec, lang),
+                "marks": marks.of_person(session, course, self.viewer.name),
+                "feedback": {
+                    handin: iso(at)
+                    for handin, at in handins.feedback_for(
+                        session, course, self.viewer.name
+                    ).items()
+                },
                 "most": {one.name: amount(one.bytes) for one in spec.handins},
             }
 
@@ -86,21 +99,33 @@ class OneHandIn(HandingIn, Page):
         await self._show(course, handin)
 
     async def post(self, course: str, handin: str) -> None:
-        """More time, or groups; what was wrong is said on the page."""
-        self.need(Action.RUN_COURSE, of(course))
+        """Do what one of the forms is for; what was wrong is said on the page."""
+        self.need(Action.GRADE, of(course))
         sent = {
-            key: self.get_body_argument(key, "")[:100_000] for key in ("team", "until", "groups")
+            key: self.get_body_argument(key, "")[:1_000_000]
+            for key in ("team", "until", "groups", "path", "marks")
         }
+        done = self.get_body_argument("do", "")
         try:
-            if self.get_body_argument("do", "") == "groups":
+            if done == "groups":
                 await self.group(course, handin, _groups(sent["groups"]))
+            elif done == "feedback":
+                await self.give_back(course, handin, sent["path"].strip())
+            elif done in ("look", "save"):
+                changes = await self._marks(course, handin, sent, done == "look")
+                if done == "look":
+                    await self._show(course, handin, 200, sent, changes=changes)
+                    return
             else:
                 until = sent["until"].strip().replace("T", " ")
                 await self.extend(course, handin, sent["team"].strip(), until)
         except Refused as error:
             if error.status_code in (403, 404):
                 raise
-            await self._show(course, handin, error.status_code, sent, error.sentence)
+            lines = [
+                (one["line"], one["message"]) for one in error.details.get("problems", ())
+            ] or [(None, error.sentence)]
+            await self._show(course, handin, error.status_code, sent, lines)
             return
         self.redirect(f"{self.hub_auth.base_url}courses/{course}/handins/{handin}")
 
@@ -110,7 +135,8 @@ class OneHandIn(HandingIn, Page):
         handin: str,
         status: int = 200,
         sent: dict[str, str] | None = None,
-        problem: str = "",
+        problems: list[tuple[int | None, str]] | None = None,
+        **more: Any,
     ) -> None:
         lang = language_of(self)
 
@@ -130,9 +156,49 @@ class OneHandIn(HandingIn, Page):
             late=sum(row["late"] for row in kept),
             any_kept=bool(kept),
             sent=sent or {},
-            problem=problem,
+            problems=problems or [],
+            csv=(sent or {}).get("marks") or await self._csv(course, handin, found),
             bytes_words=amount,
+            **more,
         )
+
+    async def _csv(self, course: str, handin: str, found: dict[str, Any]) -> str:
+        given = await self.read(lambda s: marks.marks(s, course, handin))
+        everybody = {who for team in found["teams"] for who in team["members"]}
+        return marks.to_csv(given, everybody).replace("\r\n", "\n")
+
+    async def _marks(
+        self, course: str, handin: str, sent: dict[str, str], dry_run: bool
+    ) -> list[marks.Change]:
+        """Of a file, where one was sent; it is then in the text, to be looked at and saved."""
+        files = self.request.files.get("file", [])
+        if files and files[0]["body"]:
+            try:
+                sent["marks"] = decoded(files[0]["body"])
+            except UnicodeDecodeError as error:
+                raise Refused(BadRequest(NOT_TEXT()), self.reading) from error
+        known = await self.students(course)
+        try:
+            wanted = marks.read_csv(sent["marks"].replace("\r\n", "\n"), known)
+        except LabError as error:
+            raise Refused(error, self.reading) from error
+        return await self.set_marks(course, handin, wanted, dry_run)
+
+
+class MarksFile(HandingIn, Page):
+    """``GET courses/NAME/handins/HANDIN/marks.csv``."""
+
+    async def get(self, course: str, handin: str) -> None:
+        """For who grades: who has no mark yet has an empty one."""
+        self.need(Action.GRADE, of(course))
+        found = await self.overview(course, handin)
+        given = await self.read(lambda s: marks.marks(s, course, handin))
+        everybody = {who for team in found["teams"] for who in team["members"]}
+        self.set_header("Content-Type", "text/csv; charset=utf-8")
+        name = f"marks-{course}-{handin}.csv"
+        self.set_header("Content-Disposition", f'attachment; filename="{name}"')
+        # Without the mark, Excel takes it for another encoding.
+        self.finish("\ufeff" + marks.to_csv(given, everybody))
 
 
 def _groups(text: str) -> dict[str, str]:

@@ -69,7 +69,8 @@ class MemoryRuntime(Runtime):
         images: ids that can be started; empty: any.
         homes: uid of the owner by person; as `run_task` made them, or as a test says.
         disk: what folders have of it; ``kept_limits``: what the file system keeps.
-        files: what is in homes, by person and path; what is taken of them ``taken`` has by id.
+        files: what is in homes, by person and path; words with a slash are taken for what is in a
+            folder. What is taken of them ``taken`` has by id.
         kept: what was laid into courses: digests by scope, area and place.
         made: how often each short task was really carried out, by its key.
         calls: how often each method was called.
@@ -259,7 +260,10 @@ class MemoryRuntime(Runtime):
             return Taken(refusal="absent", path=task.path)
         digest = self.taken[task.id] = hashlib.sha256(found).hexdigest()
         await self._step("take:taken", count=False)
-        return Taken(digest=digest, files=1, bytes=len(found))
+        top = {
+            path.split("/")[0] for path in found.decode("utf-8", "replace").split() if "/" in path
+        }
+        return Taken(digest=digest, files=1, bytes=len(found), top=tuple(sorted(top)))
 
     async def keep(self, task: KeepFiles) -> bool:
         await self._step("keep")

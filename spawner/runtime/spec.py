@@ -217,12 +217,14 @@ class Taken(Said):
     Attributes:
         refusal: why it cannot be taken as it is, and ``path`` what it is about; else empty.
         left_out: how many things of the manifest were not taken.
+        top: the folders that are directly in it.
     """
 
     digest: str = ""
     files: int = 0
     bytes: int = 0
     left_out: int = 0
+    top: tuple[str, ...] = Field((), max_length=5000)
     refusal: Refusal | Literal[""] = ""
     path: str = ""
 

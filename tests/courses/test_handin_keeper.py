@@ -16,7 +16,7 @@ from commons.audit import AuditTrail
 from commons.principal import Principal
 from commons.site import Site
 from commons.store import Store
-from commons.store.models import Course, HandedIn
+from commons.store.models import Course, HandedIn, HandInGroup
 from courses import handins, receipts
 from courses.document import CourseSpec, to_plain
 from courses.handin_keeper import HandInKeeper
@@ -63,6 +63,13 @@ class World:
 
     def row(self, one: str) -> HandedIn:
         return self.store.transact(lambda s: handins.get(s, "ml101", one, None))
+
+    def feedback(self, one: str) -> HandedIn:
+        def work(session: Session) -> HandedIn:
+            [row] = [row for row in handins.given_back(session, "ml101") if row.id == one]
+            return row
+
+        return self.store.transact(work)
 
     async def until(self, one: str, *states: State) -> HandedIn:
         async with asyncio.timeout(20):
@@ -172,6 +179,60 @@ async def test_one_that_is_held_up_holds_nobody_else_up(world: World) -> None:
     async with world.hub():
         await world.until(second, State.KEPT)
         assert (await world.until_told(first)).state == State.ASKED
+
+
+@pytest.mark.parametrize("step", ["take:taken", "keep:kept", "drop"])
+async def test_feedback_is_each_students_own_whoever_is_killed(world: World, step: str) -> None:
+    world.people |= {"carol": 20005, "ida": 20009}
+    world.runtime.files["ida", "back"] = b"alice/note @p1/note zoe/note"
+    world.store.transact(
+        lambda s: (
+            [
+                s.add(HandInGroup(course="ml101", handin="hw1", username=who, name="p1"))
+                for who in ("bob", "alice")
+            ]
+            and None
+        )
+    )
+    one = world.store.transact(
+        lambda s: (
+            handins.give_back(
+                s, world.spec, "hw1", "ida", "back", ["alice", "bob", "carol"], ASKED
+            ).id
+        )
+    )
+    world.runtime.faults[step] = held = asyncio.Event()
+    async with world.hub():
+        async with asyncio.timeout(20):
+            while not world.runtime.calls[step.partition(":")[0]]:
+                await asyncio.sleep(0.01)
+    world.runtime.faults.clear()
+    held.set()
+    async with world.hub():
+        async with asyncio.timeout(20):
+            while (await asyncio.to_thread(world.feedback, one)).state != State.KEPT:
+                await asyncio.sleep(0.02)
+    found = {key[2]: (task.only, task.reader) for key, task in world.runtime.kept.items()}
+    assert found == {"alice/hw1": ("alice", 20003), "bob/hw1": ("@p1", 20002)}
+    assert {"alice", "bob"} == {
+        who
+        for who in world.people
+        if world.store.transact(lambda s, w=who: handins.feedback_for(s, "ml101", w))
+    }
+
+
+async def test_feedback_for_nobody_is_told(world: World) -> None:
+    world.people["ida"] = 20009
+    world.runtime.files["ida", "back"] = b"zoe/note"
+    one = world.store.transact(
+        lambda s: handins.give_back(s, world.spec, "hw1", "ida", "back", ["alice"], ASKED).id
+    )
+    async with world.hub():
+        async with asyncio.timeout(20):
+            while (row := await asyncio.to_thread(world.feedback, one)).state != State.REFUSED:
+                await asyncio.sleep(0.02)
+    assert row.message is not None
+    assert row.message["code"] == "feedback_nobodys"
 
 
 async def test_a_home_of_another_and_an_account_that_is_gone_are_refused(world: World) -> None:

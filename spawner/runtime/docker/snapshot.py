@@ -25,6 +25,7 @@ HOME, SPOOL, COURSE = Path("/home/of"), Path("/spool"), Path("/course")
 DATA, MANIFEST, RECEIPT, FILES = "data", "manifest.json", "receipt.json", "files"
 SECONDS = 540  # for one of them
 MOST_DEPTH = 32
+MOST_TOP = 5000  # folders that are named
 _PIECE = 2**20
 # Neither a link at the end nor a pipe without a writer may hold it up, or lead it elsewhere.
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -173,6 +174,7 @@ def take(words: dict[str, Any], home: Path = HOME, spool: Path = SPOOL) -> dict[
         "files": len(taker.files),
         "bytes": taker.bytes,
         "left_out": len(taker.left_out),
+        "top": [path for path in taker.folders if "/" not in path][:MOST_TOP],
     }
 
 

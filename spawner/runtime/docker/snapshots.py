@@ -30,7 +30,7 @@ from spawner.runtime.messages import SNAPSHOT_FAILED, SNAPSHOT_GONE
 from spawner.runtime.spec import Account, KeepFiles, TakeFiles, Taken
 
 AT_ONCE = 4
-_SAID = 20_000  # bytes
+_SAID = 2**21  # bytes; folders' names may be long
 
 
 class Snapshots:

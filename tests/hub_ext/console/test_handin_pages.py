@@ -175,3 +175,51 @@ async def test_more_time_and_groups_are_instructors(ml: Console) -> None:
     for wrong in ({"do": "extend", "until": "2030-01-01T12:00"}, {"do": "groups", "groups": "x"}):
         answer = await post(ml, path, "dan", **wrong)
         assert (answer.code, "Nothing was changed" in answer.body.decode()) == (400, True)
+
+
+async def test_marks_are_looked_at_and_saved_and_each_student_sees_their_own(ml: Console) -> None:
+    path = "courses/ml101/handins/hw1"
+    table = "username;mark;comment\r\nS01;1,3;=HYPERLINK(1)\r\n"
+    looked = await post(ml, path, "tim", do="look", marks=table)
+    assert (looked.code, "s01: – -&gt; 1,3" in looked.body.decode()) == (200, True)
+    assert (await ml.json(f"api/v1/{path}/marks", "tim-token"))["marks"] == {}
+    assert (await post(ml, path, "tim", do="save", marks=table)).code == 302
+    out = (await ml.get(f"{path}/marks.csv", "tim-token")).body.decode("utf-8-sig")
+    assert out.splitlines() == [
+        "username,mark,comment", "alice,,", 's01,"1,3",\'=HYPERLINK(1)', "s02,,",
+    ]  # fmt: skip
+    again = await post(ml, path, "tim", do="look", marks=out)
+    assert "Nothing would change." in again.body.decode()
+    assert "1,3" in (await ml.get("courses/ml101/handins", "s01-token")).body.decode()
+    assert "1,3" not in (await ml.get("courses/ml101/handins", "s02-token")).body.decode()
+    for wrong in ("username,mark\nzoe,1\n", "a,b\n", "", "username,mark\ns01,1\ns01,2\n"):
+        answer = await post(ml, path, "tim", do="save", marks=wrong)
+        assert (answer.code, "Nothing was changed" in answer.body.decode()) == (400, True)
+    for who in ("s01", "art"):
+        assert (await post(ml, path, who, do="save", marks=table)).code == 403
+        assert (await ml.get(f"{path}/marks.csv", f"{who}-token")).code == 403
+
+
+async def test_feedback_is_downloaded_by_whose_it_is_alone(ml: Console) -> None:
+    path = "courses/ml101/handins/hw1"
+    assert (await post(ml, path, "tim", do="feedback", path="graded/hw1")).code == 302
+    assert (await post(ml, path, "s01", do="feedback", path="graded/hw1")).code == 403
+
+    def keep(session: Session) -> list[str]:
+        [row] = handins.given_back(session, "ml101")
+        may = list(row.members)
+        row.state, row.members, row.ended_at = State.KEPT, ["s01"], utcnow()
+        return may
+
+    assert ml.store.transact(keep) == ["alice", "s01", "s02"]
+    folder = ml.data / "courses/ml101/feedback/s01/hw1/files"
+    folder.mkdir(parents=True)
+    (folder / "note.txt").write_text("good")
+    assert (
+        "Download your feedback"
+        in (await ml.get("courses/ml101/handins", "s01-token")).body.decode()
+    )
+    seen = {who: (await ml.get(f"{path}/feedback.zip", f"{who}-token")) for who in WHO}
+    assert {who for who, answer in seen.items() if answer.code == 200} == {"s01"}
+    with zipfile.ZipFile(io.BytesIO(seen["s01"].body)) as archive:
+        assert archive.read("feedback-hw1/note.txt") == b"good"

@@ -69,6 +69,8 @@ ZONE = ZoneInfo("Pacific/Kiritimati")
 NO_PAGES = {
     r"courses/([a-z0-9._-]{1,64})/course\.yaml",
     r"courses/([a-z0-9._-]{1,64})/handins/([a-z0-9._-]{1,64})/files\.zip",
+    r"courses/([a-z0-9._-]{1,64})/handins/([a-z0-9._-]{1,64})/marks\.csv",
+    r"courses/([a-z0-9._-]{1,64})/handins/([a-z0-9._-]{1,64})/feedback\.zip",
     r"courses/([a-z0-9._-]{1,64})/handed-in/([0-9a-f]{12})/files\.zip",
     r"courses/([a-z0-9._-]{1,64})/handed-in/([0-9a-f]{12})/receipt\.json",
     r"quotas\.yaml",

@@ -160,7 +160,19 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
      {"groups": {"s01": "p1", "s02": "p1"}}, 200),
     ("dan-token", "put", "/api/v1/courses/{course}/handins/{handin}/groups", {},
      {"groups": {"s01": "no name"}}, 400),
+    ("dan-token", "post", "/api/v1/courses/{course}/handins/{handin}/feedback", {},
+     {"path": "graded"}, 202),
+    ("alice-token", "post", "/api/v1/courses/{course}/handins/{handin}/feedback", {},
+     {"path": "graded"}, 403),
     ("dan-token", "get", "/api/v1/courses/{course}/handins/{handin}", {}, None, 200),
+    ("dan-token", "put", "/api/v1/courses/{course}/handins/{handin}/marks", {},
+     {"marks": {"s01": {"mark": "1,3", "comment": "fine"}, "alice": "2"}}, 200),
+    ("dan-token", "put", "/api/v1/courses/{course}/handins/{handin}/marks", {},
+     {"marks": {"s01": None}, "dry_run": True}, 200),
+    ("dan-token", "put", "/api/v1/courses/{course}/handins/{handin}/marks", {},
+     {"marks": {"zoe": "1", "s01": {"mark": 1}}}, 400),
+    ("dan-token", "get", "/api/v1/courses/{course}/handins/{handin}/marks", {}, None, 200),
+    ("alice-token", "get", "/api/v1/courses/{course}/handins/{handin}/marks", {}, None, 403),
     ("dan-token", "delete", "/api/v1/courses/{course}", {}, None, 403),
     (ADMIN, "delete", "/api/v1/courses/{course}", {}, None, 200),
     ("alice-token", "get", "/api/v1/shared-servers", {}, None, 200),
@@ -286,7 +298,7 @@ async def test_every_operation_answers_as_described(lived_in: Console) -> None:
             assert [one for one in said if is_mixed(one, "zh_CN")] == [], (verb, path)
         if answer.code == 201 and path != "/api/v1/maintenance":
             known["reservation"] = known["broadcast"] = json.loads(answer.body)["id"]
-        if answer.code == 202 and path.endswith("/handins/{handin}"):
+        if answer.code == 202 and path.endswith("/{handin}"):
             known["handed"] = json.loads(answer.body)["id"]
         if answer.code == 202 and path == "/api/v1/environments":
             known["build"] = json.loads(answer.body)["build"]["id"]
