@@ -225,6 +225,11 @@ async def test_who_may_is_asked_of_the_hubs_groups_and_of_what_the_course_decide
     assert may("alice") == may("bob") == {project}
     assert may("dan") == {project, staff}
     assert may("carol") == set()
+    # Nobody shares a server of their own: of shares people may see and leave what they have.
+    shares = {s for s in get_scopes_for(lab.app.users["dan"].orm_user) if "shares" in s}
+    assert {scope.split("!")[0] for scope in shares} == {
+        "read:shares", "read:users:shares", "users:shares",
+    }  # fmt: skip
     # A joiner is in, and a leaver out, without a restart or another word.
     be(lab, "carol", "course:ml101:students")
     be(lab, "bob")
