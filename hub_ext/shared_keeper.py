@@ -1,8 +1,9 @@
 """Keeps the shared servers of teams and courses: up, down, and open to those alone who may be in.
 
-Who may enter is JupyterHub's own share of the server with the hub's groups of the team or course,
-so that a new member comes in without a restart. Who has left is shut out within seconds: the server
-is told who may be in, and closes the sockets of all others (``labcommons_together`` in it).
+Who may enter is a role of JupyterHub's that the hub's groups of the team or course have, so that a
+new member comes in without a restart (its shares with groups open nothing to a browser: a token has
+what is shared with its person alone). Who has left is shut out within seconds: the server is told
+who may be in, and closes the sockets of all others (``labcommons_together`` in it).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-from jupyterhub import orm
+from jupyterhub import orm, roles
 from jupyterhub.app import JupyterHub
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from tornado.simple_httpclient import HTTPStreamClosedError
@@ -150,16 +151,21 @@ class SharedKeeper:
             return
         db, name = self._app.db, name_of(shared.scope_of(row))
         user = self._app.users.get(name) or self._servers.new_account(name)
-        spawner = user.orm_spawners.get(row.name) or user._new_orm_spawner(row.name, None)
-        for share in list(spawner.shares):
-            if share.group is None or share.group.name not in wanted:
-                db.delete(share)
+        if row.name not in user.orm_spawners:
+            user._new_orm_spawner(row.name, None)
+        role = roles.create_role(
+            db,
+            {"name": _role(name, row.name), "scopes": [f"access:servers!server={name}/{row.name}"]},
+        )
+        for group in list(role.groups):
+            if group.name not in wanted:
+                roles.strip_role(db, group, role)
         for one in sorted(wanted):
             group = orm.Group.find(db, one)
             if group is None:
                 group = orm.Group(name=one)
                 db.add(group)
-            orm.Share.grant(db, spawner, group)
+            roles.grant_role(db, group, role)
         db.commit()
         self._granted[key] = wanted
 
@@ -253,9 +259,16 @@ class SharedKeeper:
     async def _forget(self, account: str, server: str) -> None:
         await self._servers.stop(account, server)
         self._servers.forget(account, server)
+        if orm.Role.find(self._app.db, _role(account, server)) is not None:
+            roles.delete_role(self._app.db, _role(account, server))
         scope = scope_of(account)
         if scope is not None:
             self._granted.pop((scope.source, server), None)
 
     def _record(self, action: str, user: str, reason: str, details: Mapping[str, Any]) -> None:
         self._audit.record(make_event(action, "success", user=user, reason=reason, details=details))
+
+
+def _role(account: str, server: str) -> str:
+    """The name of the role of who may enter; no two servers have the same."""
+    return f"shared{account}--{server}"

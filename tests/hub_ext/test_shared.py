@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from jupyterhub import orm
 from jupyterhub.scopes import get_scopes_for
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from tornado.httpclient import AsyncHTTPClient
 from traitlets.config import Config
 
 from commons import shared_accounts
@@ -308,6 +310,10 @@ async def test_a_server_that_lies_lets_nobody_in_and_accuses_nobody(
     assert together.trail.of("shared-server-change") == []
 
 
+def shared_roles(lab: Lab) -> list[orm.Role]:
+    return [role for role in lab.app.db.query(orm.Role) if role.name.startswith("shared_")]
+
+
 async def test_what_is_removed_leaves_nothing_in_the_hub(together: Together, lab: Lab) -> None:
     await together.running()
 
@@ -323,7 +329,7 @@ async def test_what_is_removed_leaves_nothing_in_the_hub(together: Together, lab
         while list(lab.app.users[ACCOUNT].orm_spawners) != [""]:
             await together.keeper.look()
             await asyncio.sleep(0.01)
-    assert lab.app.db.query(orm.Share).count() == 0
+    assert shared_roles(lab) == []
 
 
 async def test_without_a_host_for_each_server_there_is_none(together: Together, lab: Lab) -> None:
@@ -336,7 +342,8 @@ async def test_without_a_host_for_each_server_there_is_none(together: Together, 
     later = SharedKeeper(lab.app, lab.servers, lab.resources.store, one_host, together.trail, None)
     together.keeper = later
     await together.until(State.STOPPED)
-    assert lab.app.db.query(orm.Share).count() == 0
+    [role] = shared_roles(lab)
+    assert role.groups == []
 
 
 @pytest.mark.parametrize("name", ["", "Project", "a--b", "-a", "a b", "x" * 31, "../etc", "a/b"])
@@ -442,6 +449,28 @@ async def test_before_somebody_goes_in_they_are_told_once_what_it_is(
         scopes = re.findall(r'name="scopes" value="([^"]+)"', page)
         allowed = await alice.send(path, {"scopes": scopes[0]})
         assert allowed.headers["Location"].startswith(back)
+    # The server gets a token for that, which opens it, and nothing else of alice's.
+    [code] = parse_qs(urlsplit(allowed.headers["Location"]).query)["code"]
+    asked = {
+        "client_id": f"jupyterhub-user-{ACCOUNT}-project",
+        "client_secret": lab.spawner(ACCOUNT, "project").api_token,
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": back,
+    }
+    answer = await AsyncHTTPClient().fetch(
+        f"{lab._hub}api/oauth2/token", method="POST", body=urlencode(asked)
+    )
+    _, model = await lab.rest("GET", "user", token=json.loads(answer.body)["access_token"])
+    opens = f"access:servers!server={ACCOUNT}/project"
+    assert set(model["scopes"]) == {
+        opens,
+        "read:users:name!user=alice",
+        "read:users:groups!user=alice",
+    }
+    be(lab, "alice")
+    _, model = await lab.rest("GET", "user", token=json.loads(answer.body)["access_token"])
+    assert opens not in model["scopes"]
     be(lab, "carol", "team:vision")
     async with lab.browser("carol") as carol:
         assert (await carol.get(path)).status == 403
