@@ -13,7 +13,7 @@ from typing import Literal
 from commons.i18n import N_
 
 Level = Literal["info", "warning", "error"]
-Action = Literal["extend", "keep", "open", "refuse"]
+Action = Literal["extend", "keep", "open", "refuse", "answer"]
 
 
 @dataclass(frozen=True)
@@ -329,6 +329,20 @@ KINDS: Mapping[str, NoticeKind] = {
             N_("An administrator stopped the server. Your files are all there."),
         ),
         ended=True,
+    ),
+    "look_asked": NoticeKind(
+        "warning",
+        N_("{by} (course {course}) asks to see a notebook of yours. Allow it for a time, or not."),
+        ("answer",),
+        mailed=False,
+        until="until_at",
+    ),
+    "look_on": NoticeKind(
+        "warning",
+        N_("{by} (course {course}) may read {path} until {until_at}."),
+        ("answer",),
+        mailed=False,
+        until="until_at",
     ),
     "course_message": NoticeKind(
         "info",

@@ -20,7 +20,15 @@ from commons.messages import Text
 from commons.principal import Principal
 from commons.rights import Action, check
 from commons.site import Site
-from commons.store.models import Course, CourseCode, CoursePerson, GpuDevice, WarmStart, utcnow
+from commons.store.models import (
+    Course,
+    CourseCode,
+    CourseLook,
+    CoursePerson,
+    GpuDevice,
+    WarmStart,
+    utcnow,
+)
 from courses import ahead, people
 from courses.document import CourseError, CourseSpec, check_granted, to_plain
 from courses.timetable import check_sessions, sessions, windows
@@ -207,7 +215,7 @@ def remove(session: Session, name: str) -> Course:
             reservations.cancel(session, reservation_id)
     for start in ahead.planned(session, name):
         session.delete(start)
-    for table in (CoursePerson, CourseCode):
+    for table in (CoursePerson, CourseCode, CourseLook):
         session.execute(delete(table).where(table.course == name))
     session.delete(row)
     return row

@@ -39,20 +39,21 @@ from commons.one_line import one_line
 from commons.principal import Principal
 from commons.rights import Action, check
 from commons.scopes import Scope
-from commons.store.models import Course, GpuUsage, GpuWatch, Lease
+from commons.store.models import Course, GpuUsage, GpuWatch, Lease, utcnow
 from commons.units import parse_duration
 from commons.web.pages import language_of, locale_of
 from commons.web.refused import Refused
 from commons.work import Keyed
-from courses import people, records
+from courses import looks, people, records
 from courses.document import check_in_site
+from hub_ext import course_look
 from hub_ext.servers import HubServers, runs_with
 from spawner import stops
 from spawner.gpu.ledger import transitions
 from spawner.spawner import LabSpawner
 from spawner.stops import MOST
 
-DOES = ("message", "extend", "restart", "stop")
+DOES = ("message", "extend", "look", "restart", "stop")
 METERED = 8.0  # seconds for which what servers use is not asked for again
 IDLE = 600.0  # seconds without a sign of the person, after which a server is idle here
 AT_ONCE = 5
@@ -218,6 +219,10 @@ class Room:
             await self._message(asked, viewer.name, chosen, done)
         elif asked.do == "extend":
             await self._extend(asked, chosen, done)
+        elif asked.do == "look":
+            for place in chosen:
+                await course_look.ask(asked.course, viewer.name, place.user, place.server)
+                done.done.append(place.key)
         else:
             for place in chosen:
                 work = partial(self._end, place, viewer.name, asked)
@@ -366,7 +371,7 @@ def _why_not(asked: Asked, viewer: Principal, place: Place | None) -> Message | 
         return NOT_A_STUDENT()
     if place.state in ("none", "other"):
         return NOT_HERE()
-    if asked.do == "restart" and place.state != "running":
+    if asked.do in ("look", "restart") and place.state != "running":
         return MOVING()
     return None
 
@@ -530,10 +535,17 @@ class RoomPage(_InRoom, BaseHandler):  # type: ignore[misc]
         shared = LabSpawner.shared
         assert shared is not None
         lang = language_of(self)
-        title = await shared.store.read(lambda s: _title(s, name, lang))
+        by, now = self.current_user.name, utcnow()
+
+        def work(session: Session) -> dict[str, Any]:
+            asked = looks.of_asker(session, name, by, now) if places else []
+            shown = [(one.id, one.username, str(looks.state_of(one, now))) for one in asked]
+            return {"title": _title(session, name, lang), "asked": shown}
+
         places = await self.places(name) if template == "course_room.html" else []
+        found = await shared.store.read(work)
         page = await self.render_template(
-            template, course=name, title=title, places=places, most=MOST, **more
+            template, course=name, places=places, most=MOST, **found, **more
         )
         self.finish(page)
 

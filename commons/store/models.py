@@ -696,6 +696,22 @@ class SharedServer(Base):
     people: Mapped[list[str]] = mapped_column(JSON)  # who is in, as far as is known
 
 
+class CourseLook(Base):
+    """A look at a student's notebook (courses.looks): asked for, then allowed for a time or not."""
+
+    __tablename__ = "course_looks"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    course: Mapped[str] = mapped_column(String(64))
+    username: Mapped[str] = mapped_column(String(255), index=True)  # whose notebook
+    server_name: Mapped[str] = mapped_column(String(255))
+    asked_by: Mapped[str] = mapped_column(String(255))
+    asked_at: Mapped[datetime] = mapped_column(DateTime)
+    state: Mapped[str] = mapped_column(String(16))  # courses.looks.State
+    path: Mapped[str] = mapped_column(Text)  # once it is allowed
+    until: Mapped[datetime] = mapped_column(DateTime)  # of the question, then of the look
+
+
 class Broadcast(Base):
     """A message to everybody (commons.broadcasts), or maintenance (commons.maintenance)."""
 

@@ -28,6 +28,7 @@ from spawner.gpu import views
 WORDS = {
     "extend": N_("Extend by an hour"),
     "keep": N_("Keep the server"),
+    "answer": N_("Answer or end it"),
     "until": N_("GPU until {time}"),
     "held": N_("GPU"),
     "details": N_("{gpus}. The server ends at {time}."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -112,6 +113,8 @@ def test_a_class_finds_its_servers_ready(
         in_lab(student)  # a notebook is open: the message comes to it
         expect(student.get_by_text("Please open part two")).to_be_visible(timeout=60_000)
 
+        _a_look(clean, teacher, student, pictures)
+
         # Whom the roster puts into it: in half a minute at the most, without another login.
         wait_for(lambda: _sees_course(guest), "the course in the navigation", 60)
         guest.goto("/hub/course/ml101/lessons/first.ipynb")
@@ -149,6 +152,31 @@ def _in_the_room(teacher: Page, pictures: Path) -> None:
     picture(teacher, pictures, "course-room-stop")
     teacher.get_by_role("link", name="Cancel").click()
     expect(teacher.get_by_role("row", name=STUDENT).get_by_text("Running")).to_be_visible()
+
+
+def _a_look(site: Deployment, teacher: Page, student: Page, pictures: Path) -> None:
+    """Asked for in the room, allowed by the student, read, ended."""
+    cell = {"cell_type": "markdown", "metadata": {}, "source": "# My answer <script>x</script>"}
+    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    [container] = site.containers(STUDENT)
+    write = f"import pathlib; pathlib.Path.home().joinpath('look.ipynb').write_text({json.dumps(notebook)!r})"  # noqa: E501
+    site.docker("exec", container, "python3", "-c", write)
+    teacher.get_by_role("row", name=STUDENT).get_by_role("checkbox").check()
+    teacher.get_by_role("button", name="Look at a notebook…").click()
+    teacher.get_by_role("button", name="Ask").click()
+    expect(student.get_by_role("button", name="Answer or end it")).to_be_visible(timeout=60_000)
+    student.goto("/hub/course-looks")
+    student.get_by_label("path in your home").fill("look.ipynb")
+    picture(student, pictures, "course-looks")
+    student.get_by_role("button", name="Allow it").click()
+    expect(student.get_by_text("may read a notebook of yours until")).to_be_visible()
+    teacher.get_by_role("link", name=STUDENT, exact=True).click()
+    shown = teacher.frame_locator("iframe")
+    expect(shown.get_by_role("heading", name="My answer <script>x</script>")).to_be_visible()
+    picture(teacher, pictures, "course-look")
+    student.get_by_role("button", name="End it now").click()
+    teacher.reload()
+    expect(teacher.get_by_text("The look is over")).to_be_visible()
 
 
 def _sees_course(page: Page) -> bool:

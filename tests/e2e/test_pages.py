@@ -42,6 +42,7 @@ PAGES = {
         f"{SERVICES}/shared",
         "/hub/course-roster/ml101",
         "/hub/course-room/ml101",
+        "/hub/course-looks",
     ),
     "carol": (
         *EVERYBODYS,

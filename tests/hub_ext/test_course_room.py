@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+from tornado.web import Application, HTTPError, RequestHandler
 from traitlets.config import Config
 
+from commons.errors import BadRequest
 from commons.site import CoursePeople, Site
 from commons.store import GpuNotice, Lease, Store, ends
-from courses import people
+from commons.store.models import CourseLook
+from courses import looks, people
 from hub_ext import pages
 from hub_ext.course_room import Place, as_csv
 from rig.hub_in_memory import TOKEN, Lab, hub_lab
@@ -216,6 +221,106 @@ async def test_the_page_asks_before_it_does_and_says_what_it_did(lab: Lab) -> No
         table = await carol.get("course-room/ml101?part=csv")
         assert table.headers["Content-Type"].startswith("text/csv")
         assert "eve,student,none" in await table.text()
+
+
+class Notebooks(RequestHandler):
+    """A student's server, as it answers who has its token."""
+
+    asked: ClassVar[list[str]] = []
+
+    def get(self, what: str) -> None:
+        if self.request.headers.get("Authorization") != "token its-own":
+            raise HTTPError(403)
+        self.asked.append(self.request.uri or "")
+        cell = {"cell_type": "code", "source": "<b>answer</b> = 42", "outputs": []}
+        content = {"content": {"cells": [cell]}}
+        self.finish(json.dumps([{"path": "a b.ipynb"}, {"path": "../x.ipynb"}, {}])
+                    if what.startswith("sessions") else json.dumps(content))  # fmt: skip
+
+
+async def test_a_look_at_a_notebook_is_asked_for_allowed_and_ended_by_the_student(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(lab, "alice", course="ml101")
+    socket, port = bind_unused_port()
+    server = HTTPServer(Application([("/api/(.*)", Notebooks)]))
+    server.add_socket(socket)
+
+    async def whereabouts() -> tuple[str, str]:
+        return f"http://127.0.0.1:{port}/", "its-own"
+
+    monkeypatch.setattr(lab.spawner("alice"), "whereabouts", whereabouts)
+    told = await act(lab, "carol", "look", "alice", "bob")
+    assert told == {"done": ["alice"], "left": {"bob": "room_not_here"}}
+    await act(lab, "carol", "look", "alice")  # once more: the same question
+    [asked] = lab.resources.store.transact(lambda s: [x.id for x in s.query(CourseLook)], read=True)
+    address = f"course-look/{asked}"
+
+    async with lab.browser("alice") as alice, lab.browser("carol") as carol:
+
+        async def seen(who: Any = carol) -> str:
+            return await (await who.get(address)).text()
+
+        assert "have not answered yet" in await seen()
+        assert "Looks at notebooks" in await (await carol.get("course-room/ml101")).text()
+        page = await (await alice.get("course-looks")).text()
+        assert ('value="a b.ipynb"' in page, "../x" in page) == (True, False)
+        for path in ("../../etc/x.ipynb", "x.py", "/etc/x.ipynb", ""):
+            fields = {"do": "allow", "look": asked, "other": path}
+            assert (await alice.send("course-looks", fields)).status == 400, path
+        # Nobody else allows it, and nobody else sees it.
+        async with lab.browser("dan") as dan:
+            fields = {"do": "allow", "look": asked, "path": "a b.ipynb"}
+            assert (await dan.send("course-looks", fields)).status == 404
+            assert (await dan.get(address)).status == 404
+        assert (await alice.get(address)).status == 404
+        done = await alice.send("course-looks", {"do": "allow", "look": asked, "path": "a b.ipynb"})
+        assert done.status == 302
+        assert (
+            "may read a notebook of yours until" in await (await alice.get("course-looks")).text()
+        )
+        text = await seen()
+        assert "sandbox srcdoc=" in text
+        assert "&amp;lt;b&amp;gt;answer" in text
+        assert Notebooks.asked[-1] == "/api/contents/a%20b.ipynb?type=notebook&content=1"
+        notices = lab.resources.store.transact(
+            lambda s: {one.code: one.seen_at for one in s.query(GpuNotice)}, read=True
+        )
+        assert (notices["look_asked"] is not None, notices["look_on"]) == (True, None)
+        await alice.send("course-looks", {"do": "end", "look": asked})
+        before = len(Notebooks.asked)
+        assert "The look is over" in await seen()
+        assert len(Notebooks.asked) == before
+        # A refusal, and one that nobody has answered in time.
+        await act(lab, "carol", "look", "alice")
+        second = lab.resources.store.transact(
+            lambda s: next(x.id for x in s.query(CourseLook) if x.id != asked), read=True
+        )
+        await alice.send("course-looks", {"do": "refuse", "look": second})
+        assert "They have refused" in await (await carol.get(f"course-look/{second}")).text()
+    server.stop()
+
+
+def test_a_look_is_over_by_itself(site: Site, tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'labcommons.sqlite'}")
+    store.migrate()
+    now = datetime(2026, 11, 3, 10)
+    look = store.transact(lambda s: looks.ask(s, "ml101", "alice", "", "dan", now).id)
+    later = now + looks.ASKED_FOR
+    with pytest.raises(BadRequest, match="over"):
+        store.transact(lambda s: looks.answer(s, look, "alice", "a.ipynb", later))
+    store.transact(lambda s: looks.answer(s, look, "alice", "a.ipynb", now))
+
+    def state(at: datetime) -> str:
+        return store.transact(
+            lambda s: looks.state_of(looks.seen_by(s, look, "dan"), at), read=True
+        )
+
+    assert state(now + looks.ALLOWED_FOR - timedelta(seconds=1)) == "allowed"
+    assert state(now + looks.ALLOWED_FOR) == "ended"
+    with pytest.raises(BadRequest):
+        store.transact(lambda s: looks.answer(s, look, "alice", "b.ipynb", now))
+    store.close()
 
 
 def test_no_cell_is_a_formula() -> None:

@@ -179,6 +179,8 @@ KNOWN = {
     "stopping": {"stop_at"},
     "stops_soon": {"by", "stop_at"},
     "course_message": {"by", "course", "message"},
+    "look_asked": {"by", "course"},
+    "look_on": {"by", "course", "path", "until_at"},
     "maintenance_soon": {"stop_at"},
     "folder_fills": {"folder"},
     "folder_full": {"folder"},

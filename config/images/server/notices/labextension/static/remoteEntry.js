@@ -182,13 +182,14 @@
     emit(one, autoClose) {
       const about = one.server ? `[${one.server}] ` : "";
       const actions = one.actions
-        .filter((action) => one.lease || one.notebook || action === "keep")
+        .filter((action) => one.lease || one.notebook || action === "keep" || (action === "answer" && this.sending?.hub))
         .map((action) => ({
           label: this.label(action, one),
           displayType: action === "refuse" ? "link" : "accent",
           callback: (event) => {
             event.preventDefault(); // stays until the console has agreed
-            if (one.notebook) this.sending.act(action, one).then((done) => done && this.seen(one.id));
+            if (action === "answer") window.open(`${this.sending.hub.origin}${this.sending.hub.prefix}course-looks`, "_blank", "noopener");
+            else if (one.notebook) this.sending.act(action, one).then((done) => done && this.seen(one.id));
             else if (one.lease) this.act(`leases/${one.lease}/${action}`, action === "extend" ? { by: HOUR } : {});
             else this.act("servers/keep", { server: one.server });
           },
