@@ -520,6 +520,14 @@ KINDS: Mapping[str, NoticeKind] = {
         ("open", "refuse"),
         otherwise=(N_("{sender} sends you the notebook “{name}”."),),
     ),
+    "handin_refused": NoticeKind(
+        "warning",
+        N_("What you handed in as “{handin}” of the course {course} was not taken."),
+    ),
+    "feedback_given": NoticeKind(
+        "info",
+        N_("There is feedback on “{handin}” of the course {course}; see its page “Hand in”."),
+    ),
     "folders_missing": NoticeKind(
         "warning",
         N_(

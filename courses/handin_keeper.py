@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from commons import notices
 from commons.audit import AuditTrail, make_event
 from commons.errors import LabError, NotAllowed, RuntimeRefused
 from commons.i18n import N_
@@ -284,6 +285,7 @@ class HandInKeeper:
             row.state, row.receipt = state, receipt
             row.message = message.as_json() if message else None
             row.ended_at = utcnow() if state in (State.KEPT, State.REFUSED) else None
+            _tell(session, row, message)
 
         await self.store.run(write)
         self._pauses.pop(one, None)
@@ -321,6 +323,22 @@ class HandInKeeper:
                 reason=reason[:200],
                 details={key: value for key, value in details.items() if value not in ("", [])},
             )
+        )
+
+
+def _tell(session: Session, row: HandedIn, reason: Message | None) -> None:
+    """Who may have gone away since: what was not taken, and feedback."""
+    code = {("handin", State.REFUSED): "handin_refused", ("feedback", State.KEPT): "feedback_given"}
+    told = code.get((row.kind, State(row.state)))
+    for who in row.members if told else ():
+        notices.add(
+            session,
+            username=who,
+            lease_id=None,
+            code=str(told),
+            data={"handin": row.handin, "course": row.course},
+            key=f"{told}:{row.id}:{who}"[:160],
+            more=[reason] if reason else (),
         )
 
 

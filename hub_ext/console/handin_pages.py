@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy.orm import Session
+from tornado.web import HTTPError
 
 from commons.errors import BadRequest, LabError
 from commons.i18n import N_
@@ -116,6 +117,8 @@ class OneHandIn(HandingIn, Page):
                 if done == "look":
                     await self._show(course, handin, 200, sent, changes=changes)
                     return
+            elif done != "extend":
+                raise HTTPError(400)
             else:
                 until = sent["until"].strip().replace("T", " ")
                 await self.extend(course, handin, sent["team"].strip(), until)

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.orm import Session
 
+from commons import notices
 from commons.audit import AuditTrail
 from commons.principal import Principal
 from commons.site import Site
@@ -63,6 +64,10 @@ class World:
 
     def row(self, one: str) -> HandedIn:
         return self.store.transact(lambda s: handins.get(s, "ml101", one, None))
+
+    def told(self, who: str) -> list[tuple[str, str]]:
+        shown = self.store.transact(lambda s: notices.show(s, who, str))
+        return [(one.code, one.more) for one in shown]
 
     def feedback(self, one: str) -> HandedIn:
         def work(session: Session) -> HandedIn:
@@ -118,6 +123,7 @@ async def test_what_is_not_there_is_refused_with_the_cause(world: World) -> None
         row = await world.until(one, State.REFUSED)
     assert row.message is not None
     assert row.message["code"] == "handin_absent"
+    assert world.told("alice") == [("handin_refused", "There is no “hw1” in your home.")]
 
 
 @pytest.mark.parametrize("step", ["run_task", "take", "take:taken", "keep", "keep:kept", "drop"])
@@ -214,6 +220,7 @@ async def test_feedback_is_each_students_own_whoever_is_killed(world: World, ste
                 await asyncio.sleep(0.02)
     found = {key[2]: (task.only, task.reader) for key, task in world.runtime.kept.items()}
     assert found == {"alice/hw1": ("alice", 20003), "bob/hw1": ("@p1", 20002)}
+    assert [world.told(who) for who in ("alice", "carol")] == [[("feedback_given", "")], []]
     assert {"alice", "bob"} == {
         who
         for who in world.people

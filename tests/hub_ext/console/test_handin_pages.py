@@ -172,6 +172,8 @@ async def test_more_time_and_groups_are_instructors(ml: Console) -> None:
     [pair] = [one for one in found["teams"] if one["team"] == "@p1"]
     assert (pair["due"], pair["members"]) == ("2031-01-25T12:00:00Z", ["s01", "s02"])
     assert "p1: s01, s02" in (await ml.get(path, "dan-token")).body.decode()
+    assert (await post(ml, path, "dan", do="nothing")).code == 400
+    assert len((await ml.json(f"api/v1/{path}", "dan-token"))["extensions"]) == 1
     for wrong in ({"do": "extend", "until": "2030-01-01T12:00"}, {"do": "groups", "groups": "x"}):
         answer = await post(ml, path, "dan", **wrong)
         assert (answer.code, "Nothing was changed" in answer.body.decode()) == (400, True)

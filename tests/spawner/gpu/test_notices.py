@@ -187,6 +187,8 @@ KNOWN = {
     "withdrawn": {"environment"},
     "process_out_of_memory": {"count"},
     "notebook_sent": {"sender", "name"},
+    "handin_refused": {"handin", "course"},
+    "feedback_given": {"handin", "course"},
     "folders_missing": {"folders"},
 }
 
