@@ -52,7 +52,7 @@ class Snapshots:
         body = await asyncio.to_thread(self.reading, task)
         said = await self._run(f"take-{task.id}", body)
         try:
-            taken = Taken.model_validate(said)
+            taken = Taken.model_validate_json(json.dumps(said))  # a list is a tuple there
         except ValidationError as error:
             raise RuntimeRefused(SNAPSHOT_FAILED(reason="?")) from error
         if taken.refusal:

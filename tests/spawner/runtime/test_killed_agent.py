@@ -20,9 +20,19 @@ import pytest
 from commons.errors import RuntimeSilent
 from hub_ext import agent_tls
 from rig import agent
+from rig.images import ours
 from spawner.runtime.client import AgentRuntime, connect
 from spawner.runtime.docker.runtime import DockerRuntime
-from spawner.runtime.spec import Account, BuildStep, Limits, MakeFolder, MakeHome, ServerSpec
+from spawner.runtime.spec import (
+    Account,
+    BuildStep,
+    KeepFiles,
+    Limits,
+    MakeFolder,
+    MakeHome,
+    ServerSpec,
+    TakeFiles,
+)
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[3]
@@ -33,6 +43,7 @@ directory:
   servers: ["ldaps://ldap.example.org"]
   users: {base_dn: "dc=example,dc=org"}
   teams: {vision: {gid: 21001, leads_gid: 21002}}
+  courses: {ml101: {gid: 21003, leads_gid: 21004}}
 sizes: {small: {cpu: 1, memory: 1G}}
 gpus:
   source: simulated
@@ -182,6 +193,43 @@ async def test_killed_while_it_makes_a_folder(
     else:
         found = os.stat(program.data / "teams" / "vision" / "envs")
         assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (990, 21002, 0o2775)
+
+
+@pytest.mark.parametrize("step", ["wait:1", "start:3"], ids=["reading", "writing"])
+async def test_killed_while_something_is_handed_in(program: Program, step: str) -> None:
+    """What waits for it asks again, and it is there once, whole."""
+    ours("agent")
+    folder = agent.home(program.data, "alice") / "hw1"
+    folder.mkdir()
+    (folder / "a.txt").write_text("alice's")
+    os.chown(folder, 20003, 20000)
+    take = TakeFiles(
+        id="h1", user="alice", account=Account(uid=20003, gid=20000), path="hw1", most_files=9,
+        most_bytes=99,
+    )  # fmt: skip
+
+    async def hand_in(client: AgentRuntime) -> None:
+        taken = await client.take(take)
+        await client.run_task(MakeFolder(scope="course-ml101"))
+        keep = KeepFiles(
+            id="h1", scope="course-ml101", area="handins", place="hw1/alice/1",
+            digest=taken.digest, receipt='{"receipt": {}}',
+        )  # fmt: skip
+        await client.keep(keep)
+        await client.drop("h1")
+
+    client = await program.begin(step)
+    with pytest.raises(RuntimeSilent):
+        await hand_in(client)
+    await program.died()
+    client = await program.begin()
+    assert program.containers() == [], "cleared away before anything is asked"
+    await hand_in(client)
+    place = program.data / "courses/ml101/handins/hw1/alice"
+    assert [one.name for one in place.iterdir()] == ["1"]
+    assert (place / "1/files/a.txt").read_text() == "alice's"
+    assert program.containers() == []
+    assert not any((program.data / "agent" / "snapshots").iterdir())
 
 
 @pytest.mark.parametrize("step", ["create_container_from_config", "start"])
