@@ -120,7 +120,7 @@ def _windows(claim: Claim, longer: Claim, snapshot: Snapshot) -> Iterator[Reason
     for window in snapshot.windows:
         if window.reservation in worse and window.start < new and window.end > old:
             yield Reason(
-                "reserved",
+                "extend_reserved",
                 {
                     "name": window.name,
                     "subject": window.subject,

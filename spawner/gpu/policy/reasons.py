@@ -211,6 +211,10 @@ SENTENCES: Mapping[str, tuple[str | tuple[str, str], str | None]] = {
         N_("The server is going to be stopped."),
         N_("The server is going to be stopped at {until}."),
     ),
+    "extend_reserved": (
+        N_("GPUs that it holds are reserved for “{name}” ({subject}) from {start} to {end}."),
+        None,
+    ),
     "extend_delays": (N_("{count} of those who wait would start later."), None),
 }
 

@@ -44,7 +44,8 @@ def test_a_lease_that_runs_into_a_window_is_not_extended_through_it() -> None:
     """Shelf.nu 3036: the window begins before the lease's present end."""
     lab = Lab(machine("n", 2), windows=[window(HOUR, 4 * HOUR, 2)])
     holding(lab, "alice", 0, 1.5)
-    assert [r.code for r in reasons_against("alice", 2 * HOUR, lab.snapshot())] == ["reserved"]
+    [why] = reasons_against("alice", 2 * HOUR, lab.snapshot())
+    assert why.code == "extend_reserved"
     assert allowed("alice", 2 * HOUR, lab.snapshot())[0] == 0
     lab.windows = [window(HOUR, 4 * HOUR, 1)]  # the other GPU is enough
     assert allowed("alice", 2 * HOUR, lab.snapshot()) == (2 * HOUR, ())
