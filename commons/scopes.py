@@ -83,6 +83,7 @@ class ScopeKind:
         section: in the site file's ``directory``, in auth_state and in a labcommons.yml's
             ``access``: the names of all groups of this kind.
         positions: in a group, the highest first.
+        areas: folders in a group's own, beside that of environments.
     """
 
     name: str
@@ -101,8 +102,12 @@ class ScopeKind:
     charged_first: bool = False
     section: str = ""
     positions: tuple[Position, ...] = ()
+    areas: tuple[str, ...] = ()
 
 
+# In a group's folder: what its people share; what a course gives out, for its people to read, and
+# what its leads alone see.
+FILES, MATERIALS, STAFF = "files", "materials", "staff"
 _ROWS = (
     ScopeKind(
         "image",
@@ -138,6 +143,7 @@ _ROWS = (
             Position("lead", ("team:{name}", "team:{name}:leads"), leads=True),
             Position("member", ("team:{name}",)),
         ),
+        areas=(FILES,),
     ),
     ScopeKind(
         "course",
@@ -158,6 +164,7 @@ _ROWS = (
             Position("assistant", ("course:{name}:assistants",), assists=True),
             Position("student", ("course:{name}:students",)),
         ),
+        areas=(FILES, MATERIALS, STAFF),
     ),
     ScopeKind(
         "personal",
@@ -171,7 +178,6 @@ _ROWS = (
         account="user",
     ),
 )
-FILES = "files"  # in a group's folder: what its people share
 # In the order in which people see them: of all, of many, of one.
 SCOPES: dict[str, ScopeKind] = {row.name: row for row in _ROWS}
 _OWN = SCOPES["personal"].account

@@ -19,8 +19,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -75,6 +77,15 @@ NOT_A_PATH = Text(
 LATE_TOO_LONG = Text("handin_late_long", N_("must be at most {days} days"))
 HANDIN_SIZE = Text("handin_size", N_("must be from 1 byte to {most}, such as 100M"))
 HANDIN_FILES = Text("handin_files", N_("must be from 1 to {most}"))
+NOT_MATERIALS = Text(
+    "course_materials_wrong",
+    N_("must be folder, or the address of a repository: {example}"),
+)
+NOT_A_REPOSITORY = Text(
+    "course_repository_wrong",
+    N_("must be https://HOST/PATH, without a login in it"),
+)
+NOT_A_BRANCH = Text("course_branch_wrong", N_("must be a branch’s name, such as main"))
 OTHER_COURSE = Text("course_other", N_("This file is about “{found}”, not about “{wanted}”."))
 
 
@@ -274,6 +285,45 @@ class Warm(_Part):
     hold: Ahead = "30m"
 
 
+def _repository(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"https://[^/\s@]+/[^\s@]+", value):
+        raise WrongValue(NOT_A_REPOSITORY())
+    if len(value) > 500 or not value.isprintable():
+        raise WrongValue(NOT_A_REPOSITORY())
+    return value
+
+
+def _branch(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}", value):
+        raise WrongValue(NOT_A_BRANCH())
+    return value
+
+
+class Materials(_Part):
+    """What is given out: a branch of a git repository (its first one where none is named), or
+    ``folder``: what the instructors put into ``materials`` of their area.
+    """
+
+    git: Annotated[str, BeforeValidator(_repository)] = ""
+    branch: Annotated[str, BeforeValidator(_branch)] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _said(cls, value: object) -> object:
+        if value == "folder":
+            return {}
+        if not isinstance(value, Mapping) or not value.get("git"):
+            raise WrongValue(NOT_MATERIALS(example="{git: https://git.example.org/ml101.git}"))
+        return {key: one for key, one in value.items() if one is not None}
+
+    @model_serializer(mode="wrap")
+    def _plain(self, usual: SerializerFunctionWrapHandler) -> Any:
+        return usual(self) if self.git else "folder"
+
+    def __str__(self) -> str:
+        return f"{self.git} {self.branch}".strip() or "folder"
+
+
 class Granted(_Part):
     """What an administrator lets the instructors have. Empty lists: whatever the site offers."""
 
@@ -327,6 +377,7 @@ class CourseSpec(_Part):
     gpus: Gpus = Gpus()
     warm: Warm | None = None
     handins: Annotated[list[HandIn], AfterValidator(_named_once)] = Field([], max_length=MOST)
+    materials: Materials | None = None
     granted: Granted = Granted()
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from commons.store.models import (
     Course,
     CourseCode,
     CourseLook,
+    CourseMaterials,
     CoursePerson,
     GpuDevice,
     WarmStart,
@@ -215,7 +216,7 @@ def remove(session: Session, name: str) -> Course:
             reservations.cancel(session, reservation_id)
     for start in ahead.planned(session, name):
         session.delete(start)
-    for table in (CoursePerson, CourseCode, CourseLook):
+    for table in (CoursePerson, CourseCode, CourseLook, CourseMaterials):
         session.execute(delete(table).where(table.course == name))
     session.delete(row)
     return row

@@ -35,6 +35,7 @@ from commons.web import proxied
 from commons.work import Keyed, Periodic
 from courses import ahead
 from courses.handin_keeper import HandInKeeper
+from courses.material_keeper import MaterialKeeper
 from courses.people import Rosters
 from environments.builds.runner import Runner
 from hub_ext import (
@@ -354,6 +355,9 @@ class LabCommonsHub(GuardedHub):
             self.log,
             of_this_machine(),
         )
+        materials = MaterialKeeper(
+            shared.runtime, shared.store, shared.site, of_this_machine(), self.log
+        )
         hand_ins = HandInKeeper(
             shared.runtime,
             shared.store,
@@ -365,6 +369,7 @@ class LabCommonsHub(GuardedHub):
         )
         for work in (
             hand_ins.run(),
+            materials.run(),
             self._reconciler.forever(RECONCILE_INTERVAL),
             shared.admission.run(),
             self._keeper.run(),

@@ -19,6 +19,7 @@ from commons.site import load_site
 from courses import people, records, roster_files
 from courses.document import CourseSpec, check_in_site, read_course, to_yaml
 from hub_ext import course_room, course_roster
+from hub_ext.course_materials_cli import materials
 from hub_ext.directory.cli import DirectoryOfSite
 from hub_ext.doctor.checks import HUB_DATABASE
 from hub_ext.handin_cli import handin
@@ -393,6 +394,7 @@ def remove_person(name: str, login: str, as_json: bool) -> None:
 
 
 course.add_command(handin)
+course.add_command(materials)
 
 
 def _utc(moment: str) -> str:

@@ -1,8 +1,9 @@
 """``/hub/course/NAME``: one link to a course, and ``/hub/course/NAME/PATH`` to a notebook of it.
 
 Whoever has a server of the course is led into it, and to the notebook; whoever has none finds the
-spawn page filled in as the course says, and comes there after the start. Who has a server that runs
-with something else is told what runs and what the course asks for, and chooses.
+spawn page filled in as the course says, and comes there after the start. A path is one of the
+course's materials, in the person's own copy, which is brought up to date first. Who has a server
+that runs with something else is told what runs and what the course asks for, and chooses.
 
 ``/hub/course-roster/NAME``: the roster, for its instructors, here because the hub alone asks the
 directory who somebody is. ``/hub/course-join/CODE``: a link with which people put themselves on it.
@@ -39,6 +40,7 @@ from spawner.warm import records as warm
 
 LONGEST = 1000  # characters of a path
 FILES = "lab/tree"
+MATERIALS = "labcommons/course"
 
 
 class CourseLink(BaseHandler):  # type: ignore[misc]
@@ -46,7 +48,7 @@ class CourseLink(BaseHandler):  # type: ignore[misc]
 
     @authenticated
     async def get(self, name: str, path: str | None) -> None:
-        """``path`` is below the folder that the server opens in."""
+        """``path`` is below the materials, where the course has some, else below the home."""
         user, shared = self.current_user, LabSpawner.shared
         assert shared is not None
         groups = [group.name for group in user.groups]
@@ -54,26 +56,29 @@ class CourseLink(BaseHandler):  # type: ignore[misc]
         if not viewer.admin and not viewer.position(Scope("course", name)):
             raise self._refused(name)
 
-        def work(session: Session) -> tuple[dict[str, object], str] | None:
+        def work(session: Session) -> tuple[dict[str, object], str, str] | None:
             row = session.get(Course, name)
             spec = records.spec_of(row) if row else None
-            return (spec.options, spec.called(language_of(self))) if spec else None
+            if spec is None:
+                return None
+            target = _material(name, path) if spec.materials else _file(path)
+            return spec.options, spec.called(language_of(self)), target
 
         found = await shared.store.read(work)
         if found is None:
             raise self._refused(name)
-        options, title = found
+        options, title, file = found
         active = [one for one in user.spawners.values() if one.active]
         its = [one for one in active if warm.serves(runs_with(one), options)]
         spawner = next((one for one in its if one.ready), its[0] if its else user.spawners[""])
-        target = f"{user.server_url(spawner.name)}{_file(path)}"
+        target = f"{user.server_url(spawner.name)}{file}"
         if its and spawner.ready:
             self.redirect(target)
         elif its or not spawner.active:
             self.redirect(self._start(spawner.name, {} if spawner.pending else options, target))
         else:
             other = warm.beside(f"course:{name}")
-            its_own = self._start(other, options, f"{user.server_url(other)}{_file(path)}")
+            its_own = self._start(other, options, f"{user.server_url(other)}{file}")
             may = may_have(user, other, self.allow_named_servers, self.named_server_limit_per_user)
             taken = any(one.name == other for one in active)
             page = await self.render_template(
@@ -104,10 +109,18 @@ class CourseLink(BaseHandler):  # type: ignore[misc]
 
 def _file(path: str | None) -> str:
     """The address of a file within the server; of what is no path, none."""
-    parts = (path or "").split("/")
-    if not path or len(path) > LONGEST or ".." in parts or not path.isprintable():
+    return f"{FILES}/{quote(path)}" if path and _is_path(path) else ""
+
+
+def _material(course: str, path: str | None) -> str:
+    """The address of a file of the materials; of none, that of their folder."""
+    if path is None:
         return ""
-    return f"{FILES}/{quote(path)}"
+    return f"{MATERIALS}/{course}/{quote(path) if _is_path(path) else ''}"
+
+
+def _is_path(path: str) -> bool:
+    return len(path) <= LONGEST and ".." not in path.split("/") and path.isprintable()
 
 
 class CourseRoster(BaseHandler):  # type: ignore[misc]

@@ -712,6 +712,25 @@ class CourseLook(Base):
     until: Mapped[datetime] = mapped_column(DateTime)  # of the question, then of the look
 
 
+class CourseMaterials(Base):
+    """What came of fetching a course's materials, and who wants them fetched."""
+
+    __tablename__ = "course_materials"
+
+    course: Mapped[str] = mapped_column(String(64), primary_key=True)
+    asked_at: Mapped[datetime | None] = mapped_column(DateTime)  # somebody, for the last time
+    tried_at: Mapped[datetime | None] = mapped_column(DateTime)  # when the last fetch began
+    fetched_at: Mapped[datetime | None] = mapped_column(DateTime)  # … the last good one
+    source: Mapped[str] = mapped_column(String(750), default="")  # that the last one was of
+    revision: Mapped[str] = mapped_column(String(40), default="")
+    files: Mapped[int] = mapped_column(Integer, default=0)
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    left_out: Mapped[list[list[str]]] = mapped_column(JSON, default=list)  # path, why
+    more_left_out: Mapped[int] = mapped_column(Integer, default=0)
+    # Why the last one failed; commons.messages as JSON.
+    problem: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+
+
 class Broadcast(Base):
     """A message to everybody (commons.broadcasts), or maintenance (commons.maintenance)."""
 

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from commons.rights import Action, can
 from commons.scopes import groups_of_site
-from commons.store.models import Course, WarmStart
+from commons.store.models import Course, WarmStart, utcnow
 from commons.web.pages import language_of, timezone_of
 from commons.web.refused import Refused
-from courses import ahead, people, records
+from courses import ahead, materials, people, records
 from courses.document import CourseSpec, to_yaml
 from hub_ext.console.course_api import Changing, of, visible
 from hub_ext.console.handlers import Page
@@ -35,6 +35,7 @@ sessions:
 days_off: []
 environment:       # of a version: name:version
 size:
+materials:         # folder, or {{git: https://…, branch: main}}
 gpus: {{each: 0, reserved: 0}}
 warm: {{before: 10m, hold: 30m}}
 """
@@ -73,6 +74,11 @@ class CoursePage(Changing, Page):
     async def post(self, name: str) -> None:
         """Look at what would change, or change it; what was wrong is said beside the form."""
         self.need(Action.RUN_COURSE, of(name))
+        if self.get_body_argument("do", "") == "fetch":
+            await self.change(lambda s: materials.want(s, name, utcnow()))
+            self.record("course-change", done="fetch", course=name)
+            self.redirect(f"{self.hub_auth.base_url}courses/{name}#materials")
+            return
         document = self.get_body_argument("document", "")[:100_000].replace("\r\n", "\n")
         save = self.get_body_argument("do", "") == "save"
         anyway = bool(self.get_body_argument("anyway", ""))
@@ -102,6 +108,8 @@ class CoursePage(Changing, Page):
             row = session.get(Course, name)
             found = _told(session, name, row, lang, now)
             found["shared"] = shared_servers.shown(session, of(name), viewer)
+            if row:
+                found["materials"] = materials.show(session, records.spec_of(row))
             if runs:
                 found["roster"] = people.roster(session, name)
                 found["document"] = document or (
@@ -110,6 +118,8 @@ class CoursePage(Changing, Page):
             return found
 
         found = await self.read(work)
+        if found.get("materials"):
+            found["materials"] = materials.in_words(found["materials"], self.reading)
         for one in found["sessions"]:
             ends = datetime.fromisoformat(one["ends"]).astimezone(timezone_of(self))
             one["until"] = f"{ends:%H:%M}"

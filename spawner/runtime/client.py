@@ -50,6 +50,7 @@ MORE = {
     "images/compile": COMPILE_SECONDS + 120,
     "images/discard": IMAGES_SECONDS,
     "images/prune_dangling": IMAGES_SECONDS,
+    "fetch_materials": 900,
     "read_gpus": 30,
     "measure": 700,
 }

@@ -38,6 +38,8 @@ from spawner.runtime.protocol import (
 )
 from spawner.runtime.spec import (
     BuildStep,
+    Fetched,
+    FetchMaterials,
     ImageStep,
     KeepFiles,
     MakeFolder,
@@ -102,8 +104,11 @@ class MemoryRuntime(Runtime):
         self.gpus = '{"devices": []}'
         self.node = Node(name="here", cpu=8, memory=2**40, version="memory")
         self.left = 2**40  # bytes of memory and disk
+        self.materials: dict[str, Fetched] = {}  # what comes of a fetch, by scope
+        self.fetches: list[FetchMaterials] = []
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._doing: dict[str, asyncio.Task[None]] = {}
+        self._fetching: dict[str, asyncio.Task[Fetched]] = {}
         self._listeners: set[asyncio.Queue[Event | RuntimeSilent]] = set()
 
     # -- what tests do to it -------------------------------------------------------------------
@@ -280,6 +285,21 @@ class MemoryRuntime(Runtime):
         await self._step("drop")
         self.taken.pop(snapshot, None)
 
+    async def fetch_materials(self, task: FetchMaterials) -> Fetched:
+        await self._step("fetch_materials")
+        key = f"materials-{task.scope}"
+        doing = self._fetching.get(key)
+        if doing is None:
+            doing = self._fetching[key] = asyncio.create_task(self._fetch(task))
+            doing.add_done_callback(lambda _: self._fetching.pop(key))
+        return await asyncio.shield(doing)
+
+    async def _fetch(self, task: FetchMaterials) -> Fetched:
+        await self._step("fetch_materials:doing", count=False)
+        self.made[f"materials-{task.scope}"] += 1
+        self.fetches.append(task)
+        return self.materials.get(task.scope, Fetched(failure="gone"))
+
     async def begin(self, task: BuildStep | ImageStep) -> str:
         await self._step("begin")
         handle = task_key(task)
@@ -363,7 +383,7 @@ class MemoryRuntime(Runtime):
             self._listeners.discard(heard)
 
     async def close(self) -> None:
-        for task in self._doing.values():
+        for task in (*self._doing.values(), *self._fetching.values()):
             task.cancel()
 
     # -- inside --------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ from spawner.runtime.spec import (
     CheckImage,
     CompileModules,
     EnvironmentName,
+    Fetched,
+    FetchMaterials,
     Handle,
     ImageId,
     ImageStep,
@@ -311,6 +313,13 @@ class Runtime(Protocol):
 
     async def drop(self, snapshot: JobId) -> None:
         """Forget what was taken. What is gone is fine."""
+
+    async def fetch_materials(self, task: FetchMaterials) -> Fetched:
+        """Give out a course's materials as they are now; who asks meanwhile gets the same end.
+
+        What cannot be fetched changes nothing, and is told in the answer. Minutes at the most.
+        Raises RuntimeRefused, RuntimeSilent.
+        """
 
     async def begin(self, task: BuildStep | ImageStep) -> str:
         """Start a long task, or find the container that is at it (after a restart); its handle."""

@@ -250,6 +250,49 @@ class KeepFiles(Said):
     reader: Number | None = None
 
 
+# Why materials cannot be fetched, and why something of them is not given out.
+FetchFailure = Literal[
+    "gone", "login", "unreachable", "branch", "empty", "files", "bytes", "time", "disk", "failed"
+]
+NotGiven = Literal["link", "large", "special", "repository", "name", "depth", "denied"]
+
+
+class FetchMaterials(Said):
+    """Give out what is in a git repository, or in the folder of a course's instructors.
+
+    It becomes one more commit of the course's own repository, or nothing changes.
+
+    Attributes:
+        git: of a repository; empty: the folder. ``branch``: empty: its first one.
+        env: proxies of this machine.
+    """
+
+    scope: ScopeName
+    git: Annotated[str, Field(max_length=500, pattern=r"^(https://[^\s\x00-\x1f@]+)?$")] = ""
+    branch: Annotated[str, Field(max_length=200, pattern=r"^([A-Za-z0-9_][A-Za-z0-9._/-]*)?$")] = ""
+    env: Variables = Field(default_factory=dict)
+
+
+class Fetched(Said):
+    """What came of it: what is given out now, or why it cannot be fetched.
+
+    Attributes:
+        revision: of the course's own repository; the same as before where nothing has changed.
+        left_out: of what is not given out, some by path, and why; ``more_left_out``: how many more.
+        detail: the end of what git said, or a limit.
+    """
+
+    revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40})?$")] = ""
+    files: int = Field(0, ge=0)
+    bytes: int = Field(0, ge=0)
+    left_out: tuple[tuple[Annotated[str, Field(max_length=300)], NotGiven], ...] = Field(
+        (), max_length=100
+    )
+    more_left_out: int = Field(0, ge=0)
+    failure: FetchFailure | Literal[""] = ""
+    detail: Annotated[str, Field(max_length=400)] = ""
+
+
 class ImageStep(Said):
     """Build an image of an environment: solve, install, compile, publish, check; asked by a person.
 

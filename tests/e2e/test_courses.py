@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -182,3 +184,131 @@ def _a_look(site: Deployment, teacher: Page, student: Page, pictures: Path) -> N
 def _sees_course(page: Page) -> bool:
     page.goto("/hub/home")
     return page.get_by_role("link", name="Courses", exact=True).count() == 1
+
+
+PLAIN = """\
+version: 1
+course: ml101
+title: {en: Machine learning, zh: 机器学习}
+timezone: UTC
+term: {first: 2026-01-01, last: 2026-12-31}
+environment: py313-data
+size: small
+materials: folder
+"""
+NOTEBOOK = {
+    "cells": [
+        {"cell_type": "code", "id": "a", "source": "1 + 1", "metadata": {}, "outputs": [],
+         "execution_count": None}
+    ],
+    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    "nbformat": 4, "nbformat_minor": 5,
+}  # fmt: skip
+
+
+def test_a_student_works_in_the_materials_and_every_update_leaves_that_work(
+    clean: Deployment, admin: str, new_page: NewPage, pictures: Path
+) -> None:
+    hub = ("docker", "exec", "-i", clean.container("hub"), "labcommons", "course")
+    course = clean.root / "data" / "courses" / "ml101"
+    given, home = course / "staff" / "materials", clean.root / "data" / "homes" / STUDENT
+    mine = home / "courses" / "ml101"
+    shutil.rmtree(mine.parent, ignore_errors=True)
+    for area in ("materials", "staff"):  # as on a site that had a course before it had materials
+        shutil.rmtree(course / area, ignore_errors=True)
+
+    def apply(document: str) -> None:
+        subprocess.run([*hub, "apply", "-f", "-"], input=document, text=True, check=True)
+
+    def fetch(fails: bool = False) -> str:
+        done = subprocess.run(
+            [*hub, "materials", "fetch", "ml101"], text=True, capture_output=True, check=False
+        )
+        assert done.returncode == int(fails), done.stdout + done.stderr
+        return done.stdout
+
+    try:
+        apply(PLAIN)
+        fetch()
+        (given / "lessons").mkdir(parents=True)
+        (given / "lessons" / "first.ipynb").write_text(json.dumps(NOTEBOOK))
+        (given / "out").symlink_to("/etc/passwd")
+        assert "left out: out: a link that leads out" in fetch()
+
+        # By the link, through the spawn page, to the notebook in a copy of one's own.
+        student, teacher = signed_in(new_page(), STUDENT), signed_in(new_page(), "dan")
+        student.goto("/hub/course/ml101/lessons/first.ipynb")
+        student.get_by_role("button", name="Start", exact=True).click()
+        student.wait_for_url("**/lab/tree/courses/ml101/lessons/first.ipynb", timeout=120_000)
+        cell = student.locator(".jp-CodeCell .cm-content").first
+        cell.click()
+        student.keyboard.press("Control+a")
+        student.keyboard.insert_text("'my own work'")
+        student.keyboard.press("Control+s")
+        first = mine / "lessons" / "first.ipynb"
+        wait_for(lambda: "my own work" in first.read_text(), "the notebook on disk")
+        picture(student, pictures, "course-materials-lab")
+        (mine / "second.ipynb").write_text("{}")  # of a name that the course has, too, before long
+        shutil.chown(mine / "second.ipynb", home.stat().st_uid, home.stat().st_gid)
+
+        # What students cannot: write what is given out, see what is not.
+        [server] = clean.containers(STUDENT)
+        there = "/opt/labcommons/courses/ml101"
+        for tried in (
+            f"touch {there}/materials/x", f"rm -r {there}/materials/repository.git/refs",
+            f"ls {there}/staff", f"cat {there}/staff/materials/lessons/first.ipynb",
+        ):  # fmt: skip
+            done = subprocess.run(
+                ["docker", "exec", server, "sh", "-c", tried], capture_output=True, text=True,
+                check=False,
+            )  # fmt: skip
+            assert done.returncode, tried
+            assert "denied" in done.stderr, tried
+
+        # The instructor takes the notebook away, and adds one; nobody waits a quarter of an hour.
+        (given / "lessons" / "first.ipynb").unlink()
+        (given / "second.ipynb").write_text(json.dumps(NOTEBOOK))
+        teacher.goto(f"{COURSES}/ml101")
+        before = clean.labcommons("course", "materials", "show", "ml101")["fetched_at"]
+        teacher.get_by_role("button", name="Fetch now").click()
+
+        def again() -> bool:
+            told = clean.labcommons("course", "materials", "show", "ml101")
+            return told["fetched_at"] != before and not told["waits"]
+
+        wait_for(again, "the materials")
+        teacher.goto(f"{COURSES}/ml101")
+        expect(teacher.get_by_text("a link that leads out of the materials")).to_be_visible()
+        picture(teacher, pictures, "course-materials-teacher")
+        student.goto("/hub/course/ml101/second.ipynb")
+        student.wait_for_url("**/lab/tree/courses/ml101/second.ipynb")
+        kept = student.locator(".Toastify__toast", has_text="took the places of yours")
+        expect(kept).to_be_visible()
+        picture(student, pictures, "course-materials-kept")
+        assert "my own work" in first.read_text()
+        assert json.loads((mine / "second.ipynb").read_text()) == NOTEBOOK
+        assert [path.read_text() for path in mine.glob("second__*.ipynb")] == ["{}"]
+
+        # A history that is begun anew, as by a force-push, stops nothing.
+        shutil.rmtree(course / "materials" / "repository.git")
+        (given / "third.md").write_text("# Three")
+        fetch()
+        student.goto("/hub/course/ml101/third.md")
+        student.wait_for_url("**/lab/tree/courses/ml101/third.md")
+        assert "my own work" in first.read_text()
+
+        # A repository that is not there: told, and what was fetched stays.
+        apply(PLAIN.replace("folder", "{git: 'https://git.invalid/ml101.git'}"))
+        assert "https://git.invalid/ml101.git" in fetch(fails=True)
+        teacher.goto(f"{COURSES}/ml101")
+        expect(teacher.get_by_text("The last time they could not be fetched")).to_be_visible()
+        expect(teacher.get_by_text("What was fetched before is there")).to_be_visible()
+        chinese = {"name": "labcommons-lang", "value": "zh_CN", "url": clean.url}
+        teacher.context.add_cookies([chinese])  # type: ignore[list-item]
+        teacher.reload()
+        expect(teacher.get_by_role("heading", name="课程资料")).to_be_visible()
+        picture(teacher, pictures, "course-materials-failed")
+        student.goto("/hub/course/ml101/third.md")
+        student.wait_for_url("**/lab/tree/courses/ml101/third.md")
+    finally:
+        clean.run(*hub, "remove", "ml101", "--yes")

@@ -27,14 +27,14 @@ from tests.kernels.conftest import write_kernel, write_notes
 
 KERNELS = Path(messages.__file__).parent
 # The other parts of a server have their words from here.
-NOTICES = KERNELS.parent / "config/images/server/notices"
+SERVER = KERNELS.parent / "config/images/server"
 LAB = "lab/user-settings/@jupyterlab/translation-extension/plugin.jupyterlab-settings"
 
 
 def said_in_the_code() -> set[str]:
     """The first argument of every call of ``say``."""
     found = set()
-    for file in (*KERNELS.rglob("*.py"), *NOTICES.glob("*.py")):
+    for file in (*KERNELS.rglob("*.py"), *SERVER.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "say":
                 code = node.args[0]

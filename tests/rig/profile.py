@@ -79,6 +79,7 @@ def _network(mode: str, purpose: str, settings: AgentSettings) -> None:
         "folder": {"none"},
         "quota": {"none"},
         "snapshot": {"none"},
+        "materials": {"bridge", "none"},
     }
     assert mode in allowed[purpose]
 
@@ -90,6 +91,10 @@ def _account(
     directory = settings.site.directory
     if maker:
         assert (uid, gid, groups) == (0, 0, [])
+    elif purpose == "materials":
+        pairs = {pair.members: pair.leads for pair in owners(settings.site).values()}
+        assert (uid, gid in pairs) == (990, True)
+        assert groups in ([], [str(pairs[gid])])
     elif (uid, gid) in ((990, 990), (65534, 65534)):
         assert purpose in ("build", "trial")
         assert groups == []
@@ -108,7 +113,7 @@ def _image(image: str, purpose: str, settings: AgentSettings) -> None:
         assert image == settings.maker_image
     elif purpose in ("quota", "snapshot"):
         assert image == settings.agent_image
-    elif purpose == "build":
+    elif purpose in ("build", "materials"):
         assert image == settings.builder_image
     else:
         assert re.fullmatch(r"sha256:[0-9a-f]{64}", image)
@@ -147,6 +152,10 @@ def _mount(
         ours = body["User"].startswith("990:")
         assert below.parts[0] != ("homes" if ours else "courses")
         assert mount["ReadOnly"] is (ours if read_only is None else read_only)
+    elif body["Labels"]["labcommons.purpose"] == "materials":
+        # It writes what it gives out; of the instructors' it reads, and then it reaches nobody.
+        assert below.match("courses/*/staff" if mount["ReadOnly"] else "courses/*/materials")
+        assert not mount["ReadOnly"] or body["HostConfig"]["NetworkMode"] == "none"
     elif maker:
         quota = body["Labels"]["labcommons.purpose"] == "quota"
         assert below.match("*/*") is quota

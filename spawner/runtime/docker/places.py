@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from commons.errors import BadRequest, NotAllowed
-from commons.scopes import FILES, Keeper, Owners, Scope, owners, parse_source, personal
+from commons.scopes import Keeper, Owners, Scope, owners, parse_source, personal
 from spawner.runtime.docker.body import REGISTRY, Bind
 from spawner.runtime.docker.rules import against_rules
 from spawner.runtime.docker.settings import OWNER, AgentSettings
@@ -124,12 +124,12 @@ class Places:
         members = pair.members if pair else OWNER
         try:
             found = os.lstat(self.data / scope.folder)
-            shared = os.lstat(self.data / scope.folder / FILES)
+            areas = [os.lstat(self.data / scope.folder / area) for area in scope.row.areas]
         except OSError:
             return False
         return (
             stat.S_ISDIR(found.st_mode)
-            and stat.S_ISDIR(shared.st_mode)
+            and all(stat.S_ISDIR(area.st_mode) for area in areas)
             and stat.S_IMODE(found.st_mode) == UPPER_MODE
             and (found.st_uid, found.st_gid) == (OWNER, members)
         )

@@ -18,7 +18,7 @@ from commons.errors import LabError, RuntimeRefused
 from commons.scopes import Keeper, personal
 from commons.site.storage import AREAS, Area
 from spawner.runtime import labels
-from spawner.runtime.docker import driver, free, measure
+from spawner.runtime.docker import driver, free, materials, measure
 from spawner.runtime.docker import engine as engines
 from spawner.runtime.docker.body import BUILD, MADE, PURPOSE, STEP, Ground, server_body
 from spawner.runtime.docker.devices import Inventory, check_free
@@ -42,7 +42,7 @@ from spawner.runtime.messages import (
     NOT_RUNNING,
     SCOPE_GONE_HERE,
 )
-from spawner.runtime.names import server_key
+from spawner.runtime.names import escaped, server_key
 from spawner.runtime.protocol import (
     IMAGES_SECONDS,
     AreaLimits,
@@ -57,6 +57,8 @@ from spawner.runtime.protocol import (
 from spawner.runtime.spec import (
     BuildStep,
     Device,
+    Fetched,
+    FetchMaterials,
     ImageStep,
     KeepFiles,
     MakeFolder,
@@ -80,9 +82,10 @@ _PROBE = (
 )
 _MAKING = 120  # seconds for a folder
 _LOG = 20_000  # bytes
+_FETCHES = 2  # of materials at the same time
 PERIMETER = "com.docker.compose.service=perimeter"
 # Of containers that nobody waits for any more when an agent starts.
-_MOMENTARY = ("home", "folder", "trial", "look", "quota", "snapshot")
+_MOMENTARY = ("home", "folder", "trial", "look", "quota", "snapshot", "materials")
 
 
 class DockerRuntime(Images):
@@ -104,6 +107,7 @@ class DockerRuntime(Images):
         self._meter = Meter()
         self._shared, self._names = Shared(), Locks()
         self._gpus_given, self._looking = asyncio.Lock(), asyncio.Lock()
+        self._fetching = asyncio.Semaphore(_FETCHES)
 
     async def begin_watch(self) -> None:
         """Listen to the Engine, and clear away what a killed agent left. Raises RuntimeSilent."""
@@ -494,6 +498,15 @@ class DockerRuntime(Images):
 
     async def drop(self, snapshot: str) -> None:
         await self.snapshots.drop(snapshot)
+
+    async def fetch_materials(self, task: FetchMaterials) -> Fetched:
+        return await self._shared.do(f"materials-{task.scope}", lambda: self._fetch(task))
+
+    async def _fetch(self, task: FetchMaterials) -> Fetched:
+        body = await asyncio.to_thread(materials.body, task, self.settings, self.places)
+        name = f"{self.site_id}-materials-{escaped(task.scope)}"
+        async with self._fetching:
+            return materials.read(*await self._hear(name, body, materials.SECONDS, why=True))
 
     async def begin(self, task: BuildStep | ImageStep) -> str:
         return await self._shared.do(self.table.name(task), lambda: self._begin(task))

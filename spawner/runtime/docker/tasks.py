@@ -12,7 +12,7 @@ import tarfile
 from pathlib import PurePosixPath
 from typing import Any
 
-from commons.scopes import FILES, Keeper, Owners, Scope, parse_source, personal
+from commons.scopes import FILES, MATERIALS, Keeper, Owners, Scope, parse_source, personal
 from spawner.runtime.docker.body import JOB, TMP, Bind, build_body, maker_body
 from spawner.runtime.docker.job_folders import JobFolders
 from spawner.runtime.docker.places import ENVS_MODE, UPPER_MODE, Places
@@ -33,26 +33,34 @@ _BYTECODE = ("cache", "bytecode")
 _MAKE = (
     'set -e; install -d -m "$1" -o "$2" -g "$3" "$5"; '
     '[ -L "$5/envs" ] && exit 9; install -d -m "$6" -o "$2" -g "$4" "$5/envs"; '
-    # What people share; made whole before it has its name. tar sets what no small tool can: the
-    # rights of what is made in it, whatever the maker's umask. Not every file system has them.
-    '[ -L "$5/$9" ] && exit 9; [ -d "$5/$9" ] && exit 0; rm -rf "$5/.$9"; '
-    'printf %s "$7" | base64 -d | tar --acls -C "$5" -xpf - || mkdir -p "$5/.$9"; '
-    'chown "$2:$8" "$5/.$9"; chmod 2770 "$5/.$9"; mv -T "$5/.$9" "$5/$9"'
+    'owner="$2"; cd "$5"; shift 6; '
+    # Its areas; each made whole before it has its name. tar sets what no small tool can: the rights
+    # of what is made in it, whatever the maker's umask. Not every file system has them.
+    'while [ $# -gt 0 ]; do [ -L "$1" ] && exit 9; [ -d "$1" ] || { rm -rf ".$1"; '
+    '[ -n "$4" ] && printf %s "$4" | base64 -d | tar --acls -xpf - || mkdir -p ".$1"; '
+    'chown "$owner:$3" ".$1"; chmod "$2" ".$1"; mv -T ".$1" "$1"; }; shift 4; done'
 )
 
 
-def _shared(scope: Scope, pair: Owners) -> bytes:
-    """An archive of a group's folder of files, empty, with the rights of what is made in it."""
+def _area(scope: Scope, pair: Owners, name: str) -> list[str]:
+    """One of a group's folders for _MAKE: its name, mode and group, and it as an archive.
+
+    The archive has it empty, with the rights of what is made in it.
+    """
+    members, leads = str(pair.members), str(pair.leads)
+    if name == MATERIALS:  # our services' alone to write
+        return [name, f"{UPPER_MODE:o}", members, ""]
     rights = ["user::rwx", "group::rwx", "mask::rwx", "other::---"]
-    if not scope.row.members_write:
+    if name == FILES and not scope.row.members_write:
         rights.insert(2, f"group:{pair.members}:r-x")
     acl = {f"SCHILY.acl.{kind}": "\n".join(rights) + "\n" for kind in ("access", "default")}
-    entry = tarfile.TarInfo(f".{FILES}")
+    entry = tarfile.TarInfo(f".{name}")
     entry.type, entry.mode, entry.pax_headers = tarfile.DIRTYPE, 0o2770, acl
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(entry)
-    return made.getvalue()
+    group = members if name == FILES and scope.row.members_write else leads
+    return [name, "2770", group, base64.b64encode(made.getvalue()).decode()]
 
 
 class Tasks:
@@ -83,8 +91,8 @@ class Tasks:
         command = [
             "sh", "-c", _MAKE, "make", f"{UPPER_MODE:o}", str(OWNER), str(pair.members),
             str(pair.leads),
-            f"/scopes/{name}", f"{ENVS_MODE:o}", base64.b64encode(_shared(scope, pair)).decode(),
-            str(pair.members if scope.row.members_write else pair.leads), FILES,
+            f"/scopes/{name}", f"{ENVS_MODE:o}",
+            *(word for area in scope.row.areas for word in _area(scope, pair, area)),
         ]  # fmt: skip
         bind = Bind(str(self.places.host / above), "/scopes", read_only=False)
         body = maker_body(self.site_id, "folder", self.settings.maker_image, command, bind)

@@ -50,7 +50,7 @@ COURSE = {
     "version": 1, "course": "ml101", "title": {"en": "ML"}, "timezone": "UTC",
     "term": {"first": "2031-01-06", "last": "2031-02-28"}, "size": "small",
     "sessions": [{"weekdays": ["tue"], "starts": "10:00", "duration": "2h"}],
-    "gpus": {"each": 1, "reserved": 1}, "granted": {"gpus": 1},
+    "gpus": {"each": 1, "reserved": 1}, "granted": {"gpus": 1}, "materials": "folder",
     "handins": [{"name": "hw1", "due": "2031-01-20 23:59", "groups": True},
                 {"name": "old", "due": "2025-01-20 23:59"}],
 }  # fmt: skip
@@ -136,6 +136,9 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     ("dan-token", "put", "/api/v1/courses/{course}/roster", {}, {"people": {"s01": "boss"}}, 400),
     ("dan-token", "get", "/api/v1/courses/{course}/roster", {}, None, 200),
     ("alice-token", "get", "/api/v1/courses/{course}/roster", {}, None, 403),
+    ("dan-token", "get", "/api/v1/courses/{course}/materials", {}, None, 200),
+    ("dan-token", "post", "/api/v1/courses/{course}/materials", {}, None, 202),
+    ("alice-token", "post", "/api/v1/courses/{course}/materials", {}, None, 403),
     ("dan-token", "get", "/api/v1/courses/{course}/handins", {}, None, 200),
     ("alice-token", "get", "/api/v1/courses/{course}/handins", {}, None, 404),
     ("dan-token", "post", "/api/v1/courses/{course}/handins/{handin}", {}, {}, 202),

@@ -20,7 +20,7 @@ from spawner.runtime.client import connect
 from spawner.runtime.docker.runtime import DockerRuntime
 from spawner.runtime.memory import MemoryRuntime
 from spawner.runtime.protocol import Runtime, TaskEnd
-from spawner.runtime.spec import Account, BuildStep, Limits, ServerSpec
+from spawner.runtime.spec import Account, BuildStep, Fetched, Limits, ServerSpec
 
 UID = 20003
 
@@ -50,6 +50,9 @@ class World(Protocol):
 
     def put(self, path: str, data: bytes) -> None:
         """A file in alice's home."""
+
+    def give(self, name: str, data: bytes) -> None:
+        """A file in what the instructors of ml101 give out."""
 
 
 LIMITS = Limits(cpu=1, memory=2**28, pids=100, shared_memory=2**24, tmp=2**24)
@@ -105,6 +108,10 @@ class MemoryWorld:
 
     def put(self, path: str, data: bytes) -> None:
         self.memory.files["alice", path] = data
+
+    def give(self, name: str, data: bytes) -> None:
+        fetched = Fetched(revision="1" * 40, files=1, bytes=len(data))
+        self.memory.materials["course-ml101"] = fetched
 
 
 @pytest.fixture
@@ -177,6 +184,11 @@ class DockerWorld:
         file = agent.home(self.docker.settings.data, "alice") / path
         file.write_bytes(data)
         os.chown(file, UID, 20000)
+
+    def give(self, name: str, data: bytes) -> None:
+        folder = self.docker.settings.data / "courses" / "ml101" / "staff" / "materials"
+        folder.mkdir(parents=True)
+        (folder / name).write_bytes(data)
 
 
 def octal(line: bytes) -> str:

@@ -13,6 +13,7 @@ from spawner.runtime.protocol import EventKind, Standing
 from spawner.runtime.spec import (
     Account,
     Device,
+    FetchMaterials,
     Gpus,
     KeepFiles,
     MakeFolder,
@@ -265,6 +266,28 @@ async def test_what_is_not_there_is_told_and_leaves_nothing(world: World) -> Non
     with pytest.raises(RuntimeRefused) as caught:
         await world.runtime.keep(keep)
     assert caught.value.code == "snapshot_gone"
+
+
+# -- materials ---------------------------------------------------------------------------------
+
+
+async def test_materials_are_given_out_once_for_all_who_ask(world: World) -> None:
+    ml101 = "course-ml101"
+    world.give("first.ipynb", b"{}")
+    await world.runtime.run_task(MakeFolder(scope=ml101))
+    asked = FetchMaterials(scope=ml101)
+    first, same = await asyncio.gather(*(world.runtime.fetch_materials(asked) for _ in range(2)))
+    assert (first.failure, first.files, first.bytes) == ("", 1, 2)
+    assert same == first
+    assert (await world.runtime.fetch_materials(asked)).revision == first.revision
+
+
+async def test_materials_that_cannot_be_fetched_are_told_as_such(world: World) -> None:
+    await world.runtime.run_task(MakeFolder(scope="course-ml101"))
+    gone = FetchMaterials(scope="course-ml101", git="https://127.0.0.1:9/gone.git")
+    told = await world.runtime.fetch_materials(gone)
+    assert told.failure
+    assert told.revision == ""
 
 
 # -- events -----------------------------------------------------------------------------------

@@ -19,9 +19,11 @@ from commons.errors import LabError
 from commons.scopes import owners
 from commons.site import Site
 from rig import agent, profile
+from spawner.runtime.docker import materials
 from spawner.runtime.docker.runtime import DockerRuntime
 from spawner.runtime.spec import (
     BuildStep,
+    FetchMaterials,
     ImageStep,
     KeepFiles,
     MakeFolder,
@@ -66,7 +68,9 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> DockerRuntime:
     for name, uid in PEOPLE.items():
         agent.home(data, name, uid)
     (data / "homes" / "link").symlink_to("/etc")
-    for folder in ("teams/vision", "courses/ml101", "kernels/image/data/1", "kernels/team-vision"):
+    for area in ("materials", "staff"):
+        (data / "courses" / "ml101" / area).mkdir(parents=True)
+    for folder in ("teams/vision", "kernels/image/data/1", "kernels/team-vision"):
         (data / folder).mkdir(parents=True)
     (data / "kernels" / "course-ml101").symlink_to("/root")
     (data / "agent").mkdir(exist_ok=True)
@@ -298,6 +302,31 @@ def test_no_snapshot_breaks_the_profile(runtime: DockerRuntime, asked: Any) -> N
             body = table.reading(task)
         else:
             body = table.keeping(KeepFiles.model_validate_json(encoded(asked)))
+        event(f"a body with {len(body['HostConfig']['Mounts'])} mounts")
+        profile.check(body, runtime.settings)
+
+
+FETCH = changed(
+    st.just({"scope": "course-ml101", "git": "https://git.example.org/ml101.git"}),
+    {
+        "scope": SCOPES,
+        "git": st.sampled_from(["", "file:///etc", "ext::sh -c id", "https://a:b@c/d"]) | WORDS,
+        "branch": st.sampled_from(["--upload-pack=id", "a..b"]) | WORDS,
+        "env": env(),
+        "network": WORDS,
+    },
+)
+
+
+@MANY
+@given(FETCH)
+def test_no_fetch_of_materials_breaks_the_profile(runtime: DockerRuntime, asked: Any) -> None:
+    with suppress(ValidationError, LabError):
+        task = FetchMaterials.model_validate_json(encoded(asked))
+        assert task.git == "" or task.git.startswith("https://")
+        assert "@" not in task.git
+        assert not task.branch.startswith("-")
+        body = materials.body(task, runtime.settings, runtime.places)
         event(f"a body with {len(body['HostConfig']['Mounts'])} mounts")
         profile.check(body, runtime.settings)
 

@@ -78,12 +78,15 @@ c.ServerApp.jpserver_extensions = {
     "kernels.packages_server": True,
     "kernels.shelf": True,
     "labcommons_light": True,
+    "labcommons_materials": True,
     "labcommons_notices": True,
     "labcommons_resources": True,
     # One server for several people (docs/shared.md); never a person's own.
     "jupyter_server_fileid": together,
     "jupyter_server_ydoc": together,
     "labcommons_together": together,
+    # labcommons_materials calls it where it is needed, and never for any address that a link names.
+    "nbgitpuller": False,
 }
 # What is made of who has typed what is for as long as the server runs, in memory, and no longer
 # than it has to be: a history on a file server (NFS) is broken, and for ever it fills the disk.

@@ -63,14 +63,14 @@
   async function makePlugins() {
     const [
       apputils, coreutils, services, statusbar, translation, notebook, consoles, browser, signaling, widgets,
-      meter, deaths, sending, broadcasts,
+      meter, deaths, sending, broadcasts, materials,
     ] =
       await Promise.all([
         ...["apputils", "coreutils", "services", "statusbar", "translation", "notebook", "console", "filebrowser"].map((n) =>
           shared(`@jupyterlab/${n}`),
         ),
         ...["signaling", "widgets"].map((n) => shared(`@lumino/${n}`)),
-        ...["meter.js", "deaths.js", "sending.js", "broadcasts.js"].map((name) => import(new URL(name, here))),
+        ...["meter.js", "deaths.js", "sending.js", "broadcasts.js", "materials.js"].map((name) => import(new URL(name, here))),
       ]);
     return [
       {
@@ -113,6 +113,12 @@
           }
           watch.start();
           new broadcasts.Broadcasts({ ask, shell: app.shell }).start();
+          void new materials.Materials({
+            app, ask, palette,
+            notification: apputils.Notification,
+            words: () => watch.words,
+            all: (one) => watch.all(one),
+          }).start();
         },
       },
     ];
