@@ -17,6 +17,7 @@ from commons.errors import LabError
 from commons.i18n import Gettext, Reader, gettext_for, language_for, timezone_for
 from commons.messages import Locale
 from commons.principal import Principal
+from commons.scopes import Scope
 from commons.store import StoreError
 from commons.store.trouble import RETRY_AFTER, DatabaseUnavailable
 from commons.web.pages import language_of, timezone_of
@@ -158,12 +159,15 @@ class Dialogue(DockerSettings):
         )
         model = options.form_model(entries, site, available, last, self.lang, self._, offers)
         problems += options.not_chosen(model, wanted)
+        course = Scope("course", (link.get("course") or [""])[-1])
         locale = Locale(self._, self._timezone, now)
         return json.dumps(
             model
             | {
                 "folders": folders_of(person, site, settings.mounts, self.lang, self._),
                 "linked": bool(link),
+                # It is posted with the rest: the course's link leads to a server that is for it.
+                "course": course.owner if wanted.get("account") == course.account else "",
                 "link_problems": [one.in_words(locale) for one in problems],
             }
         )

@@ -17,7 +17,7 @@ from commons.site import CoursePeople, Site
 from commons.store import GpuNotice, Lease, Store, ends
 from commons.store.models import utcnow
 from courses import records as records_of_courses
-from courses.document import check_course
+from courses.document import Materials, check_course
 from hub_ext import course_link
 from rig.answering import AnsweringRuntime
 from rig.hub_in_memory import Lab, hub_lab
@@ -220,12 +220,20 @@ async def test_the_courses_link_leads_to_the_courses_server_whichever_that_is(
 
             where = await led("/a%20b.ipynb")
             assert where.startswith("/hub/spawn/alice?course=ml101&size=large&next=%2Fuser%2Falice")
+            form = await (await alice.get(where.removeprefix("/hub/"))).text()
+            assert '"course": "ml101"' in form
             await lab.servers.start("alice", "", {"size": "small"})
             await lab.until(lambda: lab.spawner("alice").ready)
             await school.ask(subject=COURSE, people=["alice"], options=ML101.options)
             await school.until(alice="ready")
             assert await led("/a%20b.ipynb") == "/user/alice/ml101/lab/tree/a%20b.ipynb"
             await lab.servers.stop("alice", "")
+            assert await led() == "/user/alice/ml101/"
+            given = ML101.model_copy(update={"materials": Materials.model_validate("folder")})
+            await store.run(lambda s: records_of_courses.apply(s, given, "dan", class_site))
+            materials = "/user/alice/ml101/labcommons/course/ml101/"
+            assert await led("/a%20b.ipynb") == f"{materials}a%20b.ipynb"
+            assert await led("/") == await led("/../x") == materials
             assert await led() == "/user/alice/ml101/"
         await school.keeper.close()
     store.close()

@@ -392,6 +392,8 @@ def test_a_form_that_a_link_filled_says_so_and_what_it_could_not(
 ) -> None:
     hub.set_model(model | {"linked": True, "link_problems": []})
     assert "A link has filled in this form" in alice.get("spawn/alice").text
+    hub.set_model(model | {"linked": True, "link_problems": [], "course": "ml101"})
+    assert 'type="hidden" name="course" value="ml101"' in alice.get("spawn/alice").text
     hub.set_model(model | {"linked": True, "link_problems": [f"No size {HOSTILE}."]})
     page = alice.get("spawn/alice").text
     assert "Some of what the link asks for is not available" in page
