@@ -109,6 +109,8 @@ class Git:
     ) -> bytes:
         """Run it; what it said. ``far``: it asks another's repository. Raises FailedError."""
         settings = {
+            # What is larger goes from disk to disk: the container's memory is small.
+            "core.bigFileThreshold": "16m",
             "core.hooksPath": "/dev/null",
             "core.autocrlf": "false",
             "core.quotePath": "false",
