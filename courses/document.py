@@ -146,6 +146,8 @@ def _moment(value: object) -> object:
     if isinstance(value, date):
         return f"{value.isoformat()} 23:59"
     try:
+        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+            return _moment(date.fromisoformat(value))
         return f"{datetime.strptime(str(value).replace('T', ' '), '%Y-%m-%d %H:%M'):%Y-%m-%d %H:%M}"
     except ValueError:
         raise WrongValue(NOT_A_MOMENT()) from None

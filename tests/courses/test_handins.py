@@ -56,9 +56,14 @@ def test_what_is_written_as_people_do_is_read_and_written_again(course: Make) ->
     assert read_course(to_yaml(spec)) == spec
 
 
+def test_a_day_alone_is_to_its_end_however_it_comes(course: Make) -> None:
+    """YAML has days; JSON has texts."""
+    assert course(handins=[HW1 | {"due": "2026-11-10"}]).handins[0].due == "2026-11-10 23:59"
+
+
 @pytest.mark.parametrize(
     ("changed", "key"),
-    [({"due": "tomorrow"}, "due"), ({"due": "2026-11-03 25:00"}, "due"),
+    [({"due": "tomorrow"}, "due"), ({"due": "2026-11-31"}, "due"),
      ({"path": "../bob/hw1"}, "path"), ({"path": "/etc"}, "path"), ({"path": "a//b"}, "path"),
      ({"path": "a\u202eb"}, "path"), ({"size": "3G"}, "size"), ({"size": "-1"}, "size"),
      ({"size": 7}, "size"), ({"files": 0}, "files"), ({"files": 10**6}, "files"),
