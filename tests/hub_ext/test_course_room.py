@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +20,8 @@ from commons.errors import BadRequest
 from commons.site import CoursePeople, Site
 from commons.store import GpuNotice, Lease, Store, ends
 from commons.store.models import CourseLook
-from courses import looks, people
+from courses import looks, people, records
+from courses.document import check_course
 from hub_ext import pages
 from hub_ext.course_room import Place, as_csv
 from rig.hub_in_memory import TOKEN, Lab, hub_lab
@@ -299,6 +302,26 @@ async def test_a_look_at_a_notebook_is_asked_for_allowed_and_ended_by_the_studen
         await alice.send("course-looks", {"do": "refuse", "look": second})
         assert "They have refused" in await (await carol.get(f"course-look/{second}")).text()
     server.stop()
+
+
+async def test_who_runs_something_else_starts_the_courses_server_beside_it(lab: Lab) -> None:
+    spec = check_course(
+        {
+            "version": 1, "course": "ml101", "title": {"en": "ML"}, "timezone": "UTC",
+            "term": {"first": "2031-01-06", "last": "2031-02-28"}, "size": "large",
+        }
+    )  # fmt: skip
+    site = lab.resources.site
+    await lab.resources.store.run(lambda s: records.apply(s, spec, "dan", site))
+    await start(lab, "alice", size="small")
+    async with lab.browser("alice") as alice:
+        page = await (await alice.get("course/ml101")).text()
+        assert "Your server runs with something else" in page
+        [action] = re.findall('action="(/hub/spawn/[^"]+)"', page)
+        asks = await alice.send(unescape(action).removeprefix("/hub/"), {"confirmed": "yes"})
+        assert asks.status in (200, 302), await asks.text()
+        assert "ml101" in lab.app.users["alice"].orm_spawners, "its form is shown"
+        assert lab.spawner("alice").ready
 
 
 def test_a_look_is_over_by_itself(site: Site, tmp_path: Path) -> None:
