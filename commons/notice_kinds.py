@@ -514,6 +514,27 @@ KINDS: Mapping[str, NoticeKind] = {
         remedy=N_("Start it again to go on."),
         ended=True,
     ),
+    # Of an exam (courses.exam_keeper).
+    "exam_until": NoticeKind(
+        "info",
+        N_("The exam “{exam}” ends for you at {ends_at}. What is open is saved every ten seconds."),
+        mailed=False,
+        topic="exam",
+        until="ends_at",
+    ),
+    "exam_ends_soon": NoticeKind(
+        "warning",
+        N_("The exam “{exam}” ends at {ends_at}, in {left_for}: the server stops then. Save."),
+        mailed=False,
+        topic="exam",
+        until="ends_at",
+    ),
+    "exam_over": NoticeKind(
+        "info",
+        N_("The exam is over. What was saved in it is with the course’s instructors."),
+        ended=True,
+        mailed=False,
+    ),
     "notebook_sent": NoticeKind(
         "info",
         N_("{sender} sends you the notebook “{name}”, made in {environment}."),

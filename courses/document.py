@@ -86,6 +86,14 @@ NOT_A_REPOSITORY = Text(
     N_("must be https://HOST/PATH, without a login in it"),
 )
 NOT_A_BRANCH = Text("course_branch_wrong", N_("must be a branch’s name, such as main"))
+NOT_AN_EXAM = Text(
+    "exam_name_wrong",
+    N_("must be a short name of small letters, digits and hyphens, such as midterm"),
+)
+EXAM_NOT_PINNED = Text(
+    "exam_not_pinned",
+    N_("must name an environment of an image with its version, such as py313-data:3"),
+)
 OTHER_COURSE = Text("course_other", N_("This file is about “{found}”, not about “{wanted}”."))
 
 
@@ -192,6 +200,18 @@ def _course(value: object) -> object:
     return value
 
 
+def _exam_name(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", value):
+        raise WrongValue(NOT_AN_EXAM())
+    return value
+
+
+def _pinned(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9._-]+:[A-Za-z0-9._-]+", value):
+        raise WrongValue(EXAM_NOT_PINNED())
+    return value
+
+
 def _once(values: list[Any]) -> list[Any]:
     for number, value in enumerate(values):
         if value in values[:number]:
@@ -225,10 +245,14 @@ class _Part(BaseModel):
 
 
 class Titles(_Part):
-    """What people call the course; without ``zh`` the English one serves."""
+    """What people call it; without ``zh`` the English one serves."""
 
     en: Label
     zh: Label | None = None
+
+    def called(self, language: str) -> str:
+        """The one of a language."""
+        return (self.zh if language.startswith("zh") else None) or self.en
 
 
 class Term(_Part):
@@ -363,6 +387,37 @@ class HandIn(_Part):
         return parse_bytes(self.size)
 
 
+class Exam(_Part):
+    """An exam: one server each, with one version of one environment, by the clock.
+
+    ``extra_time`` is by login name.
+    """
+
+    name: Annotated[str, BeforeValidator(_exam_name), _TEXT] = Field(description="in its address")
+    title: Titles
+    day: Day
+    starts: WallTime
+    duration: Length
+    environment: Annotated[str, BeforeValidator(_pinned), _TEXT] = Field(description="name:version")
+    size: str = Field("", max_length=80)
+    extra_time: dict[Annotated[str, Field(max_length=255)], Length] = Field({}, max_length=5000)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What its servers are started with, as user_options, but for the course."""
+        found = {"environment": self.environment, "size": self.size}
+        return {key: value for key, value in found.items() if value}
+
+    def called(self, language: str) -> str:
+        """Its title in a language."""
+        return self.title.called(language)
+
+
+def _other_names(values: list[Exam]) -> list[Exam]:
+    _once([one.name for one in values])
+    return values
+
+
 class CourseSpec(_Part):
     """A course."""
 
@@ -380,11 +435,12 @@ class CourseSpec(_Part):
     warm: Warm | None = None
     handins: Annotated[list[HandIn], AfterValidator(_named_once)] = Field([], max_length=MOST)
     materials: Materials | None = None
+    exams: Annotated[list[Exam], AfterValidator(_other_names)] = Field([], max_length=MOST)
     granted: Granted = Granted()
 
     @model_validator(mode="after")
     def _in_term(self) -> CourseSpec:
-        days = [*self.days_off, *(one.day for one in self.extra)]
+        days = [*self.days_off, *(one.day for one in self.extra), *(e.day for e in self.exams)]
         for day in days:
             if not self.term.first <= day <= self.term.last:
                 raise WrongValue(OUTSIDE_TERM(day=day.isoformat()))
@@ -410,7 +466,7 @@ class CourseSpec(_Part):
 
     def called(self, language: str) -> str:
         """Its title in a language."""
-        return (self.title.zh if language.startswith("zh") else None) or self.title.en
+        return self.title.called(language)
 
 
 def read_course(text: str, name: str = "course.yaml") -> CourseSpec:
@@ -451,13 +507,15 @@ def check_granted(spec: CourseSpec, site: Site) -> None:
     problems = []
     if spec.gpus.reserved > spec.granted.gpus:
         problems.append(Problem("gpus.reserved", NOT_GRANTED_GPUS(granted=spec.granted.gpus)))
-    base = spec.environment.partition(":")[0]
-    for key, value, granted in (
-        ("size", spec.size, spec.granted.sizes),
-        ("environment", base, spec.granted.environments),
-    ):
-        if granted and value not in granted:
-            problems.append(unknown_name(key, NOT_GRANTED(), value, granted))
+    asked = [("", spec.environment, spec.size)]
+    asked += [(f"exams.{n}.", one.environment, one.size) for n, one in enumerate(spec.exams)]
+    for where, environment, size in asked:
+        for key, value, granted in (
+            ("size", size, spec.granted.sizes),
+            ("environment", environment.partition(":")[0], spec.granted.environments),
+        ):
+            if granted and value not in granted:
+                problems.append(unknown_name(f"{where}{key}", NOT_GRANTED(), value, granted))
     if problems:
         raise CourseError(problems)
 
@@ -465,7 +523,7 @@ def check_granted(spec: CourseSpec, site: Site) -> None:
 def to_plain(spec: CourseSpec) -> dict[str, Any]:
     """The document as plain data, without what is the default anyway."""
     plain = spec.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-    for one in (*plain.get("sessions", ()), *plain.get("extra", ())):
+    for one in (one for key in ("sessions", "extra", "exams") for one in plain.get(key, ())):
         one["starts"] = one["starts"][:5]
     return {**{"version": VERSION}, **plain}
 

@@ -26,6 +26,7 @@ from commons.store.models import (
     CourseLook,
     CourseMaterials,
     CoursePerson,
+    ExamSitting,
     GpuDevice,
     WarmStart,
     utcnow,
@@ -173,10 +174,13 @@ def _check_start(session: Session, spec: CourseSpec, site: Site) -> None:
     word = spec.scope.row.positions[-1].word
     somebody = Principal("", positions={spec.scope: word}, uid=1, gid=1)
     try:
-        catalog = options.offered(session, somebody)
+        where, catalog = "", options.offered(session, somebody)
         options.resolve(options.parse(spec.options), catalog, site, somebody)
+        for number, one in enumerate(spec.exams):
+            where = f"exams.{number}"
+            options.resolve(options.parse(one.options), catalog, site, somebody)
     except LabError as error:
-        raise CourseError([Problem("", error.message)]) from error
+        raise CourseError([Problem(where, error.message)]) from error
 
 
 def _reserve(
@@ -218,6 +222,9 @@ def remove(session: Session, name: str) -> Course:
         session.delete(start)
     for table in (CoursePerson, CourseCode, CourseLook, CourseMaterials):
         session.execute(delete(table).where(table.course == name))
+    # Of one that is on, the end by the clock, and who has its folder then, are kept.
+    over = ExamSitting.collected_at.is_not(None)
+    session.execute(delete(ExamSitting).where(ExamSitting.course == name, over))
     session.delete(row)
     return row
 

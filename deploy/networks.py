@@ -49,6 +49,13 @@ class Network:
         return list(self.subnet.subnets(1))[1]
 
     @property
+    def closed(self) -> IPv4Network:
+        """Addresses of exams' servers, which the agent gives: neither Docker nor a service has
+        them.
+        """
+        return list(self.subnet.subnets(2))[1]
+
+    @property
     def services(self) -> dict[str, IPv4Address]:
         """The fixed addresses of our own services."""
         return {name: self.subnet[2 + number] for number, name in enumerate(SERVICES)}

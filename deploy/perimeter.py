@@ -51,6 +51,7 @@ def plan(
             "subnet": str(users.subnet),
             "gate": str(services["gate"]),
             "clients": [str(services["chp"]), str(services["hub"])],
+            "closed": str(users.closed),
         },
         "builders": {"interface": builders.interface, "subnet": str(builders.subnet)},
         "resolvers": sorted(resolvers),

@@ -305,6 +305,8 @@ def _keep_apart(
         f"LABCOMMONS_{name.upper()}_ADDRESS": str(address)
         for name, address in users.services.items()
     }
+    # Without the perimeter nothing is closed, and no exam can be.
+    recorded["LABCOMMONS_CLOSED_ADDRESSES"] = str(users.closed) if decided["enabled"] else ""
     recorded["LABCOMMONS_PERIMETER_HASH"] = _hash([ROOT / perimeter.PLAN_FILE])
     settings.record(recorded)
     os.environ.update(recorded)

@@ -33,7 +33,8 @@ from commons.store.models import utcnow
 from commons.store.trouble import DatabaseUnavailable, Trouble
 from commons.web import proxied
 from commons.work import Keyed, Periodic
-from courses import ahead
+from courses import ahead, exam_keeper
+from courses.exam_keeper import ExamKeeper
 from courses.handin_keeper import HandInKeeper
 from courses.material_keeper import MaterialKeeper
 from courses.people import Rosters
@@ -316,6 +317,9 @@ class LabCommonsHub(GuardedHub):
             shared.audit,
             getattr(self.authenticator, "rosters", None),
         )
+        self._exams = ExamKeeper(
+            shared.store, shared.runtime, self._servers, shared.audit, self.log
+        )
         watch = monitor.Monitor(
             shared.store, shared.runtime, shared.site.gpus, self._goes_on, self.log
         )
@@ -404,6 +408,9 @@ class LabCommonsHub(GuardedHub):
                 shared_keeper.LOOK,
                 self.log,
                 expected=(StoreError,),
+            ).run(),
+            Periodic(
+                "exams", self._exams.look, exam_keeper.INTERVAL, self.log, expected=(StoreError,)
             ).run(),
             proxied.proxies.keep(),
         ):

@@ -37,7 +37,15 @@ from commons.web.guard import CSP, XSRF_COOKIE, RequestKind, guarded
 from commons.web.pages import language_of, locale_of
 from commons.web.refused import Refused, Said
 from commons.work import OneByOne
-from hub_ext import course_link, course_look, course_room, held, shared_link, standing
+from hub_ext import (
+    course_link,
+    course_look,
+    course_room,
+    exam_link,
+    held,
+    shared_link,
+    standing,
+)
 from hub_ext.failures import failure
 from hub_ext.jupyterhub_words import refusal
 from hub_ext.servers import OneByOneHandler
@@ -492,6 +500,7 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
         rules: list[Any] = self.handlers  # type: ignore[has-type]
         ours = [
             *standing.HANDLERS,
+            *exam_link.HANDLERS,
             *course_link.HANDLERS,
             *course_room.HANDLERS,
             *course_look.HANDLERS,

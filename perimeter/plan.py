@@ -53,12 +53,15 @@ class Users:
     Attributes:
         gate: address of the service that servers may ask, at port 8000.
         clients: addresses of CHP and hub, which may ask servers.
+        closed: addresses of servers that reach the gate and nothing else, whatever the site's
+            egress is: those of exams.
     """
 
     interface: str
     subnet: IPv4Network
     gate: IPv4Address
     clients: tuple[IPv4Address, ...]
+    closed: IPv4Network | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def _parse(found: Any) -> Plan:
             _network(users["subnet"]),
             _address(users["gate"]),
             tuple(_address(one) for one in users["clients"]),
+            _network(users["closed"]) if "closed" in users else None,
         ),
         Builders(_matching(INTERFACE, builders["interface"]), _network(builders["subnet"])),
         tuple(_address(one) for one in found["resolvers"]),
@@ -159,6 +163,11 @@ def _parse(found: Any) -> Plan:
     for address in (plan.users.gate, *plan.users.clients):
         if address not in plan.users.subnet:
             raise ValueError(f"{address} is not in {plan.users.subnet}")
+    if (closed := plan.users.closed) is not None:
+        if not closed.subnet_of(plan.users.subnet):
+            raise ValueError(f"{closed} is not in {plan.users.subnet}")
+        if any(one in closed for one in (plan.users.gate, *plan.users.clients)):
+            raise ValueError(f"{closed} has addresses of the site's own services")
     if plan.users.subnet.overlaps(plan.builders.subnet):
         raise ValueError("the networks of users and builders overlap")
     return plan

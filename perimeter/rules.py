@@ -106,6 +106,12 @@ def _inet(plan: Plan, resolved: Resolved, bridges: Sequence[str]) -> list[str]:
                 "meta nfproto != ipv4 drop",
                 f"ip saddr != {users.subnet} drop",
                 f"ip saddr {_set([users.gate, *users.clients])} accept",
+                # Not even the name servers: what is asked of them leaves the machine.
+                *(
+                    [f"ip saddr {users.closed} ip daddr != {users.subnet} drop"]
+                    if users.closed
+                    else []
+                ),
                 *_resolvers(plan),
                 f"ip daddr {users.subnet} goto inside",
                 *site,

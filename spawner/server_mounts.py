@@ -15,7 +15,7 @@ from commons.site import Environments, Site
 from commons.web import origins
 from environments.condarc import condarc
 from spawner.resources import Resources, of_this_machine
-from spawner.runtime.spec import Account, MakeFolder, MakeHome
+from spawner.runtime.spec import Account, ExamPlace, MakeExam, MakeFolder, MakeHome
 
 # Where users' servers reach the service of kernels.
 KERNELS_URL = f"{origins.GATE}/services/kernels/"
@@ -37,6 +37,15 @@ class Outfit:
     env: dict[str, str]
 
 
+async def prepare_exam(
+    shared: Resources, who: Account, person: Principal, place: ExamPlace
+) -> Outfit:
+    """Of an exam: its folder and nothing else; nowhere to get packages from. Raises LabError."""
+    await shared.runtime.run_task(MakeFolder(scope=place.course))
+    await shared.runtime.run_task(MakeExam(place=place, user=person.name, uid=who.uid, gid=who.gid))
+    return Outfit(who.model_copy(update={"gids": ()}), (), _words(shared.site))
+
+
 async def prepare(shared: Resources, who: Account, person: Principal) -> Outfit:
     """Make what is not there yet. Raises LabError where that is refused or fails."""
     known = owners(shared.site)
@@ -53,15 +62,22 @@ async def prepare(shared: Resources, who: Account, person: Principal) -> Outfit:
         tuple(scope.source for scope in (*sites, *groups)),
         {
             "LABCOMMONS_GROUPS": " ".join(f"{gid}={name}" for gid, name in named.items()),
-            "LABCOMMONS_KERNELS_URL": KERNELS_URL,
-            "LABCOMMONS_CONSOLE_URL": CONSOLE_URL,
-            # Cookies of the path "/" where nobody else's server has the same host.
-            "JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED": str(int(origins.own_hosts(shared.site))),
             "LABCOMMONS_CONDARC": condarc(shared.site.environments, person.scopes),
-            "LABCOMMONS_KERNEL_SETTINGS": json.dumps(_kernel_settings(shared.site)),
+            **_words(shared.site),
             **indexes(shared.site.environments, of_this_machine()),
         },
     )
+
+
+def _words(site: Site) -> dict[str, str]:
+    """Variables of every server."""
+    return {
+        "LABCOMMONS_KERNELS_URL": KERNELS_URL,
+        "LABCOMMONS_CONSOLE_URL": CONSOLE_URL,
+        # Cookies of the path "/" where nobody else's server has the same host.
+        "JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED": str(int(origins.own_hosts(site))),
+        "LABCOMMONS_KERNEL_SETTINGS": json.dumps(_kernel_settings(site)),
+    }
 
 
 def indexes(settings: Environments, machine: Mapping[str, str]) -> dict[str, str]:

@@ -29,8 +29,9 @@ from commons.shared_accounts import scope_of
 from commons.site import Site, Size, parse_bytes, words_in
 from commons.store import StoreError, ends
 from commons.store.ends import Ending
+from commons.store.models import ExamSitting
 from commons.web.refused import Refused
-from spawner import endings, last_words, options, readiness, server_mounts, storage
+from spawner import endings, exams, last_words, options, readiness, server_mounts, storage
 from spawner.dialogue import Dialogue
 from spawner.gpu import waiting
 from spawner.gpu.ledger import recovery, transitions
@@ -94,6 +95,7 @@ class LabSpawner(Dialogue):
         self._has_turn = False
         self._kept = False  # what was asked for is in the store
         self._settings: ServerSettings | None = None
+        self._exam: ExamSitting | None = None  # whose server it is
 
     # A server never comes back in its old container: the hub then takes back its tokens.
     will_resume = False
@@ -113,10 +115,14 @@ class LabSpawner(Dialogue):
         self._steps.clear()
         try:
             self._settings = settings = await self._read_settings()
-            request = options.parse(settings.asked(self.user_options))
-            person, asked = self._person(), dict(self.user_options)
             # The hub's own session is of its loop alone: nothing of it goes into a thread.
             username, server = self.user.name, self.name
+            self._exam = exam = await self.resources.store.read(
+                lambda s: exams.check(s, username, server)
+            )
+            asked = dict(self.user_options) if exam is None else dict(exam.options)
+            request = options.parse(settings.asked(asked))
+            person = self._person()
             admin = bool(self.user.admin)
             _open, found, since = await self.resources.store.run(
                 lambda s: (
@@ -140,7 +146,8 @@ class LabSpawner(Dialogue):
                     person = self._person()
                     options.resolve(request, entries, site, person)
                 sizes = options.sizes_for(person, site)
-                await self._has_room(person, self._choice, sizes, site)
+                if exam is None:  # which does not use the home
+                    await self._has_room(person, self._choice, sizes, site)
                 try:
                     await self._wait_for_turn(self._choice, since, sizes)
                     break
@@ -300,7 +307,11 @@ class LabSpawner(Dialogue):
                     lambda s: transitions.end_of_server(s, username, server, "replaced")
                 )
         self._say(20, N_("Preparing your home"))
-        found = await server_mounts.prepare(shared, who, self._person())
+        if self._exam is None:
+            found = await server_mounts.prepare(shared, who, self._person())
+        else:
+            place = exams.place_of(self._exam)
+            found = await server_mounts.prepare_exam(shared, who, self._person(), place)
         self._say(
             30,
             N_("Starting a container with {environment}"),
@@ -388,7 +399,8 @@ class LabSpawner(Dialogue):
             version=entry.version,
             limits=limits,
             scopes=found.scopes,
-            mounts=settings.mounts,
+            mounts=settings.mounts if self._exam is None else (),
+            exam=None if self._exam is None else exams.place_of(self._exam),
             gpus=grant,
             env=self.get_env()
             | {

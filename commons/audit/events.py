@@ -66,6 +66,8 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "feedback": ("file", "creation"),
     "marks-change": ("configuration", "change"),
     "shared-server-change": ("configuration", "change"),  # made, started, somebody shut out, …
+    "exam-begin": ("process", "start"),
+    "exam-end": ("process", "end"),  # its server is gone, and the folder the instructors'
     "broadcast-change": ("configuration", "change"),
     "maintenance-change": ("configuration", "change"),
     "gpu-drain": ("configuration", "change"),

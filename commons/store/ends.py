@@ -37,6 +37,7 @@ Cause = Literal[
     "lost_in_restart",  # the hub was started anew while it started or stopped
     "start_failed",
     "maintenance",  # at the time that was told
+    "exam_over",  # by the exam's clock
     "released",  # it was started ahead of time, and nobody came
 ]
 CAUSES: frozenset[str] = frozenset(get_args(Cause))

@@ -731,6 +731,21 @@ class CourseMaterials(Base):
     problem: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
+class ExamSitting(Base):
+    """Somebody who has begun an exam: until it has ended they have its server and no other."""
+
+    __tablename__ = "exam_sittings"
+
+    course: Mapped[str] = mapped_column(String(64), primary_key=True)
+    exam: Mapped[str] = mapped_column(String(40), primary_key=True)
+    username: Mapped[str] = mapped_column(String(255), primary_key=True, index=True)
+    options: Mapped[dict[str, Any]] = mapped_column(JSON)  # user_options of its server
+    begun_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    ends_at: Mapped[datetime] = mapped_column(DateTime)  # this person's own end
+    ended_at: Mapped[datetime | None] = mapped_column(DateTime)  # its server is gone
+    collected_at: Mapped[datetime | None] = mapped_column(DateTime)  # the instructors' to read
+
+
 class Broadcast(Base):
     """A message to everybody (commons.broadcasts), or maintenance (commons.maintenance)."""
 

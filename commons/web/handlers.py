@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from jinja2 import Environment
 from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated, UserNotAllowed
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from tornado.web import Finish, HTTPError, RequestHandler, StaticFileHandler
 
@@ -26,6 +26,7 @@ from commons.rights import PERSON_WANTED, Action, Resource, can, check
 from commons.scopes import SITE, Scope
 from commons.site import Site
 from commons.store import Store, StoreError
+from commons.store.models import ExamSitting
 from commons.store.trouble import RETRY_AFTER, SENTENCES, DatabaseUnavailable, Trouble
 from commons.web.guard import RequestKind
 from commons.web.operations import Told, declared, operation
@@ -128,7 +129,25 @@ class Base(HubOAuthenticated, RequestHandler):  # type: ignore[misc]
         asked = declared(self, self.request.method or "")
         if viewer.server is not None and not (asked and asked.servers):
             raise self.person_wanted()
+        if viewer.server and not (asked and asked.exams) and await self._sits(viewer):
+            raise self.person_wanted()
         return viewer
+
+    async def _sits(self, viewer: Principal) -> bool:
+        """Whether it is the server of an exam that goes on: what comes in or out is not for it."""
+        name, server = viewer.name, str(viewer.server)
+        return server.startswith("exam-") and await self.read(
+            lambda s: (
+                s.scalar(
+                    select(ExamSitting.course).where(
+                        ExamSitting.username == name,
+                        ExamSitting.exam == server.removeprefix("exam-"),
+                        ExamSitting.ended_at.is_(None),
+                    )
+                )
+                is not None
+            )
+        )
 
     def person_wanted(self) -> Refused:
         """What a server is told that asks for more than a server may; to be raised."""

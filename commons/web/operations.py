@@ -132,6 +132,7 @@ class Operation:
         also: statuses with the same answer, and when they come.
         admins: for administrators alone.
         servers: that a server may ask for with its own token, within its owner's rights.
+        exams: of these, that the server of an exam may ask for, too.
         public: without a token.
     """
 
@@ -148,6 +149,7 @@ class Operation:
     also: Mapping[int, str] = field(default_factory=dict)
     admins: bool = False
     servers: bool = False
+    exams: bool = False
     public: bool = False
 
 

@@ -65,6 +65,8 @@ WORDS: Mapping[str, str] = {
     "feedback": N_("Feedback given"),
     "marks-change": N_("Marks changed"),
     "shared-server-change": N_("Shared server changed"),
+    "exam-begin": N_("Exam begun"),
+    "exam-end": N_("Exam ended"),
     "broadcast-change": N_("Message to everybody"),
     "maintenance-change": N_("Maintenance begun or ended"),
     "gpu-drain": N_("GPU drained or taken back"),

@@ -66,7 +66,7 @@ class NewBroadcast(Sent):
 class ShownApi(Api):
     """``GET api/v1/broadcasts``."""
 
-    @operation("Messages to everybody that last now", ShownNow, servers=True)
+    @operation("Messages to everybody that last now", ShownNow, servers=True, exams=True)
     async def get(self) -> None:
         """In the language and the time zone of who asks."""
         board: broadcasts.Board = self.settings["board"]

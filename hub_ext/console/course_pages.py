@@ -13,7 +13,7 @@ from commons.scopes import groups_of_site
 from commons.store.models import Course, WarmStart, utcnow
 from commons.web.pages import language_of, timezone_of
 from commons.web.refused import Refused
-from courses import ahead, materials, people, records
+from courses import ahead, exams, materials, people, records
 from courses.document import CourseSpec, to_yaml
 from hub_ext.console.course_api import Changing, of, visible
 from hub_ext.console.handlers import Page
@@ -106,11 +106,12 @@ class CoursePage(Changing, Page):
 
         def work(session: Session) -> dict[str, Any]:
             row = session.get(Course, name)
-            found = _told(session, name, row, lang, now)
+            found = _told(session, name, row, lang, now, viewer.name)
             found["shared"] = shared_servers.shown(session, of(name), viewer)
             if row:
                 found["materials"] = materials.show(session, records.spec_of(row))
             if runs:
+                found["sittings"] = exams.sittings(session, name)
                 found["roster"] = people.roster(session, name)
                 found["document"] = document or (
                     to_yaml(records.spec_of(row)) if row else self._new(name, now)
@@ -155,12 +156,15 @@ class Export(Changing, Page):
         self.finish(text)
 
 
-def _told(session: Session, name: str, row: Course | None, lang: str, now: float) -> dict[str, Any]:
+def _told(
+    session: Session, name: str, row: Course | None, lang: str, now: float, who: str = ""
+) -> dict[str, Any]:
     """A course for a page; of one of which nothing is said, its name."""
     if row is None:
-        return {"name": name, "title": name, "spec": None, "sessions": []}
+        return {"name": name, "title": name, "spec": None, "sessions": [], "exams": []}
     spec: CourseSpec = records.spec_of(row)
     shown = records.show(session, row, now)
+    shown["exams"] = exams.told(session, spec, who, now, lang)
     for one in shown["sessions"]:
         start = session.get(WarmStart, one["warm"]) if one["warm"] else None
         one["ready"] = ahead.ready(session, start) if start else None

@@ -76,7 +76,7 @@ WORDS = {
 class NoticesApi(Api):
     """``GET api/v1/notices``."""
 
-    @operation("What one has to be told, newest first", schemas.Notices, servers=True)
+    @operation("What one has to be told, newest first", schemas.Notices, servers=True, exams=True)
     async def get(self) -> None:
         """The viewer's notices, newest first, and the leases of their servers that run."""
         name, say, _ = self.viewer.name, self.say, self._
@@ -103,7 +103,11 @@ class NoticesApi(Api):
         self.reply(await self.read(work))
 
     @operation(
-        "What a server has to tell its owner", schemas.Noted, body=schemas.OwnNotice, servers=True
+        "What a server has to tell its owner",
+        schemas.Noted,
+        body=schemas.OwnNotice,
+        servers=True,
+        exams=True,
     )
     async def post(self, body: schemas.OwnNotice) -> None:
         """Told by the server whose token it is; the word of its owner."""
@@ -126,7 +130,9 @@ IDS_WRONG = Text("ids_wrong", N_("“ids” must be numbers of notices."))
 class SeenApi(Api):
     """``POST api/v1/notices/seen`` with ``{"ids": [1, 2]}``."""
 
-    @operation("Notices have been seen", schemas.Changed, body=schemas.Seen, servers=True)
+    @operation(
+        "Notices have been seen", schemas.Changed, body=schemas.Seen, servers=True, exams=True
+    )
     async def post(self, body: schemas.Seen) -> None:
         """The viewer has seen these of their notices."""
         ids = body.ids

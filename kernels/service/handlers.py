@@ -230,6 +230,7 @@ class Usage(Api):
         reads=False,
         refusals={429: "too many reports; Retry-After says when to try again"},
         servers=True,
+        exams=True,
     )
     async def post(self) -> None:
         """A report of a person's own server."""

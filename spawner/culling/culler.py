@@ -28,6 +28,7 @@ from commons.store import Store, StoreError
 from commons.store.ends import Ending
 from commons.store.models import GpuNotice, ServerWatch, utcnow
 from commons.work import Keyed, Periodic
+from spawner import exams
 from spawner.culling import policy
 from spawner.culling.policy import Facts, Record, Step
 from spawner.gpu.watch import idle
@@ -110,7 +111,8 @@ class Culler:
 
     async def look(self) -> None:
         """One round."""
-        held = await self.store.read(records.held)  # started ahead of time: nobody has come yet
+        # Started ahead of time: nobody has come yet; and those that an exam's clock ends.
+        held = await self.store.read(lambda s: {*records.held(s), *exams.servers(s)})
         looks = await asyncio.gather(
             *(
                 self._see(one, rule)

@@ -18,6 +18,9 @@ MISSING = "labcommons.missing"
 # What counts of it in the sums of person and machine: bytes, and cores.
 MEMORY = "labcommons.memory"
 CPU = "labcommons.cpu"
+# Of an exam's server: which (``course-ml101/midterm``), and the address that it was given.
+EXAM = "labcommons.exam"
+ADDRESS = "labcommons.address"
 # From these a lease is written again when the store has lost it.
 GPUS = "labcommons.gpus"  # ids, each with "#SHARE" where the device is shared
 ACCOUNT = "labcommons.account"

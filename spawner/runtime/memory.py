@@ -42,9 +42,9 @@ from spawner.runtime.spec import (
     FetchMaterials,
     ImageStep,
     KeepFiles,
-    MakeFolder,
     MakeHome,
     ServerSpec,
+    ShortTask,
     TakeFiles,
     Taken,
     task_key,
@@ -238,7 +238,7 @@ class MemoryRuntime(Runtime):
 
     # -- tasks ---------------------------------------------------------------------------------
 
-    async def run_task(self, task: MakeHome | MakeFolder) -> None:
+    async def run_task(self, task: ShortTask) -> None:
         await self._step("run_task")
         key = task_key(task)
         doing = self._doing.get(key)
@@ -247,7 +247,7 @@ class MemoryRuntime(Runtime):
             doing.add_done_callback(lambda _: self._doing.pop(key))
         await asyncio.shield(doing)
 
-    async def _make(self, task: MakeHome | MakeFolder) -> None:
+    async def _make(self, task: ShortTask) -> None:
         key = task_key(task)
         if isinstance(task, MakeHome):
             owner = self.homes.get(task.user, task.uid)

@@ -31,12 +31,11 @@ from spawner.runtime.spec import (
     ImageStep,
     JobId,
     KeepFiles,
-    MakeFolder,
-    MakeHome,
     Name,
     Said,
     ServerName,
     ServerSpec,
+    ShortTask,
     TakeFiles,
     Taken,
     Version,
@@ -292,7 +291,7 @@ class Runtime(Protocol):
     async def logs(self, handle: Handle, lines: Count = 30) -> str:
         """The end of a server's output (20 kB at most). It is the user's: never trust it."""
 
-    async def run_task(self, task: MakeHome | MakeFolder) -> None:
+    async def run_task(self, task: ShortTask) -> None:
         """Do it and return when it is done; who asks for what is being done waits for that.
 
         Raises RuntimeRefused with the cause, RuntimeSilent.

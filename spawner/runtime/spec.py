@@ -96,6 +96,13 @@ class Gpus(Said):
     time_limit: float | None = Field(None, ge=0)
 
 
+class ExamPlace(Said):
+    """An exam of a course: its folders are below the course's."""
+
+    course: ScopeName
+    exam: Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
 class ServerSpec(Said):
     """One person's server.
 
@@ -110,6 +117,8 @@ class ServerSpec(Said):
         addresses: what the server was told of the site's; kept as a label.
         name: how the container's name begins. It ends with what the agent puts there
             (``names.server_key``), and all servers can read it: nothing of a person is in it.
+        exam: its home is the person's folder of this exam; it has no other folder, no group and no
+            GPU, and reaches the gate alone.
     """
 
     user: Name
@@ -128,6 +137,7 @@ class ServerSpec(Said):
     port: int = Field(SERVER_PORT, ge=1024, le=65535)
     addresses: str = Field("", max_length=2000)
     name: ContainerName = "server"
+    exam: ExamPlace | None = None
 
 
 # -- tasks: containers that run to their end; the table is closed ----------------------------------
@@ -147,6 +157,26 @@ class MakeFolder(Said):
 
     kind: Literal["folder"] = "folder"
     scope: ScopeName
+
+
+class MakeExam(Said):
+    """Somebody's folder of an exam, the course's being there: made, or given back to them."""
+
+    kind: Literal["exam"] = "exam"
+    place: ExamPlace
+    user: Name
+    uid: Number
+    gid: Number
+
+
+class CloseExam(Said):
+    """Somebody's folder of an exam is the course's instructors' to read from now on, and nobody
+    else's; its server, if it is still there, is removed first.
+    """
+
+    kind: Literal["exam-close"] = "exam-close"
+    place: ExamPlace
+    user: Name
 
 
 class BuildStep(Said):
@@ -340,16 +370,19 @@ class CompileModules(Said):
     env: Variables = Field(default_factory=dict)
 
 
-Task = Annotated[MakeHome | MakeFolder | BuildStep | ImageStep, Field(discriminator="kind")]
+ShortTask = MakeHome | MakeFolder | MakeExam | CloseExam
+Task = Annotated[ShortTask | BuildStep | ImageStep, Field(discriminator="kind")]
 
 
-def task_key(task: MakeHome | MakeFolder | BuildStep | ImageStep) -> str:
+def task_key(task: ShortTask | BuildStep | ImageStep) -> str:
     """What makes two tasks the same: whoever asks for one that runs waits for that one."""
     match task:
         case MakeHome():
             return f"home-{task.user}"
         case MakeFolder():
             return f"folder-{task.scope}"
+        case MakeExam() | CloseExam():
+            return f"{task.kind}-{task.place.course}/{task.place.exam}/{task.user}"
         case BuildStep():
             return f"build-{task.job_id}-{task.step}"
         case ImageStep():

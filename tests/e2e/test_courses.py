@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conftest import NewPage
 from deployment import Deployment, wait_for
-from people import in_lab, log_in, picture
+from people import come_back, in_lab, log_in, picture
 from playwright.sync_api import Page, expect
 
 COURSES = "/services/labcommons/courses"
@@ -314,3 +314,155 @@ def test_a_student_works_in_the_materials_and_every_update_leaves_that_work(
         student.wait_for_url("**/lab/tree/courses/ml101/third.md")
     finally:
         clean.run(*hub, "remove", "ml101", "--yes")
+
+
+# From inside of an exam's server: what answers, of targets that are asked all at once; a name that
+# is looked up; what is mounted; and what the console says to the server's own token.
+LOOK = """
+import json, os, socket, sys, threading, urllib.error, urllib.request
+found = {"reached": []}
+def connect(name, host, port):
+    try:
+        socket.create_connection((host, int(port)), 4).close()
+        found["reached"].append(name)
+    except OSError:
+        pass
+def resolve():
+    try:
+        found["name"] = socket.gethostbyname("somewhere.example.org")
+    except OSError:
+        found["name"] = ""
+def ask(path):
+    request = urllib.request.Request(os.environ["LABCOMMONS_CONSOLE_URL"] + "api/v1/" + path,
+        headers={"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"]})
+    try:
+        found[path] = urllib.request.urlopen(request, timeout=20).status
+    except urllib.error.HTTPError as error:
+        found[path] = error.code
+threads = [threading.Thread(target=connect, args=word.split("=")) for word in sys.argv[1:]]
+threads += [threading.Thread(target=resolve)]
+threads += [threading.Thread(target=ask, args=(path,)) for path in ("notices", "inbox/1")]
+for one in threads: one.start()
+for one in threads: one.join()
+lines = [line.split() for line in open("/proc/self/mountinfo")]
+found["folders"] = sorted(part[4] for part in lines if part[4].startswith(("/home", "/opt")))
+found["home"] = sorted(os.listdir(os.environ["HOME"]))
+found["groups"] = os.getgroups()
+print(json.dumps(found))
+"""
+
+
+def exam_document(begins: datetime, minutes: int, version: str) -> str:
+    return f"""\
+version: 1
+course: ml101
+title: {{en: Machine learning, zh: 机器学习}}
+timezone: UTC
+term: {{first: {begins.date()}, last: {begins.date() + timedelta(days=90)}}}
+exams:
+  - name: midterm
+    title: {{en: The midterm, zh: 期中考试}}
+    day: {begins.date()}
+    starts: "{begins:%H:%M}"
+    duration: {minutes}m
+    environment: py313-data:{version}
+    size: small
+"""
+
+
+def test_an_exam_is_closed_to_all_sides_and_ends_by_the_clock(
+    clean: Deployment, admin: str, new_page: NewPage, pictures: Path
+) -> None:
+    hub = ("docker", "exec", "-i", clean.container("hub"))
+    begins = datetime.now(UTC).replace(second=0, microsecond=0)
+    versions = clean.docker("images", "--format", "{{.Tag}}", "labcommons/env-py313-data")
+    version = versions.split()[0]
+
+    def say(minutes: int) -> None:
+        text = exam_document(begins, minutes, version)
+        clean.run(
+            *hub, "sh", "-c", f"cat > /tmp/ml101.yaml <<'END'\n{text}END\n"
+            "labcommons course apply -f /tmp/ml101.yaml",
+        )  # fmt: skip
+
+    student, teacher = signed_in(new_page(), STUDENT), signed_in(new_page(), "dan")
+    clean.start_server(admin, STUDENT, {"size": "small"})
+    clean.login_once("s10")
+    clean.start_server(admin, "s10", {"size": "small"})
+    try:
+        say(60)
+        student.goto(f"{COURSES}/ml101")
+        student.get_by_role("link", name="The midterm").click()
+        expect(student.get_by_text("are stopped when you begin")).to_be_visible()
+        picture(student, pictures, "exam-open")
+        student.get_by_role("button", name="Begin the exam").click()
+        student.wait_for_url(f"**/user/{STUDENT}/exam-midterm/lab**", timeout=180_000)
+        expect(student.locator(".jp-Launcher")).to_be_visible(timeout=60_000)
+        told = come_back(student, "The exam “midterm” ends for you at")
+        expect(told).to_be_visible()
+        picture(student, pictures, "exam-lab")
+
+        [exam] = clean.containers(STUDENT)
+        assert not ready(clean, admin, STUDENT), "the other server was stopped"
+        [other] = clean.containers("s10")
+        plan = json.loads((clean.root / ".perimeter.json").read_text())
+        address = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+        targets = {
+            "gate": f"{plan['users']['gate']}=8000",
+            "other": f"{clean.docker('inspect', '-f', address, other).strip()}=8888",
+            "machine": f"{plan['users']['subnet'].partition('/')[0].rpartition('.')[0]}.1=8443",
+            "chp": f"{plan['users']['clients'][0]}=8000",
+            "hub": f"{plan['users']['clients'][1]}=8081",
+            "outside": "198.51.100.7=80",
+            **{f"names {one}": f"{one}=53" for one in plan["resolvers"]},
+        }
+        for service in ("agent", "chp", "hub", "directory"):
+            for number, one in enumerate(
+                clean.docker("inspect", "-f", address, clean.container(service)).split()
+            ):
+                for port in (8081, 8001, 8444, 1389):
+                    targets[f"{service} {number} {port}"] = f"{one}={port}"
+        words = [f"{name}={to}" for name, to in targets.items()]
+        python = "/opt/labcommons/server/bin/python"
+        found = json.loads(clean.docker("exec", exam, python, "-c", LOOK, *words))
+        assert found["reached"] == ["gate"]
+        assert found["name"] == ""
+        assert (found["notices"], found["inbox/1"]) == (200, 403)
+        home = f"/home/{STUDENT}"
+        assert found["folders"] == [home, "/opt/labcommons/registry/image"]
+        assert "shared" not in found["home"]
+        assert len(found["groups"]) <= 1
+        control = json.loads(clean.docker("exec", other, python, "-c", LOOK, *words[:1]))
+        assert control["inbox/1"] == 404
+
+        student.goto("/hub/spawn")
+        student.get_by_role("button", name="Start", exact=True).click()
+        expect(student.get_by_text("You are in the exam “midterm”")).to_be_visible()
+        teacher.goto(f"{COURSES}/ml101")
+        expect(teacher.get_by_role("row", name=STUDENT)).to_contain_text("in it")
+        picture(teacher, pictures, "exam-teacher")
+
+        # The browser is closed, the end is moved to the next minute, and the hub is killed before.
+        clean.docker("exec", exam, "sh", "-c", f"echo 42 > {home}/answer.txt")
+        student.context.close()
+        now = datetime.now(UTC)
+        minutes = int((now - begins).total_seconds() // 60) + 1
+        say(minutes)
+        clean.kill("hub")
+        wait_for(lambda: not clean.containers(STUDENT), "the end by the clock", 150)
+        assert datetime.now(UTC) >= begins + timedelta(minutes=minutes)
+        answer = clean.root / "data/courses/ml101/exams/midterm" / STUDENT / "answer.txt"
+        wait_for(lambda: answer.stat().st_uid == 990, "the folder to be the instructors'", 60)
+        assert answer.stat().st_mode & 0o777 == 0o640
+        assert answer.read_text() == "42\n"
+        wait_for(lambda: clean.healthy("hub"), "the hub", 60)
+        teacher.goto(f"{COURSES}/ml101")
+        expect(teacher.get_by_role("row", name=STUDENT)).to_contain_text("ended")
+        clean.start_server(admin, STUDENT, {"size": "small"})
+        command = str(clean.root / "bin/labcommons")
+        for action in ("exam-begin", "exam-end"):
+            said = clean.run(command, "audit", "show", "--action", action, "--json")
+            [*_, last] = json.loads(said)
+            assert last["user"]["name"] == STUDENT
+    finally:
+        clean.run(*hub, "labcommons", "course", "remove", "ml101", "--yes")

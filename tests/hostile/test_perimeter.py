@@ -232,6 +232,9 @@ def lab(image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
                     ports="8443")  # fmt: skip
             lab.alice = lab.run("alice", lab.users.name, dns)
             lab.bob = lab.run("bob", lab.users.name)
+            # As the agent has servers of exams, but for the name servers: those rules close, too.
+            lab.exam = lab.run("exam", lab.users.name, f"--ip={lab.users.closed[0]}", dns)
+            lab.other_exam = lab.run("exam2", lab.users.name, f"--ip={lab.users.closed[1]}")
             lab.builder = lab.run("builder", lab.builders.name)
             lab.other_builder = lab.run("builder2", lab.builders.name)
             yield lab
@@ -297,6 +300,29 @@ def test_a_server_reaches_nothing_of_the_site_but_the_gate(lab: Lab) -> None:
     outside = f"tcp:{HOST}:80"
     found = lab.scan("alice", **targets, gate=gate, outside=outside)
     assert opened(found) == {"gate", "outside"}
+
+
+def test_an_exams_server_reaches_the_gate_alone_whatever_the_egress_is(lab: Lab) -> None:
+    """Kind: egress of some people's servers that is narrower than the site's."""
+    outside = {
+        "the internet": f"tcp:{HOST}:80",
+        "alice": f"tcp:{lab.alice}:8888",
+        "another exam's": f"tcp:{lab.other_exam}:8888",
+        "another exam's by UDP": f"udp:{lab.other_exam}:9999",
+    }
+    targets = around(lab) | outside
+    lab.perimeter(enabled=False)
+    assert {"the internet", "alice", "another exam's"} <= opened(lab.scan("exam", **targets))
+    assert _resolves(lab, "somewhere.example.org", "exam"), "the control"
+    gate = f"tcp:{lab.users.services['gate']}:8000"
+    for egress in ({"mode": "all"}, {"mode": "mirrors"}):
+        lab.perimeter(egress=egress, mirrors=[[HOST, 80]])
+        assert opened(lab.scan("exam", **targets, gate=gate)) == {"gate"}
+        assert not _resolves(lab, "somewhere.example.org", "exam")
+    # Others reach it no more than each other; those that are to, do.
+    exam = f"tcp:{lab.exam}:8888"
+    assert opened(lab.scan("alice", exam=exam)) == set()
+    assert opened(lab.scan("chp", exam=exam)) == {"exam"}
 
 
 def test_nor_does_a_builder(lab: Lab) -> None:
@@ -426,9 +452,9 @@ def test_egress(lab: Lab, decided: dict[str, Any], servers: set[str], builders: 
     assert (reached, opened(of_builder.result())) == (servers, builders)
 
 
-def _resolves(lab: Lab, name: str) -> bool:
+def _resolves(lab: Lab, name: str, server: str = "alice") -> bool:
     code = f"import socket; print(socket.gethostbyname({name!r}))"
-    done = docker("exec", f"{lab.site}-alice", "python3", "-I", "-c", code, check=False)
+    done = docker("exec", f"{lab.site}-{server}", "python3", "-I", "-c", code, check=False)
     return done == "198.51.100.7"
 
 

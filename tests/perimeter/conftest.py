@@ -19,6 +19,7 @@ def document() -> dict[str, Any]:
             "subnet": "10.1.0.0/24",
             "gate": "10.1.0.2",
             "clients": ["10.1.0.3", "10.1.0.4"],
+            "closed": "10.1.0.64/26",
         },
         "builders": {"interface": "lc01234567b", "subnet": "10.1.1.0/24"},
         "resolvers": ["10.9.9.53"],

@@ -76,6 +76,7 @@ table inet labcommons-lab {{
 		meta nfproto != ipv4 drop
 		ip saddr != 10.1.0.0/24 drop
 		ip saddr {OURS} accept
+		ip saddr 10.1.0.64/26 ip daddr != 10.1.0.0/24 drop
 		ip daddr {{ 10.9.9.53 }} udp dport 53 accept
 		ip daddr {{ 10.9.9.53 }} tcp dport 53 accept
 		ip daddr 10.1.0.0/24 goto inside

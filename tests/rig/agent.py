@@ -80,7 +80,7 @@ def data_folder(folder: Path) -> Path:
 
 
 def settings(
-    site: Site, data: Path, network: str, server_image: str, site_id: str = ""
+    site: Site, data: Path, network: str, server_image: str, site_id: str = "", closed: str = ""
 ) -> AgentSettings:
     """An agent's of a site of its own, or of the one that is named."""
     return AgentSettings(
@@ -92,6 +92,7 @@ def settings(
         server_image=server_image,
         builder_image="lctest/tiny-builder:latest",
         machine_gids=frozenset({998}),
+        closed=closed,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,7 +23,7 @@ HOST = {
 MAKERS = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"}
 QUOTA = {"DAC_READ_SEARCH", "FOWNER", "SYS_ADMIN"}
 # Folders of the data folder that a container may write to, by what it is.
-PEOPLES = ("homes/*", "teams/*", "courses/*")
+PEOPLES = ("homes/*", "teams/*", "courses/*", "courses/*/exams/*/*")
 SERVICES = ("shared", "channel", "cache", "locks", "store", "versions", "logs", "agent/private/*")
 SNAPSHOT = {"homes/*": True, "courses/*": False, "agent/snapshots/*": None}  # read-only
 READ = (
@@ -38,8 +39,13 @@ def check(body: dict[str, Any], settings: AgentSettings) -> None:
     host, marks = body["HostConfig"], body["Labels"]
     purpose = marks["labcommons.purpose"]
     maker = purpose in ("home", "folder", "quota")
-    assert set(body) <= TOP
-    assert set(host) <= HOST | ({"CpuShares"} if purpose == "quota" else set())
+    exam = purpose == "server" and "labcommons.exam" in marks
+    assert set(body) <= TOP | ({"NetworkingConfig"} if exam else set())
+    assert set(host) <= HOST | ({"CpuShares"} if purpose == "quota" else set()) | (
+        {"Dns"} if exam else set()
+    )
+    if exam:
+        _exam(body, settings)
     assert host["Privileged"] is False
     assert host["CapDrop"] == ["ALL"]
     assert set(host["CapAdd"]) <= (QUOTA if purpose == "quota" else MAKERS if maker else set())
@@ -68,6 +74,21 @@ def check(body: dict[str, Any], settings: AgentSettings) -> None:
     assert len(set(names)) == len(names)
     assert all(names)
     assert not any("\0" in line for line in body["Env"])
+
+
+def _exam(body: dict[str, Any], settings: AgentSettings) -> None:
+    """Its folder, the kernels of its image, an address that reaches nobody; nothing else."""
+    host = body["HostConfig"]
+    home, *rest = (PurePosixPath(one["Source"]) for one in host["Mounts"])
+    assert home.relative_to(settings.host_data).match("courses/*/exams/*/*")
+    assert all(one.relative_to(settings.host_data).match("kernels/image/*/*") for one in rest)
+    assert host["GroupAdd"] == []
+    assert host["Dns"] == ["192.0.2.1"]
+    if "NetworkingConfig" in body:
+        [(network, given)] = body["NetworkingConfig"]["EndpointsConfig"].items()
+        assert network == settings.network
+        address = IPv4Address(given["IPAMConfig"]["IPv4Address"])
+        assert address in IPv4Network(settings.closed)
 
 
 def _network(mode: str, purpose: str, settings: AgentSettings) -> None:

@@ -80,6 +80,8 @@ class Ground:
         devices: ids of this machine's GPUs that nobody else has; simulated ones are only named.
         request: how they are asked of the Engine (``gpus.request``); ``nodes``: of "devices", each
             GPU's device node.
+        address: in the network; "": one that Docker chooses.
+        name_servers: whom Docker asks for a server; empty: the machine's.
     """
 
     site_id: str
@@ -92,6 +94,8 @@ class Ground:
     simulated: bool = False
     request: str = "runtime"
     nodes: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
+    name_servers: Sequence[str] = ()
 
 
 def container(
@@ -178,6 +182,9 @@ def server_body(spec: ServerSpec, ground: Ground) -> dict[str, Any]:
         labels.ADDRESSES: spec.addresses,
         **labels.of_use(spec.limits),
     }
+    if spec.exam is not None:
+        marks[labels.EXAM] = f"{spec.exam.course}/{spec.exam.exam}"
+        marks[labels.ADDRESS] = ground.address
     if ground.missing:
         marks[labels.MISSING] = " ".join(sorted(ground.missing))
     asked: dict[str, Any] = {}
@@ -214,6 +221,11 @@ def server_body(spec: ServerSpec, ground: Ground) -> dict[str, Any]:
     )
     body["Hostname"] = re.sub(r"[^a-z0-9-]", "-", spec.environment)[:63].strip("-") or "server"
     body["HostConfig"] |= asked
+    if ground.address:
+        given = {"IPAMConfig": {"IPv4Address": ground.address}}
+        body["NetworkingConfig"] = {"EndpointsConfig": {ground.network: given}}
+    if ground.name_servers:
+        body["HostConfig"]["Dns"] = list(ground.name_servers)
     return body
 
 

@@ -23,6 +23,7 @@ from spawner.runtime.docker import engine as engines
 from spawner.runtime.docker.body import BUILD, MADE, PURPOSE, STEP, Ground, server_body
 from spawner.runtime.docker.devices import Inventory, check_free
 from spawner.runtime.docker.engine import Engine, silent
+from spawner.runtime.docker.exams import EXAM_FOLDER_NOT_MADE, NO_NAMES, NOT_APART, Exams
 from spawner.runtime.docker.images import Images, publisher
 from spawner.runtime.docker.job_folders import JobFolders
 from spawner.runtime.docker.logs import follow
@@ -56,14 +57,16 @@ from spawner.runtime.protocol import (
 )
 from spawner.runtime.spec import (
     BuildStep,
+    CloseExam,
     Device,
     Fetched,
     FetchMaterials,
     ImageStep,
     KeepFiles,
+    MakeExam,
     MakeFolder,
-    MakeHome,
     ServerSpec,
+    ShortTask,
     TakeFiles,
     Taken,
 )
@@ -108,6 +111,7 @@ class DockerRuntime(Images):
         self._shared, self._names = Shared(), Locks()
         self._gpus_given, self._looking = asyncio.Lock(), asyncio.Lock()
         self._fetching = asyncio.Semaphore(_FETCHES)
+        self.exams, self._addresses_given = Exams(settings, places), asyncio.Lock()
 
     async def begin_watch(self) -> None:
         """Listen to the Engine, and clear away what a killed agent left. Raises RuntimeSilent."""
@@ -223,7 +227,10 @@ class DockerRuntime(Images):
 
     async def _start(self, spec: ServerSpec) -> str:
         async with self._names.of(server_key(self.site_id, spec.user, spec.server)):
-            made = await (self._create_with_gpus if spec.gpus else self._create)(spec)
+            if spec.exam is not None:
+                made = await self._create_closed(spec)
+            else:
+                made = await (self._create_with_gpus if spec.gpus else self._create)(spec)
             self.watch.forget()
             try:
                 await self.servers.call(lambda api: api.start(made))
@@ -245,13 +252,25 @@ class DockerRuntime(Images):
             check_free(whole, found, but=labels.of_server(self.site_id, spec.user, spec.server))
             return await self._create(spec, whole)
 
-    async def _create(self, spec: ServerSpec, devices: Collection[Device] = ()) -> str:
+    async def _create_closed(self, spec: ServerSpec) -> str:
+        """One after another: what is created has its address, and the next one sees that."""
+        self.exams.check(spec)
+        if not await self.apart():
+            raise RuntimeRefused(NOT_APART())
+        held = {"label": [f"{labels.SITE}={self.site_id}", labels.ADDRESS]}
+        async with self._addresses_given:
+            found = await self.servers.call(lambda api: api.containers(all=True, filters=held))
+            return await self._create(spec, address=self.exams.address(found))
+
+    async def _create(
+        self, spec: ServerSpec, devices: Collection[Device] = (), address: str = ""
+    ) -> str:
         def work(api: Any) -> str:
             self.check_startable(api, spec.image, spec.environment, spec.version)
             key = server_key(self.site_id, spec.user, spec.server)
             missing: set[str] = set()
             while True:
-                body = self.server_body(spec, devices, missing)
+                body = self.server_body(spec, devices, missing, address)
                 self._remove_server(api, spec.user, spec.server)
                 try:
                     return engines.create(api, f"{spec.name}-{key}", body)
@@ -265,13 +284,28 @@ class DockerRuntime(Images):
         return await self.servers.call(work)
 
     def server_body(
-        self, spec: ServerSpec, devices: Collection[Device], missing: Collection[str] = ()
+        self,
+        spec: ServerSpec,
+        devices: Collection[Device],
+        missing: Collection[str] = (),
+        address: str = "",
     ) -> dict[str, Any]:
         """A server's create body, with these GPUs at most, without the mounts that are missing.
 
         Raises RuntimeRefused, NotAllowed.
         """
         check_account(spec.account, self.settings)
+        if spec.exam is not None:
+            self.exams.check(spec)
+            ground = Ground(
+                self.site_id,
+                self.settings.network,
+                self.exams.home(spec.exam, spec.user, spec.account.uid),
+                self.places.registry(spec),
+                address=address,
+                name_servers=NO_NAMES,
+            )
+            return server_body(spec, ground)
         ids, request = {device.id for device in devices}, self.gpus.gpus.request
         ground = Ground(
             self.site_id,
@@ -430,10 +464,12 @@ class DockerRuntime(Images):
 
     # -- tasks -----------------------------------------------------------------------------------
 
-    async def run_task(self, task: MakeHome | MakeFolder) -> None:
+    async def run_task(self, task: ShortTask) -> None:
         await self._shared.do(task, lambda: self._run_task(task))
 
-    async def _run_task(self, task: MakeHome | MakeFolder) -> None:
+    async def _run_task(self, task: ShortTask) -> None:
+        if isinstance(task, MakeExam | CloseExam):
+            return await self._exam(task)
         if isinstance(task, MakeFolder):
             return await self._make_folder(task)
         name, body = self.table.home(task)
@@ -450,6 +486,29 @@ class DockerRuntime(Images):
                 await self._limit("homes", task.user)
             if owner != task.uid:
                 raise home_of_another(task.user, owner or 0, task.uid)
+
+    async def _exam(self, task: MakeExam | CloseExam) -> None:
+        name, body = self.exams.task(task)
+        marks = {
+            labels.SITE: self.site_id,
+            labels.USER: task.user,
+            labels.EXAM: f"{task.place.course}/{task.place.exam}",
+        }
+
+        def remove(api: Any) -> None:
+            filters = {"label": [f"{label}={value}" for label, value in marks.items()]}
+            for item in api.containers(all=True, filters=filters):
+                engines.remove(api, item["Id"])
+
+        async with self._names.of(name):
+            owner = await asyncio.to_thread(self.exams.owner, task.place, task.user)
+            if isinstance(task, CloseExam):
+                await self.servers.call(remove)
+                self.watch.forget()
+            elif owner == task.uid:
+                return
+            if why := await self._run(name, body):
+                raise RuntimeRefused(EXAM_FOLDER_NOT_MADE(reason=why))
 
     async def _make_folder(self, task: MakeFolder) -> None:
         scope = self.places.scope(task.scope)

@@ -28,6 +28,7 @@ class AgentSettings:
         machine_gids: numbers that mean something on this machine, as the socket's group.
         image_env: variables of builders of images: where database and agent are.
         site_digest: of the site file that was read.
+        closed: addresses in ``network`` whose servers reach the gate alone; "": none do.
     """
 
     site: Site
@@ -45,6 +46,7 @@ class AgentSettings:
     node: str = "local"
     builders: str = "bridge"
     agent_image: str = "labcommons/agent:latest"
+    closed: str = ""
 
     @classmethod
     def from_environment(cls) -> AgentSettings:
@@ -70,4 +72,5 @@ class AgentSettings:
             site_digest(path),
             builders=env.get("LABCOMMONS_BUILDERS_NETWORK") or cls.builders,
             agent_image=env.get("LABCOMMONS_AGENT_IMAGE", cls.agent_image),
+            closed=env.get("LABCOMMONS_CLOSED_ADDRESSES", ""),
         )

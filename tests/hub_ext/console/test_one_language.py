@@ -6,11 +6,13 @@ import re
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy.orm import Session
 from tornado.web import Application
 
 from commons.audit import ACTIONS, Chain, make_event
 from commons.i18n import LANGUAGES
 from commons.site import Site
+from commons.store.models import ExamSitting, utcnow
 from courses.document import check_course, to_yaml
 from hub_ext.console.app import PREFIX, make_app
 from hub_ext.console.help_pages import ROLES
@@ -92,6 +94,29 @@ NAMES = names_in(
 )  # fmt: skip
 
 
+EXAM = {
+    "name": "midterm", "title": {"en": "lesson", "zh": "lesson"}, "day": "2031-01-20",
+    "starts": "10:00", "duration": "90m", "environment": "py313-data:20261121-ab12cd34",
+    "size": "small",
+}  # fmt: skip
+
+
+def sat(console: Console) -> None:
+    """Some are in the exam, and some have ended it."""
+
+    def work(session: Session) -> None:
+        for name, ended, collected in (("s01", 0, 0), ("s02", 1, 0), ("s03", 1, 1)):
+            session.add(
+                ExamSitting(
+                    course="ml101", exam="midterm", username=name, options={}, ends_at=utcnow(),
+                    ended_at=utcnow() if ended else None,
+                    collected_at=utcnow() if collected else None,
+                )
+            )  # fmt: skip
+
+    console.store.transact(work)
+
+
 def pages(app: Application) -> set[str]:
     """The addresses at which an application has pages."""
     found = set()
@@ -118,9 +143,11 @@ async def test_every_page_of_the_console_is_in_one_language(lived_in: Console, l
     assert made.code == 201, made.body
     made = await lived_in.send("POST", "api/v1/warm-starts", "carol-token", WARM)
     assert made.code == 201, made.body
-    sent = {"document": COURSE | {"title": {"en": "ML"}, "timezone": "Asia/Shanghai"}}
+    changed = {"title": {"en": "ML"}, "timezone": "Asia/Shanghai", "exams": [EXAM]}
+    sent = {"document": COURSE | changed}
     made = await lived_in.send("PUT", "api/v1/courses/ml101", "carol-token", sent)
     assert made.code == 200, made.body
+    sat(lived_in)
     shared, options = "api/v1/shared-servers/course-ml101/project", {"options": {"size": "small"}}
     made = await lived_in.send("PUT", shared, "carol-token", options)
     assert made.code == 200, made.body

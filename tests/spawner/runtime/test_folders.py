@@ -17,7 +17,7 @@ from commons.scopes import Scope, owners
 from commons.site import Site
 from rig import agent
 from spawner.runtime.docker.runtime import DockerRuntime
-from spawner.runtime.spec import MakeFolder, MakeHome
+from spawner.runtime.spec import CloseExam, ExamPlace, MakeExam, MakeFolder, MakeHome
 
 ALICE = MakeHome(user="alice", uid=20003, gid=20000)
 ML101, VISION = MakeFolder(scope="course-ml101"), MakeFolder(scope="team-vision")
@@ -163,3 +163,52 @@ async def test_what_members_share_stays_theirs_whatever_the_makers_umask(
     # Nothing is made anew, and what is in it stays.
     await runtime.run_task(VISION)
     assert (tmp_path / team / "d").is_dir()
+
+
+def exam(kind: str, user: str = "alice") -> MakeExam | CloseExam:
+    place = ExamPlace(course="course-ml101", exam="midterm")
+    if kind == "make":
+        return MakeExam(place=place, user=user, uid=20003, gid=20000)
+    return CloseExam(place=place, user=user)
+
+
+@pytest.mark.docker
+async def test_an_exams_folder_is_its_persons_and_then_the_instructors(
+    runtime: DockerRuntime, course_site: Site, tmp_path: Path
+) -> None:
+    pair = owners(course_site)[Scope("course", "ml101")]
+    await runtime.run_task(ML101)
+    await asyncio.gather(*(runtime.run_task(exam("make", f"s{n}")) for n in range(3)))
+    await runtime.run_task(exam("make"))
+    above = tmp_path / "courses" / "ml101" / "exams"
+    home = above / "midterm" / "alice"
+    assert sorted(one.name for one in home.parent.iterdir()) == ["alice", "s0", "s1", "s2"]
+    for folder in (above, home.parent):  # no student comes to it by the course's folder
+        assert numbers(folder) == (990, pair.leads, 0o2750)
+    assert numbers(home) == (20003, 20000, 0o700)
+    [settings] = home.rglob("plugin.jupyterlab-settings")
+    assert numbers(settings)[0] == 20003
+    # What a student may leave there: a link out, a program with its owner's rights.
+    outside = tmp_path / "homes" / "bob"
+    outside.mkdir()
+    (home / "answer.ipynb").write_text("42")
+    (home / "way-out").symlink_to(outside)
+    (home / "tool").write_text("x")
+    (home / "tool").chmod(0o4777)
+    for one in home.iterdir():
+        os.chown(one, 20003, 20000, follow_symlinks=False)
+    before = numbers(outside)
+    await runtime.run_task(exam("close"))
+    assert numbers(home / "answer.ipynb") == (990, pair.leads, 0o640)
+    assert numbers(home / "tool") == (990, pair.leads, 0o750)
+    assert numbers(home)[:2] == (990, pair.leads)
+    assert numbers(outside) == before
+    assert numbers(home.parent / "s0")[0] == 20003, "others go on"
+    with pytest.raises(RuntimeRefused, match="not open"):
+        runtime.exams.home(exam("make").place, "alice", 20003)
+    await runtime.run_task(exam("close"))
+    # More time for whom it has ended: what they had is theirs again.
+    await runtime.run_task(exam("make"))
+    assert numbers(home / "answer.ipynb")[0] == 20003
+    assert runtime.exams.home(exam("make").place, "alice", 20003) == str(home)
+    assert left(runtime) == []

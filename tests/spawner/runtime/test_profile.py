@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 from contextlib import suppress
@@ -23,9 +24,11 @@ from spawner.runtime.docker import materials
 from spawner.runtime.docker.runtime import DockerRuntime
 from spawner.runtime.spec import (
     BuildStep,
+    CloseExam,
     FetchMaterials,
     ImageStep,
     KeepFiles,
+    MakeExam,
     MakeFolder,
     MakeHome,
     ServerSpec,
@@ -74,7 +77,13 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> DockerRuntime:
         (data / folder).mkdir(parents=True)
     (data / "kernels" / "course-ml101").symlink_to("/root")
     (data / "agent").mkdir(exist_ok=True)
-    return DockerRuntime(agent.settings(site, data, "lc-users", "labcommons/server:latest"))
+    for user, uid in PEOPLE.items():
+        path = data / "courses" / "ml101" / "exams" / "midterm" / user
+        path.mkdir(parents=True)
+        os.chown(path, 990 if user == "dan" else uid, 20000)  # dan's is over
+    return DockerRuntime(
+        agent.settings(site, data, "lc-users", "labcommons/server:latest", closed="10.9.64.0/28")
+    )
 
 
 def account() -> st.SearchStrategy[Any]:
@@ -133,6 +142,10 @@ GPUS = st.none() | st.fixed_dictionaries(
 )
 
 
+EXAM = st.none() | st.fixed_dictionaries({"course": SCOPES, "exam": st.just("midterm") | WORDS})
+MIDTERM = {"course": "course-ml101", "exam": "midterm"}
+
+
 def good_server(**changed: Any) -> dict[str, Any]:
     return {
         "user": "alice",
@@ -174,6 +187,7 @@ SERVER = changed(
         "scopes": st.lists(SCOPES, max_size=4),
         "mounts": st.lists(st.just("sets") | WORDS, max_size=3),
         "gpus": GPUS,
+        "exam": EXAM,
         "env": env(),
         "args": st.lists(WORDS, max_size=3),
         "command": st.lists(WORDS, max_size=2),
@@ -199,6 +213,23 @@ def step(kind: str, step: str, scope: str, user: str, gid: int = 20000) -> dict[
     }
 
 
+def exam_server(user: str = "alice", **changed: Any) -> dict[str, Any]:
+    own = {"scopes": [], "mounts": [], "exam": MIDTERM, "server": "exam-midterm"}
+    return good_server(user=user, account=numbers(user)) | own | changed
+
+
+EXAM_SERVER = changed(
+    PERSON.map(exam_server),
+    {
+        "user": WORDS,
+        "account": account(),
+        "scopes": st.lists(SCOPES, max_size=2),
+        "mounts": st.lists(st.just("sets") | WORDS, max_size=2),
+        "gpus": GPUS,
+        "exam": EXAM,
+        "env": env(),
+    },
+)
 STEPS = st.sampled_from(["lock", "install", "look", "decide", "delete", "check"])
 PLACES = st.sampled_from([("personal", 20000), ("shared", 20000), ("team-vision", 21001)])
 TASK = st.one_of(
@@ -207,6 +238,22 @@ TASK = st.one_of(
         {"user": WORDS, "uid": NUMBERS, "gid": NUMBERS},
     ),
     changed(st.just({"kind": "folder", "scope": "team-vision"}), {"scope": SCOPES}),
+    changed(
+        PERSON.map(
+            lambda user: {
+                "kind": "exam",
+                "place": MIDTERM,
+                "user": user,
+                "uid": PEOPLE[user],
+                "gid": 20000,
+            }
+        ),
+        {"user": WORDS, "uid": NUMBERS, "gid": NUMBERS, "place": EXAM},
+    ),
+    changed(
+        st.just({"kind": "exam-close", "place": MIDTERM, "user": "alice"}),
+        {"user": WORDS, "place": EXAM},
+    ),
     changed(
         st.tuples(STEPS, PLACES, PERSON).map(lambda t: step("build", t[0], t[1][0], t[2], t[1][1])),
         {
@@ -251,9 +298,20 @@ def test_no_server_breaks_the_profile(runtime: DockerRuntime, asked: Any) -> Non
         assert os.lstat(runtime.settings.data / "homes" / spec.user).st_uid == uid
 
 
+@MANY
+@given(EXAM_SERVER)
+def test_no_exams_server_has_more_than_its_folder(runtime: DockerRuntime, asked: Any) -> None:
+    with suppress(ValidationError, LabError):
+        spec = ServerSpec.model_validate_json(encoded(asked))
+        body = body_of_server(runtime, spec)
+        event("a body")
+        profile.check(body, runtime.settings)
+
+
 def body_of_server(runtime: DockerRuntime, spec: ServerSpec) -> dict[str, Any]:
     devices = asyncio.run(runtime.gpus.check(spec.gpus.devices)) if spec.gpus else {}
-    return runtime.server_body(spec, devices)
+    address = runtime.exams.address([]) if spec.exam else ""
+    return runtime.server_body(spec, devices, address=address)
 
 
 @MANY
@@ -348,6 +406,8 @@ def body_of(runtime: DockerRuntime, task: Any) -> dict[str, Any]:
         return runtime.table.home(task)[1]
     if isinstance(task, MakeFolder):
         return runtime.table.folder(task)[1]
+    if isinstance(task, MakeExam | CloseExam):
+        return runtime.exams.task(task)[1]
     assert isinstance(task, BuildStep | ImageStep)
     body = runtime.table.build(task)
     for mount in body["HostConfig"]["Mounts"]:
@@ -370,6 +430,58 @@ def test_a_good_server_gets_what_it_is_for(runtime: DockerRuntime) -> None:
         (f"{data}/cache/packages", "/opt/labcommons/pkgs", True),
         ("/data/sets", "/data/sets", True),
     ]
+
+
+def test_an_exams_server_has_its_folder_for_a_home_and_nothing_else(
+    runtime: DockerRuntime,
+) -> None:
+    body = body_of_server(runtime, ServerSpec.model_validate_json(encoded(exam_server())))
+    profile.check(body, runtime.settings)
+    data = runtime.settings.host_data
+    assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in body["HostConfig"]["Mounts"]] == [
+        (f"{data}/courses/ml101/exams/midterm/alice", "/home/alice", False),
+        (f"{data}/kernels/image/data/1", "/opt/labcommons/registry/image", True),
+    ]
+    assert body["NetworkingConfig"] == {
+        "EndpointsConfig": {"lc-users": {"IPAMConfig": {"IPv4Address": "10.9.64.0"}}}
+    }
+    assert body["Labels"]["labcommons.exam"] == "course-ml101/midterm"
+
+
+def test_no_two_exams_servers_have_one_address(runtime: DockerRuntime) -> None:
+    taken: list[dict[str, Any]] = [{"Labels": None}]
+    for _ in range(16):
+        taken.append({"Labels": {"labcommons.address": runtime.exams.address(taken)}})
+    assert len({str(one["Labels"]) for one in taken}) == 17
+    with pytest.raises(LabError, match="room for 16"):
+        runtime.exams.address(taken)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"user": "dan", "account": numbers("dan")}, "not open to this person"),
+        ({"user": "bob", "account": numbers("alice")}, "not open to this person"),
+        ({"account": {"uid": 20003, "gid": 20000, "gids": [21001]}}, "more than its own folder"),
+        ({"scopes": ["shared"]}, "more than its own folder"),
+        ({"mounts": ["sets"]}, "more than its own folder"),
+        ({"exam": {"course": "team-vision", "exam": "midterm"}}, "no course"),
+        ({"exam": {"course": "course-x", "exam": "midterm"}}, "no course"),
+        ({"exam": {"course": "course-ml101", "exam": "final"}}, "not open to this person"),
+    ],
+)
+def test_an_exams_server_that_would_have_more_is_refused(
+    runtime: DockerRuntime, changed: dict[str, Any], why: str
+) -> None:
+    spec = ServerSpec.model_validate_json(encoded(exam_server(**changed)))
+    with pytest.raises(LabError, match=why):
+        body_of_server(runtime, spec)
+
+
+def test_where_nothing_is_closed_there_is_no_exam(runtime: DockerRuntime) -> None:
+    open_ = DockerRuntime(dataclasses.replace(runtime.settings, closed=""))
+    with pytest.raises(LabError, match=r"servers\.perimeter"):
+        open_.server_body(ServerSpec.model_validate_json(encoded(exam_server())), [])
 
 
 @pytest.mark.parametrize(
