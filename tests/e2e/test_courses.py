@@ -82,8 +82,8 @@ def test_a_class_finds_its_servers_ready(
         expect(teacher.get_by_role("button", name=f"Take “{GUEST}” off the roster")).to_be_visible()
 
         teacher.get_by_role("button", name="Make a link").click()
-        [link] = teacher.locator("code", has_text="/hub/course-join/").all_inner_texts()
-        joins.goto(link)
+        link = teacher.locator("code", has_text="/hub/course-join/")
+        joins.goto(link.inner_text())  # waits for it
         joins.get_by_role("button", name="Join the course").click()
         joins.wait_for_url(f"**{COURSES}/ml101")
         expect(joins.get_by_role("heading", level=1)).to_have_text("Machine learning")
