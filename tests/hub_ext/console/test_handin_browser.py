@@ -53,6 +53,7 @@ async def serious(page: Page) -> list[str]:
     axe, found = Path(AXE_FILE_PATH).read_text("utf-8"), []
     for scheme in ("light", "dark"):
         await page.evaluate("scheme => document.documentElement.dataset.bsTheme = scheme", scheme)
+        await page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")
         result: Any = await page.evaluate(axe + "; axe.run({resultTypes: ['violations']})")
         found += [
             f"{one['id']}: {node['html'][:200]}"
