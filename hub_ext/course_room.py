@@ -475,9 +475,7 @@ class _InRoom:
 
 
 class RoomPage(_InRoom, BaseHandler):  # type: ignore[misc]
-    """GET: everybody; ``?part=rows`` for a page that is open, ``?part=csv`` as a file. POST: ask
-    whether it is meant, then do it.
-    """
+    """GET: everybody; ``?part=csv`` as a file. POST: ask whether it is meant, then do it."""
 
     def viewer(self) -> Principal:
         """Who has logged in."""
@@ -489,13 +487,8 @@ class RoomPage(_InRoom, BaseHandler):  # type: ignore[misc]
     async def get(self, name: str) -> None:
         """The room."""
         self.need(name)
-        part = self.get_query_argument("part", "")
-        if part == "csv":
+        if self.get_query_argument("part", "") == "csv":
             await self._csv(name)
-        elif part == "rows":
-            self.set_header("Cache-Control", "no-store")
-            places = await self.places(name)
-            self.finish(await self.render_template("course_room_rows.html", places=places))
         else:
             await self._show(name)
 
@@ -583,9 +576,13 @@ class RoomApi(_InRoom, APIHandler):  # type: ignore[misc]
         return Principal.from_hub({**model, "groups": [group.name for group in user.groups]})
 
     async def get(self, name: str) -> None:
-        """Everybody, with each server of the course."""
+        """Everybody, with each server of the course; ``?part=rows`` as a page has them."""
         self.need(name)
         places = await self.places(name)
+        if self.get_query_argument("part", "") == "rows":
+            rows = await self.render_template("course_room_rows.html", places=places)
+            self.write(json.dumps({"rows": rows}))
+            return
         self.write(json.dumps({"course": name, "people": [one.as_json() for one in places]}))
 
     async def post(self, name: str) -> None:

@@ -21,6 +21,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from commons.leases import ServerKey
 from commons.scopes import Scope, positions_in
+from commons.shared_accounts import scope_of
 from commons.store.ends import Ending
 from commons.tokens import server_of
 from commons.work import Keyed
@@ -133,9 +134,7 @@ class HubServers:
                 Facts(
                     str(spawner.user_options.get("size")),
                     int(spawner.user_options.get("gpus") or 0),
-                    frozenset(
-                        scope.source for scope in positions_in([g.name for g in user.groups])
-                    ),
+                    frozenset(scope.source for scope in _scopes_of(user)),
                 ),
             )
             for user in self._app.users.values()
@@ -341,6 +340,12 @@ def may_have(owner: Any, server: str, named: bool, most: int | Callable[..., Any
     """Whether somebody may have a server of this name, where so many named ones may be."""
     there = {name for name in owner.orm_spawners if name}
     return named and (server in there or callable(most) or not most or len(there) < most)
+
+
+def _scopes_of(user: Any) -> set[Scope]:
+    """The teams and courses of somebody; of an account of one, that."""
+    own = scope_of(user.name)
+    return {*positions_in([one.name for one in user.groups]), *([own] if own else ())}
 
 
 def _start_failed(spawner: Any) -> bool:

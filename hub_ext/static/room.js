@@ -54,9 +54,12 @@
     if (document.hidden) return;
     try {
       const answer = await fetch(form.dataset.rows, {
-        credentials: "same-origin", redirect: "error", signal: AbortSignal.timeout(15000),
+        credentials: "same-origin",
+        redirect: "error",
+        headers: { "X-XSRFToken": form.elements._xsrf.value },
+        signal: AbortSignal.timeout(15000),
       });
-      if (answer.ok) bring(await answer.text());
+      if (answer.ok) bring((await answer.json()).rows);
     } catch {
       // The next look may find it again; what stands there is some seconds old.
     }

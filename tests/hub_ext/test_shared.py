@@ -158,6 +158,9 @@ async def test_a_member_has_it_started_as_nobody_of_them(together: Together, lab
     assert spec.scopes == ("shared", "course-ml101")
     assert spec.env["LABCOMMONS_TOGETHER"] == "1"
     assert spec.env["LABCOMMONS_MAIL"] == ""
+    # Rules for the course's idle servers hold for it.
+    [culled] = lab.servers.culled()
+    assert culled.facts.groups == {"course-ml101"}
     # It ends by whoever may, and as whose doing is written.
     await together.asked(up=False, by="bob")
     assert (await together.until(State.STOPPED)).by == "bob"
