@@ -110,6 +110,12 @@ def test_a_class_finds_its_servers_ready(
         assert ready(clean, admin, BUSY)
         assert ready(clean, admin, BUSY, "ml101")
 
+        _in_the_room(teacher, pictures)
+        in_lab(student)  # a notebook is open: the message comes to it
+        expect(student.get_by_text("Please open part two").first).to_be_visible(timeout=60_000)
+
+        _a_look(clean, teacher, student, pictures)
+
         # Whom the roster puts into it: in half a minute at the most, without another login.
         wait_for(lambda: _sees_course(guest), "the course in the navigation", 60)
         guest.goto("/hub/course/ml101/lessons/first.ipynb")
@@ -125,6 +131,56 @@ def test_a_class_finds_its_servers_ready(
     finally:
         clean.api("DELETE", f"users/{BUSY}/servers/ml101", admin, {"remove": True})
         clean.run(*hub, "labcommons", "course", "remove", "ml101", "--yes")
+
+
+def _in_the_room(teacher: Page, pictures: Path) -> None:
+    """Who is there, a message to one, and a stop that is asked for and left."""
+    teacher.goto(f"{COURSES}/ml101")
+    teacher.get_by_role("link", name="Room: who is there").click()
+    row = teacher.get_by_role("row", name=STUDENT)
+    expect(row.get_by_text("Running")).to_be_visible()
+    # Without a reload:
+    expect(row.get_by_role("cell").nth(2)).to_contain_text("iB", timeout=30_000)
+    picture(teacher, pictures, "course-room")
+    teacher.get_by_label("Search").fill(STUDENT)
+    expect(teacher.get_by_role("row")).to_have_count(2)  # with the headings
+    row.get_by_role("checkbox").check()
+    teacher.get_by_role("button", name="Message…").click()
+    teacher.get_by_role("textbox", name="Message").fill("Please open part two")
+    teacher.get_by_role("button", name="Send").click()
+    expect(teacher.get_by_text(f"Message sent to: {STUDENT}")).to_be_visible()
+    teacher.get_by_role("row", name=STUDENT).get_by_role("checkbox").check()
+    teacher.get_by_role("button", name="Stop…").click()
+    expect(teacher.get_by_text("Kernels and terminals in these servers end")).to_be_visible()
+    picture(teacher, pictures, "course-room-stop")
+    teacher.get_by_role("link", name="Cancel").click()
+    expect(teacher.get_by_role("row", name=STUDENT).get_by_text("Running")).to_be_visible()
+
+
+def _a_look(site: Deployment, teacher: Page, student: Page, pictures: Path) -> None:
+    """Asked for in the room, allowed by the student, read, ended."""
+    cell = {"cell_type": "markdown", "metadata": {}, "source": "# My answer <script>x</script>"}
+    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    [container] = site.containers(STUDENT)
+    write = 'printf %s "$1" > "$HOME/look.ipynb"'
+    site.docker("exec", container, "sh", "-c", write, "sh", json.dumps(notebook))
+    teacher.get_by_role("row", name=STUDENT).get_by_role("checkbox").check()
+    teacher.get_by_role("button", name="Look at a notebook…").click()
+    teacher.get_by_role("button", name="Ask", exact=True).click()
+    answer = student.get_by_role("button", name="Answer or end it").first
+    expect(answer).to_be_visible(timeout=60_000)
+    student.goto("/hub/course-looks")
+    student.get_by_label("path in your home").fill("look.ipynb")
+    picture(student, pictures, "course-looks")
+    student.get_by_role("button", name="Allow it").click()
+    expect(student.get_by_text("may read a notebook of yours until")).to_be_visible()
+    teacher.get_by_role("link", name=STUDENT, exact=True).click()
+    shown = teacher.frame_locator("iframe")
+    expect(shown.get_by_role("heading", name="My answer <script>x</script>")).to_be_visible()
+    picture(teacher, pictures, "course-look")
+    student.get_by_role("button", name="End it now").click()
+    teacher.reload()
+    expect(teacher.get_by_text("The look is over")).to_be_visible()
 
 
 def _sees_course(page: Page) -> bool:

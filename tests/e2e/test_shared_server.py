@@ -1,4 +1,4 @@
-"""Two students in one notebook on their course's server."""
+"""Two students in one notebook on their course's server, until one of them is off the roster."""
 
 from __future__ import annotations
 
@@ -8,11 +8,23 @@ from pathlib import Path
 from conftest import NewPage
 from deployment import Deployment, wait_for
 from people import log_in, open_notebook, picture
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, WebSocket, expect
 
 SHARED = "/services/labcommons/shared"
 LINK = "/hub/shared/course-ml101/project"
 PEOPLE = ("alice", "bob")
+
+
+class Sockets:
+    """Those that somebody's page has open, to documents and kernels."""
+
+    def __init__(self, page: Page) -> None:
+        self.open: set[WebSocket] = set()
+        page.on("websocket", self._opened)
+
+    def _opened(self, socket: WebSocket) -> None:
+        self.open.add(socket)
+        socket.on("close", lambda _: self.open.discard(socket))
 
 
 def enter(page: Page) -> None:
@@ -28,7 +40,7 @@ def first_cell(page: Page) -> str:
     return page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.inner_text()
 
 
-def test_two_people_work_in_one_notebook(
+def test_two_students_work_in_one_notebook_and_who_leaves_is_out(
     clean: Deployment, admin: str, new_page: NewPage, pictures: Path
 ) -> None:
     api, hub = "/services/labcommons/api/v1/", ("docker", "exec", clean.container("hub"))
@@ -38,6 +50,7 @@ def test_two_people_work_in_one_notebook(
     log_in(teacher, "dan")
     teacher.wait_for_url(re.compile(r"/hub/(home|spawn)"))
     alice, bob = new_page(), new_page()
+    sockets = {"alice": Sockets(alice), "bob": Sockets(bob)}
     try:
         teacher.goto(SHARED)
         teacher.get_by_label("Name of the server").fill("project")
@@ -78,6 +91,31 @@ def test_two_people_work_in_one_notebook(
         people = alice.locator("#jp-collaboration-panel")
         expect(people).to_contain_text("李博")  # bob, as the directory has his name
         picture(alice, pictures, "shared-together")
+        cell.click()
+        alice.keyboard.press("Shift+Enter")
+        for page in (alice, bob):
+            expect(page.locator(".jp-OutputArea-output").first).to_have_text("42")
+
+        clean.run(*hub, "labcommons", "course", "roster", "remove", "ml101", "bob")
+        wait_for(lambda: bob.title() and not sockets["bob"].open, "bob's sockets to be closed")
+        cell.click()
+        alice.keyboard.press("End")
+        alice.keyboard.type(" alone")
+        bob.reload()
+        expect(bob.locator(".jp-Notebook")).to_have_count(0)
+        picture(bob, pictures, "shared-out")
+        assert sockets["alice"].open
+        assert not first_cell(alice).endswith("bob's")
+        bob.goto(SHARED)
+        expect(bob.get_by_role("heading", name="Shared servers")).to_be_visible()
+        expect(bob.get_by_role("article", name="project")).to_have_count(0)
+        teacher.goto(SHARED)
+        expect(teacher.get_by_text("In it now: alice")).to_be_visible()
+        [one] = clean.labcommons("shared", "list")
+        assert (one["state"], one["by"], one["people"]) == ("running", "alice", ["alice"])
+        teacher.get_by_role("button", name="Stop “project”").click()
+        teacher.get_by_role("dialog").get_by_role("button", name="Stop").click()
+        expect(teacher.get_by_role("button", name="Start “project”")).to_be_visible()
     finally:
         clean.run(*hub, "labcommons", "shared", "stop", "course-ml101", "project")
         wait_for(lambda: state(clean) == "stopped", "the shared server to be gone")

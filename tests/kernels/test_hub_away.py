@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
+import time
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from tornado.httpclient import HTTPRequest, HTTPResponse
 
 from rig.persons_server import Running, loaded, running
 
@@ -55,6 +59,59 @@ def test_a_hub_that_is_away_for_seconds_is_told_once_and_when_it_is_back(server:
     # What else goes wrong in the same server is told as ever.
     assert server.client.ask("api/contents/none", "good")[0] == 404
     server.until(lambda: WARNS.search(server.said()[began + len(said) :]))
+
+
+def test_who_is_at_work_goes_on_while_the_hub_is_away(tmp_path: Path) -> None:
+    """Kind: a notebook that is saved while the hub restarts (Lab's "File Save Error")."""
+    with running(tmp_path, "--HubAuth.cache_max_age=1") as server:
+        hub, client = server.hub, server.client
+
+        def answers(token: str) -> int:
+            time.sleep(1.1)  # as long as an answer is given without a question
+            return int(client.ask(API, token)[0])
+
+        assert answers("good") == 200
+        hub.close()
+        assert [answers("good"), answers("new")] == [200, 500]
+        hub.open()
+        hub.broken = True
+        assert [answers("good"), answers("new")] == [200, 502]
+        # The hub's word is the last, also where it goes away right after.
+        hub.broken, hub.good = False, set()
+        assert answers("good") == 403
+        hub.broken = True
+        assert answers("good") == 502
+
+
+def test_what_is_known_of_people_goes_on_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "labcommons_away", loaded("notices/labcommons_away.py"))
+    fetch = loaded("launch/labcommons_fetch.py")
+    clock = [0.0]
+    monkeypatch.setattr(fetch.time, "monotonic", lambda: clock[0])
+    known = fetch.Known()
+
+    def asked(path: str, token: str = "a", method: str = "GET") -> HTTPRequest:
+        return HTTPRequest(f"http://hub/hub/api/{path}", method, {"Authorization": token})
+
+    def said(code: int) -> object:
+        return fetch.Response(HTTPResponse(asked("user"), code, buffer=BytesIO()))
+
+    answer = said(200)
+    for request in (asked("user"), asked("user", method="POST"), asked("users/a/activity")):
+        known.keep(request, answer)
+    assert known.find(asked("user")) is answer
+    assert not any(map(known.find, (asked("user", "b"), asked("users/a/activity"))))
+    clock[0] = fetch.GOES_ON
+    assert known.find(asked("user")) is None
+    for ends in (lambda: known.keep(asked("user"), said(403)), known.forget):
+        known.keep(asked("user"), answer)
+        assert known.find(asked("user")) is answer
+        ends()
+        assert known.find(asked("user")) is None
+    for number in range(fetch.MOST + 9):
+        known.keep(asked("user", str(number)), answer)
+    assert known.find(asked("user", "8")) is None
+    assert known.find(asked("user", "9")) is answer
 
 
 def test_a_hub_that_stays_away_is_a_warning_after_a_minute_and_once(

@@ -48,8 +48,8 @@ class Running:
 
 
 @contextmanager
-def running(tmp_path: Path, **more: str) -> Iterator[Running]:
-    """With these variables, too."""
+def running(tmp_path: Path, *options: str, **more: str) -> Iterator[Running]:
+    """With these options and variables, too."""
     tools = loaded("launch/compare.py")  # it has a stand-in of a hub, and who asks a server
     hub = tools.Hub()
     with socket.socket() as probe:
@@ -83,7 +83,7 @@ def running(tmp_path: Path, **more: str) -> Iterator[Running]:
         "LABCOMMONS_CONSOLE_URL": f"{hubs}/services/labcommons",
     }
     log = tmp_path / "log"
-    command = [sys.executable, "-I", str(script), "--allow-root"]
+    command = [sys.executable, "-I", str(script), "--allow-root", *options]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, env=os.environ | environment | more, cwd=home, stdout=out, stderr=out

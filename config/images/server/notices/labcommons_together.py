@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import labcommons_fetch
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado.web import HTTPError, authenticated
@@ -82,6 +83,7 @@ class Together(APIHandler):
         before, Together.may = Together.may, frozenset(names)
         if before is not None and before - Together.may:
             self.identity_provider.hub_auth.cache.clear()
+            labcommons_fetch.known.forget()
         # The server's own name is nobody's: programs in it have sockets, too.
         closed = self.sockets.close(Together.may | {self.current_user.username})
         self.finish({"in": self.sockets.people(), "closed": closed})
