@@ -9,8 +9,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from deploy import apt
 from deploy.engine import CACHE
@@ -150,37 +152,50 @@ def _in_bed(*options: str | Path) -> list[str | Path]:
 
 
 def _pytest_in_lanes() -> int:
-    """All tests, three kinds of them side by side; the exit code of one that failed.
+    """All tests, side by side in three rows of lanes; the exit code of one that failed.
 
     Those that need an Engine, but not the whole deployment, have one of their own, with the images
-    that are built for the first. All get the same share of the processor: what gives way to others
-    meets its own time-outs.
+    that are built for the first; behind them, in it, a second site has the tests that break one,
+    while the first has the others. All get the same share of the processor: what gives way to
+    others meets its own time-outs.
     """
     second = _in_bed("--data", CACHE / "testbed-2", "--images-of", CACHE / "testbed")
-    whole = _Lane("e2e", _in_bed(), "e2e")
-    others = [
-        _Lane("docker", second, "docker and not e2e"),
-        _Lane("rest", [], "not docker and not e2e"),
-    ]
-    beside: list[tuple[_Lane, subprocess.Popen[bytes]]] = []
-    try:
-        for lane in others:
-            with lane.report.open("wb") as file:
-                process = subprocess.Popen(
-                    lane.command("--cache-clear"), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
-                )
-            beside.append((lane, process))
-        ended = subprocess.run(whole.command("--cache-clear"), cwd=ROOT, check=False)
-        codes = [(whole, ended.returncode)]
-        for lane, process in beside:
-            codes.append((lane, process.wait()))
-            print(f"{lane.name} (it ran meanwhile):", flush=True)
-            print(lane.report.read_text("utf-8", "replace"), flush=True)
-    finally:
-        for _, process in beside:
-            process.terminate()  # a test bed takes down what it has
-        for _, process in beside:
-            process.wait()
+    whole = _Lane("e2e", _in_bed(), "e2e and not breaks")
+    beside = (
+        (_Lane("docker", second, "docker and not e2e"), _Lane("breaks", second, "breaks")),
+        (_Lane("rest", [], "not docker and not e2e"),),
+    )
+    at_work: dict[str, subprocess.Popen[bytes]] = {}
+    stopped = Event()
+
+    def row(lanes: Sequence[_Lane]) -> list[tuple[_Lane, int]]:
+        codes = []
+        for lane in lanes:
+            if not stopped.is_set():
+                with lane.report.open("wb") as file:
+                    at_work[lane.name] = process = subprocess.Popen(
+                        lane.command("--cache-clear"),
+                        cwd=ROOT,
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
+                    )
+                codes.append((lane, process.wait()))
+        return codes
+
+    with ThreadPoolExecutor() as pool:
+        try:
+            rows = [pool.submit(row, lanes) for lanes in beside]
+            ended = subprocess.run(whole.command("--cache-clear"), cwd=ROOT, check=False)
+            codes = [(whole, ended.returncode)]
+            for one in rows:
+                codes += one.result()
+        finally:
+            stopped.set()
+            for process in at_work.values():
+                process.terminate()  # a test bed takes down what it has
+    for lane, _ in codes[1:]:
+        print(f"{lane.name} (it ran meanwhile):", flush=True)
+        print(lane.report.read_text("utf-8", "replace"), flush=True)
     left = [_alone(lane, code) for lane, code in codes if code]
     return next((code for code in left if code), 0)
 

@@ -51,3 +51,41 @@ def test_many_failures_and_other_ends_are_no_accident(
     last.write_text(f"{{{names}}}")
     lane = checks._Lane("some", ["false"], "docker")
     assert checks._alone(lane, code) == code
+
+
+KINDS = """
+from pathlib import Path
+import pytest
+
+@pytest.mark.parametrize("kind", {kinds})
+def test_kind(kind, request):
+    with Path({order!r}).open("a") as file:
+        file.write(kind + chr(10))
+    assert kind != {failing!r}
+"""
+LANES = {"whole": ["e2e"], "breaks": ["e2e", "breaks"], "docker": ["docker"], "rest": []}
+
+
+@pytest.mark.parametrize("failing", ["", "breaks"])
+def test_every_test_is_in_one_lane_and_its_failure_is_everybodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    monkeypatch.setattr(checks, "CACHE", tmp_path)
+    monkeypatch.setattr(checks, "ROOT", tmp_path)
+    monkeypatch.setattr(checks, "_in_bed", lambda *_: [])
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    (tmp_path / "log").mkdir()
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers=\n  e2e\n  breaks\n  docker\n")
+    kinds = ", ".join(
+        f"pytest.param({name!r}, marks=[{', '.join(f'pytest.mark.{mark}' for mark in marks)}])"
+        for name, marks in LANES.items()
+    )
+    order = tmp_path / "order"
+    (tmp_path / "test_some.py").write_text(
+        KINDS.format(kinds=f"[{kinds}]", order=str(order), failing=failing)
+    )
+    assert bool(checks._pytest_in_lanes()) == bool(failing)
+    ran = order.read_text().split()
+    assert sorted(set(ran)) == sorted(LANES)
+    assert len(ran) == len(LANES) + bool(failing)  # once more alone
+    assert ran.index("docker") < ran.index("breaks")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -40,32 +40,33 @@ for image in wanted:
     with alone(image.name), progress.step(image.tag) as step:
         images.ensure(image, docker, step)
 """
+OURS = "import sys; from rig.images import ours; ours(*sys.argv[1:])"
 GLIBC = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1")
 
 
 @cache
-def ours(name: str) -> str:
-    """The tag of an image of ours, which is there afterwards.
+def ours(*names: str) -> str:
+    """The tag of the first of some images of ours, which are there afterwards.
 
-    It is built in the Engine that LABCOMMONS_IMAGES_AT names, if any, and copied from there.
+    They are built in the Engine that LABCOMMONS_IMAGES_AT names, if any, and copied from there.
     """
-    tag = f"labcommons/{name}"
+    tags = [f"labcommons/{name}" for name in names]
     there = os.environ.get("LABCOMMONS_IMAGES_AT", "")
     if there and _answers(there):
-        _build(name, there)
-        save = subprocess.Popen(["docker", "-H", there, "save", tag], stdout=subprocess.PIPE)
+        _build(names, there)
+        save = subprocess.Popen(["docker", "-H", there, "save", *tags], stdout=subprocess.PIPE)
         with save:
             subprocess.run(["docker", "load", "-q"], stdin=save.stdout, check=True, timeout=1800)
         assert save.returncode == 0
     else:
-        _build(name, os.environ.get("DOCKER_HOST", ""))
-    return tag
+        _build(names, os.environ.get("DOCKER_HOST", ""))
+    return tags[0]
 
 
-def _build(name: str, engine: str) -> None:
+def _build(names: Sequence[str], engine: str) -> None:
     """What is up to date costs a second."""
     done = subprocess.run(
-        [sys.executable, "-c", BUILD, name],
+        [sys.executable, "-c", BUILD, *names],
         cwd=ROOT,
         env={**os.environ, "DOCKER_HOST": engine} if engine else None,
         capture_output=True,
@@ -91,10 +92,12 @@ def _answers(engine: str) -> bool:
 def built_beside(log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """All images of a site, built while tests run; `ours` waits for one that is being built."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    code = OURS if os.environ.get("LABCOMMONS_IMAGES_AT") else BUILD
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", BUILD, *(image.name for image in IMAGES)],
+            [sys.executable, "-c", code, *(image.name for image in IMAGES)],
             cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
