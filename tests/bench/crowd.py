@@ -81,8 +81,10 @@ async def ready(session: aiohttp.ClientSession, path: str, token: str, options: 
         if answer.status not in (201, 202):
             print(answer.status, await answer.text(), file=sys.stderr)
             return False
+    last = b"nothing"
     async with session.get(f"{path}/progress", headers=headers) as events:
         async for line in events.content:
+            last = line.strip() or last
             if line.startswith(b"data:"):
                 event = json.loads(line[5:])
                 if event.get("ready"):
@@ -90,6 +92,7 @@ async def ready(session: aiohttp.ClientSession, path: str, token: str, options: 
                 if event.get("failed"):
                     print(path, event.get("message"), file=sys.stderr)
                     return False
+    print(f"{path}: its progress ended ({events.status}) with {last!r}", file=sys.stderr)
     return False
 
 
