@@ -60,8 +60,8 @@ SPAWNER: Mapping[str, Works | UseInstead] = {
     "environment": Works(
         "what our own parts need is added to it; names that only LabCommons sets are refused: "
         "`HOME`, `USER`, `LOGNAME`, `NB_USER`, `JUPYTER_PATH`, `JUPYTER_IMAGE_SPEC`, "
-        "`MEM_LIMIT`, `CPU_LIMIT`, `JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED`, `NVIDIA_*`, "
-        "`DOCKER_RESOURCE_*`, `LABCOMMONS_*`"
+        "`MEM_LIMIT`, `CPU_LIMIT`, `JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED`, "
+        "`JUPYTERHUB_ACTIVITY_INTERVAL`, `NVIDIA_*`, `DOCKER_RESOURCE_*`, `LABCOMMONS_*`"
     ),
     "group_overrides": Works("each setting in it as this table says"),
     "http_timeout": _JUPYTERHUB,

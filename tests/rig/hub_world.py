@@ -1,8 +1,8 @@
 """What is around a hub, in a process of its own: agent, proxy and people's servers, all in memory.
 
 ``python hub_world.py FOLDER``: an agent over TLS (certificates in FOLDER/tls), CHP's API, and
-servers that answer, call the hub as single-user servers do, and say every five minutes that they
-are used. Writes FOLDER/world.json, and goes on until it is terminated.
+servers that answer, call the hub as single-user servers do, and say now and then that they are
+used. Writes FOLDER/world.json, and goes on until it is terminated.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from hub_ext import agent_tls
 from rig.wire_server import WireServer
 from spawner.runtime.agent.server import tls_context
 from spawner.runtime.memory import MemoryRuntime
+from spawner.server_mounts import ACTIVITY_INTERVAL
 
-ACTIVITY = 300.0  # seconds, JupyterHub's default
 TAKES = 0.3  # seconds from a container's start until the server in it calls the hub
 
 
@@ -69,7 +69,7 @@ class Servers(MemoryRuntime):
                 async with self._client.post(url, json=body, headers=headers) as answer:
                     await answer.read()
             # As many servers as there are do not say so at one moment.
-            pause, first = ACTIVITY * (random.random() if first else 1), False
+            pause, first = ACTIVITY_INTERVAL * (random.random() if first else 1), False
 
 
 class ProxyApi:
