@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parent / "guides"
 PICTURES = FOLDER / "pictures"  # LANGUAGE/NAME.webp; a guide names one as ![what it shows](NAME)
 ROLES = {
     "researcher": N_("For researchers"),
+    "student": N_("For students"),
     "instructor": N_("For instructors"),
     "lead": N_("For leads of teams"),
     "admin": N_("For administrators"),

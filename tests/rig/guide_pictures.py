@@ -3,7 +3,8 @@
     make guide-pictures [NAMES="spawn queue"]
 
 The demo is brought up as the end-to-end tests have it (.cache/e2e), with its limits and a lesson's
-reservation; three others hold its GPUs. Pictures go to hub_ext/console/guides/pictures, as WebP.
+reservation; three others hold its GPUs, and a course has people at work. Pictures go to
+hub_ext/console/guides/pictures, as WebP.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def someone(site: Deployment, browser: object, language: str, name: str) -> Iter
 def log_in(page: Page, name: str) -> None:
     page.locator("#password_input").fill(f"{name}-demo")
     page.locator("#login_submit").click()
-    page.wait_for_url("**/hub/**")
+    page.wait_for_url(lambda url: "/hub/login" not in url)
 
 
 def with_limits(site: Deployment) -> None:
@@ -120,6 +121,41 @@ def with_limits(site: Deployment) -> None:
     lesson = ("Machine learning, lab", "course:ml101", "--gpus", "1", "--starts", day)
     zone = ("--duration", "2h", "--timezone", "Europe/Berlin")
     site.run(*hub, "labcommons", "reservation", "create", *lesson, *zone)
+
+
+COURSE = """\
+version: 1
+course: ml101
+title: {{en: Machine learning, zh: 机器学习}}
+timezone: UTC
+term: {{first: {first}, last: {last}}}
+sessions:
+  - {{weekdays: [tue], starts: "10:00", duration: 2h}}
+environment: py313-data
+size: small
+handins:
+  - {{name: hw1, title: {{en: First exercise, zh: 第一次作业}}, due: {due} 23:59, late: 2d}}
+"""
+AT_WORK = ("s03", "s04", "s05")
+
+
+def with_a_course(site: Deployment, admin: str) -> None:
+    """A course, three of its students at work, two of whom have handed something in."""
+    now = datetime.now()
+    text = COURSE.format(
+        first=now.date(), last=now.date() + timedelta(days=90), due=now.date() + timedelta(days=3)
+    )
+    hub = ("docker", "exec", site.container("hub"), "sh", "-c")
+    site.run(*hub, f"labcommons course apply -f - <<'END'\n{text}END\n")
+    site.login_once("dan")
+    for name in AT_WORK:
+        token = site.login_once(name)
+        site.start_server(admin, name, {"environment": "py313-data", "course": "ml101"})
+        if name != AT_WORK[-1]:
+            [container] = site.containers(name)
+            site.docker("exec", container, "sh", "-c", "mkdir -p hw1 && echo 42 > hw1/answer.txt")
+            asked = "courses/ml101/handins/hw1"
+            assert site.api("POST", f"api/v1/{asked}", token, {"path": "hw1"}, of=SERVICE)[0] == 202
 
 
 def hold_gpus(site: Deployment, admin: str) -> None:
@@ -185,6 +221,36 @@ def others(site: Deployment, browser: object, language: str, wanted: list[str]) 
             camera.take(name, page.locator("#main"), until=last)
 
 
+def course(site: Deployment, browser: object, language: str, wanted: list[str]) -> None:
+    """dan, who instructs, and a student."""
+    with someone(site, browser, language, "dan") as page:
+        camera = Camera(page, language, wanted)
+        log_in(page, "dan")
+        main = page.locator("#main")
+        page.goto(SERVICE + "courses/ml101")
+        camera.take("course", main, 700)
+        page.goto("/hub/course-room/ml101")
+        expect(page.locator("#room tbody")).to_contain_text("iB")
+        camera.take("room", main, until=page.locator("#room"))
+        page.goto("/hub/course-roster/ml101")
+        lines = b"username;role\nalice;student\ns05;assistant\n"
+        file = {"name": "class.csv", "mimeType": "text/csv", "buffer": lines}
+        page.locator("input[type=file]").set_input_files(files=[file])  # type: ignore[list-item]
+        page.locator("button[value=look]").click()
+        expect(page.locator("#main")).to_contain_text("alice")
+        camera.take("roster", main, 640)
+        page.goto(SERVICE + "courses/ml101/handins/hw1")
+        camera.take("handin", main, 560)
+    with someone(site, browser, language, AT_WORK[0]) as page:
+        camera = Camera(page, language, wanted)
+        log_in(page, AT_WORK[0])
+        main = page.locator("#main")
+        page.goto(SERVICE + "courses/ml101")
+        camera.take("student", main, 480)
+        page.goto(SERVICE + "courses/ml101/handins")
+        camera.take("handins", main, 700)
+
+
 def main(wanted: list[str]) -> None:
     root = ROOT / ".cache/e2e"
     copy_checkout(root)
@@ -195,13 +261,17 @@ def main(wanted: list[str]) -> None:
     site.stop_all_servers(admin)
     with_limits(site)
     hold_gpus(site, admin)
+    with_a_course(site, admin)
     with chromium(site) as browser:
         for language in LANGUAGES:
             researcher(site, browser, language, wanted)
             others(site, browser, language, wanted)
+            course(site, browser, language, wanted)
             site.api("DELETE", "users/alice/server", admin)
             wait_for(lambda: not site.containers("alice"), "alice's server to end")
     site.stop_all_servers(admin)
+    hub = ("docker", "exec", site.container("hub"))
+    site.run(*hub, "labcommons", "course", "remove", "ml101", "--yes")
     site.without_limits()
 
 

@@ -87,6 +87,7 @@ NAMES = names_in(
     "torch team-vision cowsay speech ml101 small lesson",
     # Programs, files and packages that the guides and the page of environments speak of.
     "ipykernel r-irkernel conda-lock pixi pixi.toml pixi.lock beside list Prometheus Grafana Excel",
+    "CSV Moodle OneRoster git zip",
     "bin/labcommons doctor hub ML course.yaml granted", to_yaml(check_course(COURSE)),
     "project site.subdomains",
     "UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
