@@ -514,6 +514,16 @@ KINDS: Mapping[str, NoticeKind] = {
         remedy=N_("Start it again to go on."),
         ended=True,
     ),
+    # Of a course's end (courses.term).
+    "course_freezes": NoticeKind(
+        "info",
+        N_(
+            "The course {course} is frozen at {freeze_at}: from then on it can be read, and nobody "
+            "writes, hands in or starts servers for it."
+        ),
+        remedy=N_("Another time is written into its course.yaml, under “end”."),
+        until="freeze_at",
+    ),
     # Of an exam (courses.exam_keeper).
     "exam_until": NoticeKind(
         "info",

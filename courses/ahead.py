@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Store
 
+from commons import frozen
 from commons.errors import LabError
 from commons.site import Site
 from commons.store.models import Course, WarmServer, WarmStart
@@ -93,14 +94,15 @@ def ready(store: Store, start: WarmStart) -> Ready | None:
 def plan(store: Store, site: Site, now: float, only: str = "") -> None:
     """Bring the starts of the next day in line with what the courses say."""
     query = select(Course).where(Course.name == only) if only else select(Course)
+    still = frozen.courses(store)
     # One after the other: of two that plan the same session, the second finds the first's.
     for row in store.scalars(query.order_by(Course.name).with_for_update()):
-        _plan(store, site, CourseSpec.model_validate(row.spec), now)
+        _plan(store, site, CourseSpec.model_validate(row.spec), now, row.name in still)
 
 
-def _plan(store: Store, site: Site, spec: CourseSpec, now: float) -> None:
+def _plan(store: Store, site: Site, spec: CourseSpec, now: float, still: bool) -> None:
     wanted = {}
-    if spec.warm is not None:
+    if spec.warm is not None and not still:
         # Also of a class that has begun, while its servers would be held: the hub was away.
         hold = parse_duration(spec.warm.hold)
         for session in sessions(spec, now - hold, now + PLANNED):

@@ -44,6 +44,7 @@ LONGEST_TERM = 400  # days
 LONGEST_SESSION = 12 * 3600  # seconds
 MOST = 200  # entries of each list
 LONGEST_LATE = 60 * 86400  # seconds
+LONGEST_GRACE = 400 * 86400  # seconds from the term's end until it is frozen
 LARGEST = 2 * 2**30  # bytes of one hand-in
 MOST_FILES = 10_000
 
@@ -231,6 +232,13 @@ def _late(value: object) -> object:
     return show_duration(seconds)
 
 
+def _grace(value: object) -> object:
+    seconds = parse_duration(value)
+    if seconds > LONGEST_GRACE:
+        raise WrongValue(LATE_TOO_LONG(days=LONGEST_GRACE // 86400))
+    return show_duration(seconds)
+
+
 _TEXT = WithJsonSchema({"type": "string"})
 Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 WallTime = Annotated[time, BeforeValidator(_time), _TEXT]
@@ -358,6 +366,15 @@ class Granted(_Part):
     environments: Annotated[list[str], AfterValidator(_once)] = Field([], max_length=MOST)
 
 
+class End(_Part):
+    """What happens after the term: ``freeze``: how long after its last day nobody writes any more
+    (without it, when somebody says so); ``archive``: whether one is made then.
+    """
+
+    freeze: Annotated[str, BeforeValidator(_grace), DURATION] | None = None
+    archive: bool = True
+
+
 class HandIn(_Part):
     """What students hand in, and until when; ``due`` is in the course's zone, to that minute's end.
 
@@ -436,6 +453,7 @@ class CourseSpec(_Part):
     handins: Annotated[list[HandIn], AfterValidator(_named_once)] = Field([], max_length=MOST)
     materials: Materials | None = None
     exams: Annotated[list[Exam], AfterValidator(_other_names)] = Field([], max_length=MOST)
+    end: End | None = None
     granted: Granted = Granted()
 
     @model_validator(mode="after")

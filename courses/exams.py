@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from commons import notices
+from commons import frozen, notices
 from commons.errors import BadRequest, NotAllowed
 from commons.i18n import N_
 from commons.messages import Text
@@ -110,6 +110,7 @@ def begin(session: Session, course: str, name: str, username: str, now: float) -
     Raises BadRequest for no such exam, NotAllowed before and after its time, and while they are in
     another.
     """
+    frozen.check(session, course)
     spec, exam = find(session, course, name)
     when = hours(spec, exam, username)
     sitting = session.get(ExamSitting, (course, name, username), with_for_update=True)

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import String, cast, delete, func, or_, select
 from sqlalchemy.orm import Session
 
+from commons import frozen
 from commons.errors import BadRequest, NotAvailable, WrongValue
 from commons.i18n import N_
 from commons.messages import Text
@@ -223,6 +224,7 @@ def ask(
 
     Raises BadRequest, NotAvailable with the cause.
     """
+    frozen.check(session, spec.course)
     handin = find(spec, name)
     where = checked_path(path or handin.path or handin.name)
     team = team_of(session, spec, handin, username)
@@ -264,6 +266,7 @@ def give_back(
     """Write down that somebody gives feedback: a folder of theirs, in it one for each student (or
     group, with @ before its name), which that student alone reads. Raises BadRequest.
     """
+    frozen.check(session, spec.course)
     handin = find(spec, name)
     row = HandedIn(
         id=secrets.token_hex(6),

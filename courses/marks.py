@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from commons import frozen
 from commons.i18n import N_
 from commons.messages import Message, Text
 from commons.store.models import CourseMark
@@ -190,7 +191,8 @@ def diff(before: Mapping[str, Mark], wanted: Mapping[str, Mark | None]) -> list[
 def apply(
     session: Session, course: str, handin: str, changes: Sequence[Change], by: str, now: float
 ) -> None:
-    """Write changes down."""
+    """Write changes down. Raises NotAvailable where the course is frozen."""
+    frozen.check(session, course)
     for change in changes:
         row = session.get(CourseMark, (course, handin, change.username))
         if change.after is None:

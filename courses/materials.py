@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from commons import frozen
 from commons.errors import BadRequest
 from commons.i18n import N_
 from commons.messages import Message, Text
@@ -102,15 +103,17 @@ def want(session: Session, name: str, now: datetime) -> None:
     """Have them fetched. Raises BadRequest where there are none to fetch."""
     if records.spec_of(records.get(session, name)).materials is None:
         raise BadRequest(NO_MATERIALS(name=name[:80]))
+    frozen.check(session, name)
     _row(session, name).asked_at = now
 
 
 def due(session: Session, now: datetime) -> list[tuple[str, Materials]]:
     """What is to be fetched now, by course: asked for, changed, and now and then in its term."""
     found = []
+    still = frozen.courses(session)
     for course in records.all_of(session):
         spec = records.spec_of(course)
-        if spec.materials is None:
+        if spec.materials is None or course.name in still:
             continue
         row = session.get(CourseMaterials, course.name)
         if row is None or row.source != str(spec.materials) or row.tried_at is None:

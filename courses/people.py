@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from commons import frozen
 from commons.errors import BadRequest
 from commons.i18n import N_
 from commons.messages import Text
@@ -212,6 +213,7 @@ def course_of(session: Session, code: str, now: datetime, lock: bool = False) ->
 def join(session: Session, code: str, username: str, now: datetime) -> str:
     """Put somebody on the roster as a student, and return the course; once for each person."""
     row = course_of(session, code, now, lock=True)
+    frozen.check(session, row.course)
     if session.get(CoursePerson, (row.course, username)) is None:
         apply(session, row.course, {username: WORDS[-1]}, f"{row.created_by} (code)", prune=False)
         row.uses_left -= 1

@@ -6,6 +6,7 @@ a change of the title takes nobody's GPUs. Servers ahead of time ``courses.ahead
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from commons import frozen
 from commons.errors import BadRequest, LabError, NotAllowed
 from commons.i18n import N_
 from commons.messages import Text
@@ -23,6 +25,7 @@ from commons.site import Site
 from commons.store.models import (
     Course,
     CourseCode,
+    CourseEnd,
     CourseLook,
     CourseMaterials,
     CoursePerson,
@@ -41,6 +44,7 @@ from spawner.gpu.quotas import quota_store
 from spawner.gpu.quotas.problems import Problem
 from spawner.gpu.views import iso
 
+_log = logging.getLogger(__name__)
 COURSE_UNKNOWN = Text(
     "course_not_set_up",
     N_("Nothing is said of the course “{name}” yet. Apply a course.yaml, or fill in its page."),
@@ -187,7 +191,8 @@ def _reserve(
     session: Session, row: Course, spec: CourseSpec, by: str, anyway: bool, now: float
 ) -> None:
     standing = {one.id: one for one in reservations.standing(session)}
-    wanted = {one.key: one for one in windows(spec)}
+    still = frozen.is_frozen(session, spec.course)
+    wanted = {} if still else {one.key: one for one in windows(spec)}
     kept: dict[str, str] = {}
     for key, reservation_id in row.reservations.items():
         # One that somebody cancelled by hand stays so until its window changes.
@@ -208,6 +213,21 @@ def _reserve(
     row.reservations = kept
 
 
+def settle(session: Session, row: Course, by: str, site: Site, now: float) -> None:
+    """Bring reservations and planned servers in line with whether it is frozen.
+
+    What others have reserved meanwhile it does not get again; saving the course says so.
+    """
+    quota_store.lock(session)
+    try:
+        with session.begin_nested():
+            _reserve(session, row, spec_of(row), by, anyway=True, now=now)
+    except LabError as error:
+        _log.warning("course %s: its GPUs are not reserved again: %s", row.name, error)
+    session.flush()
+    ahead.plan(session, site, now, only=row.name)
+
+
 def remove(session: Session, name: str) -> Course:
     """Forget what is said of a course, its roster, reservations and planned servers.
 
@@ -220,7 +240,7 @@ def remove(session: Session, name: str) -> Course:
             reservations.cancel(session, reservation_id)
     for start in ahead.planned(session, name):
         session.delete(start)
-    for table in (CoursePerson, CourseCode, CourseLook, CourseMaterials):
+    for table in (CoursePerson, CourseCode, CourseLook, CourseMaterials, CourseEnd):
         session.execute(delete(table).where(table.course == name))
     # Of one that is on, the end by the clock, and who has its folder then, are kept.
     over = ExamSitting.collected_at.is_not(None)

@@ -26,6 +26,8 @@ FOLDERS = {
     "agent-tls": 0o755,
     # OSV documents that an administrator puts there, for builders to read.
     "advisories": 0o755,
+    # Of courses, when their term is over: signed, and written by a task of the agent's.
+    "archives": 0o700,
     # The audit trail: each writer sees its own chain.
     "audit": 0o755,
     "audit/audit": 0o700,

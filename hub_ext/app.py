@@ -38,6 +38,7 @@ from courses.exam_keeper import ExamKeeper
 from courses.handin_keeper import HandInKeeper
 from courses.material_keeper import MaterialKeeper
 from courses.people import Rosters
+from courses.term_keeper import TermKeeper
 from environments.builds.runner import Runner
 from hub_ext import (
     disk_prune,
@@ -371,7 +372,18 @@ class LabCommonsHub(GuardedHub):
             self.log,
             os.environ.get("LABCOMMONS_PUBLIC_URL", ""),
         )
+        terms = TermKeeper(
+            shared.runtime,
+            shared.store,
+            shared.site,
+            shared.audit,
+            self.log,
+            self._servers.answerable,
+            self._servers.positions,
+            os.environ.get("LABCOMMONS_PUBLIC_URL", ""),
+        )
         for work in (
+            terms.run(),
             hand_ins.run(),
             materials.run(),
             self._reconciler.forever(RECONCILE_INTERVAL),

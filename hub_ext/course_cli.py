@@ -19,6 +19,7 @@ from commons.site import load_site
 from courses import people, records, roster_files
 from courses.document import CourseSpec, check_in_site, read_course, to_yaml
 from hub_ext import course_room, course_roster
+from hub_ext.course_end_cli import archive, erase, freeze, thaw
 from hub_ext.course_materials_cli import materials
 from hub_ext.directory.cli import DirectoryOfSite
 from hub_ext.doctor.checks import HUB_DATABASE
@@ -393,7 +394,8 @@ def remove_person(name: str, login: str, as_json: bool) -> None:
         click.echo(f"Removed: {login}.")
 
 
-course.add_command(handin)
+for command in (handin, freeze, thaw, archive, erase):
+    course.add_command(command)
 course.add_command(materials)
 
 

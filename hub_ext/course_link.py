@@ -21,8 +21,9 @@ from jupyterhub.handlers.base import BaseHandler
 from sqlalchemy.orm import Session
 from tornado.web import authenticated
 
+from commons import frozen
 from commons.audit import make_event
-from commons.errors import BadRequest, LabError
+from commons.errors import BadRequest, LabError, NotAvailable
 from commons.messages import Locale
 from commons.principal import Principal
 from commons.rights import Action, check
@@ -56,20 +57,23 @@ class CourseLink(BaseHandler):  # type: ignore[misc]
         if not viewer.admin and not viewer.position(Scope("course", name)):
             raise self._refused(name)
 
-        def work(session: Session) -> tuple[dict[str, object], str, str] | None:
+        def work(session: Session) -> tuple[dict[str, object], str, str, bool] | None:
             row = session.get(Course, name)
             spec = records.spec_of(row) if row else None
             if spec is None:
                 return None
             target = _material(name, path) if spec.materials else _file(path)
-            return spec.options, spec.called(language_of(self)), target
+            shut = frozen.is_frozen(session, name)
+            return spec.options, spec.called(language_of(self)), target, shut
 
         found = await shared.store.read(work)
         if found is None:
             raise self._refused(name)
-        options, title, file = found
+        options, title, file, shut = found
         active = [one for one in user.spawners.values() if one.active]
         its = [one for one in active if warm.serves(runs_with(one), options)]
+        if shut and not its:
+            raise Refused(NotAvailable(frozen.FROZEN(course=name)), locale_of(self))
         spawner = next((one for one in its if one.ready), its[0] if its else user.spawners[""])
         target = f"{user.server_url(spawner.name)}{file}"
         if its and spawner.ready:

@@ -139,7 +139,7 @@ def verify(file: BinaryIO, pem: Path | None) -> None:
     except (OSError, ValueError) as error:
         raise click.ClickException(f"{file.name} is no receipt: {error}") from error
     with refusals():
-        wrong = receipts.problems(document, _public(pem))
+        wrong = receipts.problems(document, public_key(pem))
     for one in wrong:
         click.echo(one, err=True)
     if wrong:
@@ -162,10 +162,11 @@ def key() -> None:
       labcommons course handin key > receipts.pem
     """
     pem, info = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    click.echo(_public(None).public_bytes(pem, info).decode("ascii"), nl=False)
+    click.echo(public_key(None).public_bytes(pem, info).decode("ascii"), nl=False)
 
 
-def _public(pem: Path | None) -> Ed25519PublicKey:
+def public_key(pem: Path | None) -> Ed25519PublicKey:
+    """The site's own, or of a file. Raises ClickException."""
     try:
         if pem is None:
             return receipts.site_key().public_key()

@@ -225,6 +225,19 @@ class HubServers:
         found = self._app.db.query(orm.User.name).join(orm.User.groups)
         return sorted({name for (name,) in found.filter(orm.Group.name.in_(groups))})
 
+    def positions(self, scope: Scope) -> dict[str, list[str]]:
+        """Whom the directory's groups put into a team or course, by position."""
+        people = self._app.db.query(orm.User.name).join(orm.User.groups)
+        return {
+            position.word: sorted(
+                name
+                for (name,) in people.filter(
+                    orm.Group.name == position.groups[-1].replace("{name}", scope.owner)
+                )
+            )
+            for position in scope.row.positions
+        }
+
     def answerable(self, scope: Scope) -> set[str]:
         """Administrators, and who leads a team or course, by the hub's groups."""
         groups = {

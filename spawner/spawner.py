@@ -19,12 +19,13 @@ from sqlalchemy.orm import Session
 from traitlets import Any as AnyTrait
 from traitlets import Int, Unicode
 
-from commons import maintenance, notices
+from commons import frozen, maintenance, notices
 from commons.audit import make_event
 from commons.errors import LabError, NotAllowed, NotAvailable, RuntimeSilent
 from commons.i18n import N_
 from commons.messages import Text, listed
 from commons.principal import Principal
+from commons.scopes import Scope
 from commons.shared_accounts import scope_of
 from commons.site import Site, Size, parse_bytes, words_in
 from commons.store import StoreError, ends
@@ -96,6 +97,7 @@ class LabSpawner(Dialogue):
         self._kept = False  # what was asked for is in the store
         self._settings: ServerSettings | None = None
         self._exam: ExamSitting | None = None  # whose server it is
+        self._frozen: frozenset[str] = frozenset()  # courses
 
     # A server never comes back in its old container: the hub then takes back its tokens.
     will_resume = False
@@ -124,9 +126,10 @@ class LabSpawner(Dialogue):
             request = options.parse(settings.asked(asked))
             person = self._person()
             admin = bool(self.user.admin)
-            _open, found, since = await self.resources.store.run(
+            _open, self._frozen, found, since = await self.resources.store.run(
                 lambda s: (
                     maintenance.check(s, username, server, admin),
+                    frozen.courses(s),
                     options.offered(s, person, packages=False),
                     requests.keep(s, username, server, asked, admin),
                 )
@@ -135,6 +138,8 @@ class LabSpawner(Dialogue):
             entries = settings.catalog(found)
             site = settings.site(self.resources.site)
             self._choice = options.resolve(request, entries, site, person)
+            if request.course or request.account or request.gpus:
+                frozen.check_account(self._choice.account, self._frozen)
             self._identity()
             kept: dict[str, Any] = self._choice.user_options()
             if request.version:
@@ -389,6 +394,7 @@ class LabSpawner(Dialogue):
             shared_memory=settings.shared_memory(servers),
             tmp=parse_bytes(servers.tmp),
         )
+        shut = {Scope("course", name).source for name in self._frozen}
         return ServerSpec(
             user=self.user.name,
             server=self.name,
@@ -399,6 +405,7 @@ class LabSpawner(Dialogue):
             version=entry.version,
             limits=limits,
             scopes=found.scopes,
+            read_only=tuple(s for s in found.scopes if s in shut),
             mounts=settings.mounts if self._exam is None else (),
             exam=None if self._exam is None else exams.place_of(self._exam),
             gpus=grant,

@@ -57,6 +57,9 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "reservation-change": ("configuration", "change"),
     "warm-start-change": ("configuration", "change"),
     "course-change": ("configuration", "change"),
+    "course-archive": ("file", "creation"),
+    "course-download": ("file", "access"),  # of an archive
+    "course-remove": ("file", "deletion"),  # with its files
     # What its instructors and assistants do with its people: messages, their servers, a list.
     "course-room": ("process", "change"),
     # What somebody handed in of a course, and what became of it.

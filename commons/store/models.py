@@ -731,6 +731,42 @@ class CourseMaterials(Base):
     problem: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
+class CourseEnd(Base):
+    """Whether a course is frozen: nobody writes, people still read (commons.frozen)."""
+
+    __tablename__ = "course_ends"
+
+    course: Mapped[str] = mapped_column(String(64), primary_key=True)
+    frozen_at: Mapped[datetime | None] = mapped_column(DateTime)
+    changed_by: Mapped[str] = mapped_column(String(255), default="")
+    # Of a day on which it was, or is to be, frozen by itself: not again for the same one.
+    frozen_for: Mapped[str] = mapped_column(String(10), default="")
+    told_for: Mapped[str] = mapped_column(String(10), default="")
+
+
+class CourseWork(Base):
+    """An archive of a course that is made, or its removal; ``courses.term_keeper`` sees to it."""
+
+    __tablename__ = "course_works"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    course: Mapped[str] = mapped_column(String(64), index=True)
+    kind: Mapped[str] = mapped_column(String(8))  # archive, remove
+    state: Mapped[str] = mapped_column(String(8), index=True)
+    asked_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    asked_by: Mapped[str] = mapped_column(String(255))
+    ended_at: Mapped[datetime | None] = mapped_column(DateTime)
+    # Why it failed, or what is in its way; commons.messages as JSON.
+    message: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    all_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # of what is read
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # read so far
+    files: Mapped[int] = mapped_column(Integer, default=0)
+    left_out: Mapped[int] = mapped_column(Integer, default=0)
+    packed: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes before the signature
+    size: Mapped[int] = mapped_column(BigInteger, default=0)  # of the file
+    statement: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # what is signed
+
+
 class ExamSitting(Base):
     """Somebody who has begun an exam: until it has ended they have its server and no other."""
 

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, defer
 
+from commons import frozen
 from commons.errors import NotAvailable
 from commons.i18n import N_
 from commons.messages import Message, Text
@@ -70,7 +71,9 @@ class BuildRequest:
 
 
 def enqueue(session: Session, request: BuildRequest, limits: Builds) -> EnvironmentBuild:
-    """A new job at the end of the queue. Raises NotAvailable when the person has too many."""
+    """A new job at the end of the queue. Raises NotAvailable when the person has too many, or
+    where it is for a course that is frozen."""
+    frozen.check_scope(session, request.scope)
     waiting = session.scalar(
         select(func.count())
         .select_from(EnvironmentBuild)

@@ -13,7 +13,7 @@ SITE_ID = os.environ.get("LABCOMMONS_SITE_ID", "labcommons")
 # What is the same on every site, what people's work is, and what nobody but the recovery key reads.
 ALWAYS = ("advisories", "audit", "builds", "channel", "locks", "shared", "versions")
 HOMES = ("homes",)
-TEAMS = ("teams", "courses")
+TEAMS = ("teams", "courses", "archives")
 SECRETS = (
     "secrets",
     "tls",

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from commons.rights import Action, can
 from commons.scopes import groups_of_site
 from commons.store.models import Course, WarmStart, utcnow
+from commons.units import amount
 from commons.web.pages import language_of, timezone_of
 from commons.web.refused import Refused
-from courses import ahead, exams, materials, people, records
+from courses import ahead, archives, exams, materials, people, records
 from courses.document import CourseSpec, to_yaml
 from hub_ext.console.course_api import Changing, of, visible
 from hub_ext.console.handlers import Page
@@ -103,10 +104,12 @@ class CoursePage(Changing, Page):
         viewer, lang, now = self.viewer, language_of(self), time.time()
         runs = bool(can(viewer, Action.RUN_COURSE, of(name)))
         attends = bool(can(viewer, Action.ATTEND, of(name)))
+        locale = self.reading
 
         def work(session: Session) -> dict[str, Any]:
             row = session.get(Course, name)
             found = _told(session, name, row, lang, now, viewer.name)
+            found["end"] = archives.shown(session, name, row, locale, runs, viewer.admin)
             found["shared"] = shared_servers.shown(session, of(name), viewer)
             if row:
                 found["materials"] = materials.show(session, records.spec_of(row))
@@ -132,6 +135,7 @@ class CoursePage(Changing, Page):
             runs=runs,
             attends=attends,
             zone=timezone_of(self),
+            amount=amount,
             **more,
         )
 

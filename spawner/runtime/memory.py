@@ -37,11 +37,10 @@ from spawner.runtime.protocol import (
     output_limits,
 )
 from spawner.runtime.spec import (
-    BuildStep,
     Fetched,
     FetchMaterials,
-    ImageStep,
     KeepFiles,
+    LongTask,
     MakeHome,
     ServerSpec,
     ShortTask,
@@ -58,7 +57,7 @@ _numbers = itertools.count(1)
 class Task:
     """A long task: what it was asked, said so far, and how it ended."""
 
-    job: BuildStep | ImageStep
+    job: LongTask
     lines: list[bytes] = field(default_factory=list)
     end: TaskEnd | None = None
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -300,7 +299,7 @@ class MemoryRuntime(Runtime):
         self.fetches.append(task)
         return self.materials.get(task.scope, Fetched(failure="gone"))
 
-    async def begin(self, task: BuildStep | ImageStep) -> str:
+    async def begin(self, task: LongTask) -> str:
         await self._step("begin")
         handle = task_key(task)
         self.long.setdefault(handle, Task(task))

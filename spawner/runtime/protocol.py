@@ -20,7 +20,6 @@ from commons.site.storage import Area
 from kernels.hostile import Lines
 from spawner.runtime.messages import TOO_MUCH_SAID
 from spawner.runtime.spec import (
-    BuildStep,
     CheckImage,
     CompileModules,
     EnvironmentName,
@@ -28,9 +27,9 @@ from spawner.runtime.spec import (
     FetchMaterials,
     Handle,
     ImageId,
-    ImageStep,
     JobId,
     KeepFiles,
+    LongTask,
     Name,
     Said,
     ServerName,
@@ -320,7 +319,7 @@ class Runtime(Protocol):
         Raises RuntimeRefused, RuntimeSilent.
         """
 
-    async def begin(self, task: BuildStep | ImageStep) -> str:
+    async def begin(self, task: LongTask) -> str:
         """Start a long task, or find the container that is at it (after a restart); its handle."""
 
     def follow(self, handle: Handle, after: Count = 0) -> AsyncIterator[bytes]:
@@ -332,7 +331,7 @@ class Runtime(Protocol):
         """How a long task ended; None while it runs. Raises RuntimeRefused where there is none."""
 
     async def tasks(self) -> Mapping[str, str]:
-        """Long tasks of this site that have a container: job id by handle."""
+        """Builds of this site that have a container: job id by handle."""
 
     async def usage(self, handles: Handles) -> Mapping[str, Usage]:
         """What running servers use; those that ended meanwhile are left out."""

@@ -109,6 +109,7 @@ class ServerSpec(Said):
     Attributes:
         image: id of an image in the catalog, which has ``environment`` (``name:version``).
         scopes: whose folders and kernels it gets beside the person's own.
+        read_only: those of them in whose folders nobody writes.
         mounts: of the site file's ``servers.mounts``, by name: ``Mount.places(user)``.
         env: variables; those that decide what a container may see are the agent's.
         command: in place of the start command of our server images; empty: that one.
@@ -129,6 +130,7 @@ class ServerSpec(Said):
     version: Version
     limits: Limits
     scopes: tuple[ScopeName, ...] = Field((), max_length=1024)
+    read_only: tuple[ScopeName, ...] = Field((), max_length=1024)
     mounts: tuple[Name, ...] = Field((), max_length=64)
     gpus: Gpus | None = None
     env: Variables = Field(default_factory=dict)
@@ -339,6 +341,20 @@ class ImageStep(Said):
     env: Variables = Field(default_factory=dict)
 
 
+class CourseStep(Said):
+    """One step at the end of a course's term: its archive, in two steps, or its folder's removal.
+
+    ``job``: job.json, with what our store knows of the course. What was packed can be packed anew;
+    what is sealed or removed already is fine.
+    """
+
+    kind: Literal["course"] = "course"
+    job_id: JobId
+    step: Literal["pack", "seal", "remove"]
+    scope: ScopeName
+    job: Annotated[str, Field(max_length=32 * 2**20)]
+
+
 # Of an environment's own programs: they run as nobody, or as our services' user, with no network.
 Program = Annotated[
     tuple[Annotated[str, Field(max_length=131_072)], ...], Field(min_length=1, max_length=4096)
@@ -371,10 +387,11 @@ class CompileModules(Said):
 
 
 ShortTask = MakeHome | MakeFolder | MakeExam | CloseExam
-Task = Annotated[ShortTask | BuildStep | ImageStep, Field(discriminator="kind")]
+LongTask = BuildStep | ImageStep | CourseStep
+Task = Annotated[ShortTask | LongTask, Field(discriminator="kind")]
 
 
-def task_key(task: ShortTask | BuildStep | ImageStep) -> str:
+def task_key(task: ShortTask | LongTask) -> str:
     """What makes two tasks the same: whoever asks for one that runs waits for that one."""
     match task:
         case MakeHome():
@@ -387,3 +404,5 @@ def task_key(task: ShortTask | BuildStep | ImageStep) -> str:
             return f"build-{task.job_id}-{task.step}"
         case ImageStep():
             return f"build-{task.job_id}-image"
+        case CourseStep():
+            return f"course-{task.job_id}-{task.step}"

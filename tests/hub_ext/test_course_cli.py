@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jupyterhub import orm
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from commons.store import Store
-from courses import people
+from courses import archives, people
 from courses.roster_files import Entry
 from hub_ext.cli import cli
 from hub_ext.course_roster import asked, known
 from hub_ext.directory.roster import Asked, Fit, Match
+from spawner.runtime.docker import archive_task
 from tests.courses.conftest import DOCUMENT, fill
 
 SITE = """
@@ -161,3 +163,40 @@ def test_who_is_found_is_put_on_and_who_is_not_is_listed() -> None:
         (5, "gone", "is not in the directory"),
         (6, "twins@example.org", "fits several people (eva, ida); write the login name"),
     ]
+
+
+def test_a_course_is_frozen_archived_verified_and_removed(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    (tmp_path / "key").write_text(key.private_bytes_raw().hex())
+    terminal.environment["LABCOMMONS_RECEIPT_KEY"] = str(tmp_path / "key")
+    for name in ("course", "versions", "archives"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(archive_task, name.upper(), tmp_path / name)
+    terminal.apply(LATER)
+    assert terminal("freeze", "ml101").output == "Frozen: ml101.\n"
+    assert terminal("freeze", "ml101").output == "ml101 is frozen already.\n"
+    assert "no such archive" in terminal("archive", "verify", "ml101", code=1).output
+    assert "The hub makes it" in terminal("archive", "create", "ml101", "--no-wait").output
+    [row] = json.loads(terminal("archive", "list", "ml101", "--json").output)
+    words = {"id": row["id"], "course": "ml101", "top": "t", "texts": {}, "environments": []}
+    packed = archive_task.pack(words, print)
+    statement = json.dumps({"sums": packed["sums"]})
+    signature = key.sign(statement.encode()).hex()
+    sealed = {"name": row["name"], "packed": packed["packed"], "statement": statement}
+    done = archive_task.seal(words | sealed | {"signature": signature}, print)
+    store = Store(terminal.environment["LABCOMMONS_DATABASE_URL"])
+    store.transact(lambda s: archives.end(s, row["id"], archives.State.KEPT, size=done["size"]))
+    store.close()
+    assert "Whole and true: 1 files." in terminal("archive", "verify", "ml101").output
+    path = tmp_path / "archives" / "ml101" / row["name"]
+    assert "Whole and true" in terminal("archive", "verify", str(path)).output
+    assert terminal("archive", "download", "ml101").stdout_bytes == path.read_bytes()
+    (tmp_path / "key").write_text(Ed25519PrivateKey.generate().private_bytes_raw().hex())
+    assert "signature" in terminal("archive", "verify", "ml101", code=1).output
+    said = terminal("erase", "ml101", code=1, typed="ml102\n").output
+    assert "courses/ml101: not measured yet" in said
+    assert "type its name: ml101" in said
+    assert terminal("thaw", "ml101").output == "Thawed: ml101.\n"
+    assert "is not frozen" in terminal("erase", "ml101", "--yes", "ml101", code=1).output

@@ -38,7 +38,7 @@ def check(body: dict[str, Any], settings: AgentSettings) -> None:
     json.dumps(body).encode()
     host, marks = body["HostConfig"], body["Labels"]
     purpose = marks["labcommons.purpose"]
-    maker = purpose in ("home", "folder", "quota")
+    maker = purpose in ("home", "folder", "quota", "removal")
     exam = purpose == "server" and "labcommons.exam" in marks
     assert set(body) <= TOP | ({"NetworkingConfig"} if exam else set())
     assert set(host) <= HOST | ({"CpuShares"} if purpose == "quota" else set()) | (
@@ -101,6 +101,8 @@ def _network(mode: str, purpose: str, settings: AgentSettings) -> None:
         "quota": {"none"},
         "snapshot": {"none"},
         "materials": {"bridge", "none"},
+        "archive": {"none"},
+        "removal": {"none"},
     }
     assert mode in allowed[purpose]
 
@@ -116,6 +118,9 @@ def _account(
         pairs = {pair.members: pair.leads for pair in owners(settings.site).values()}
         assert (uid, gid in pairs) == (990, True)
         assert groups in ([], [str(pairs[gid])])
+    elif purpose == "archive":  # whoever is in the course may read, and what its leads alone read
+        pairs = {pair.leads: pair.members for pair in owners(settings.site).values()}
+        assert (uid, gid in pairs, groups) == (990, True, [str(pairs[gid])])
     elif (uid, gid) in ((990, 990), (65534, 65534)):
         assert purpose in ("build", "trial")
         assert groups == []
@@ -130,9 +135,9 @@ def _account(
 
 
 def _image(image: str, purpose: str, settings: AgentSettings) -> None:
-    if purpose in ("home", "folder"):
+    if purpose in ("home", "folder", "removal"):
         assert image == settings.maker_image
-    elif purpose in ("quota", "snapshot"):
+    elif purpose in ("quota", "snapshot", "archive"):
         assert image == settings.agent_image
     elif purpose in ("build", "materials"):
         assert image == settings.builder_image
@@ -177,6 +182,15 @@ def _mount(
         # It writes what it gives out; of the instructors' it reads, and then it reaches nobody.
         assert below.match("courses/*/staff" if mount["ReadOnly"] else "courses/*/materials")
         assert not mount["ReadOnly"] or body["HostConfig"]["NetworkMode"] == "none"
+    elif body["Labels"]["labcommons.purpose"] == "archive":
+        written = str(below) == "archives"
+        assert (
+            written
+            or below.match("courses/*")
+            or below.match("agent/tasks/*")
+            or (str(below) == "versions")
+        )
+        assert mount["ReadOnly"] is not written
     elif maker:
         quota = body["Labels"]["labcommons.purpose"] == "quota"
         assert below.match("*/*") is quota

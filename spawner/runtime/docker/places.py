@@ -162,7 +162,8 @@ class Places:
         for name in spec.scopes:
             scope = self.scope(name)
             if scope and (path := self.folder(*scope.folder.parts)):
-                binds.append(Bind(str(path), str(scope.mount), read_only=not scope.row.writable))
+                shut = not scope.row.writable or name in spec.read_only
+                binds.append(Bind(str(path), str(scope.mount), read_only=shut))
         if packages := self.folder("cache", "packages"):
             binds.append(Bind(str(packages), PACKAGES))
         for name in (one for one in spec.mounts if one not in missing):

@@ -20,6 +20,7 @@ from commons.site.storage import AREAS, Area
 from spawner.runtime import labels
 from spawner.runtime.docker import driver, free, materials, measure
 from spawner.runtime.docker import engine as engines
+from spawner.runtime.docker.archives import ARCHIVE, REMOVAL
 from spawner.runtime.docker.body import BUILD, MADE, PURPOSE, STEP, Ground, server_body
 from spawner.runtime.docker.devices import Inventory, check_free
 from spawner.runtime.docker.engine import Engine, silent
@@ -56,13 +57,12 @@ from spawner.runtime.protocol import (
     Usage,
 )
 from spawner.runtime.spec import (
-    BuildStep,
     CloseExam,
     Device,
     Fetched,
     FetchMaterials,
-    ImageStep,
     KeepFiles,
+    LongTask,
     MakeExam,
     MakeFolder,
     ServerSpec,
@@ -154,8 +154,9 @@ class DockerRuntime(Images):
             if unstarted or (purpose in _MOMENTARY and labels.USER not in marks):
                 log.warning("removing %s, which nobody waits for", names)
                 await self._remove(item["Id"])
-            elif purpose == "build":
-                live.update(name.removeprefix(f"{self.site_id}-build-") for name in names)
+            elif purpose in ("build", ARCHIVE, REMOVAL):
+                kind = "build" if purpose == "build" else "course"
+                live.update(name.removeprefix(f"{self.site_id}-{kind}-") for name in names)
         await asyncio.to_thread(self.folders.tidy, live)
 
     async def close(self) -> None:
@@ -567,10 +568,10 @@ class DockerRuntime(Images):
         async with self._fetching:
             return materials.read(*await self._hear(name, body, materials.SECONDS, why=True))
 
-    async def begin(self, task: BuildStep | ImageStep) -> str:
+    async def begin(self, task: LongTask) -> str:
         return await self._shared.do(self.table.name(task), lambda: self._begin(task))
 
-    async def _begin(self, task: BuildStep | ImageStep) -> str:
+    async def _begin(self, task: LongTask) -> str:
         name = self.table.name(task)
 
         def work(api: Any) -> str:
@@ -612,6 +613,6 @@ class DockerRuntime(Images):
         return state
 
     async def tasks(self) -> Mapping[str, str]:
-        filters = {"label": [f"{labels.SITE}={self.site_id}", BUILD]}
+        filters = {"label": [f"{labels.SITE}={self.site_id}", f"{PURPOSE}=build", BUILD]}
         found = await self.servers.call(lambda api: api.containers(all=True, filters=filters))
         return {item["Id"]: item["Labels"][BUILD] for item in found}

@@ -13,13 +13,22 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from commons.scopes import FILES, MATERIALS, Keeper, Owners, Scope, parse_source, personal
+from spawner.runtime.docker import archives
 from spawner.runtime.docker.body import JOB, TMP, Bind, build_body, maker_body
 from spawner.runtime.docker.job_folders import JobFolders
 from spawner.runtime.docker.places import ENVS_MODE, UPPER_MODE, Places
 from spawner.runtime.docker.rules import against_rules, build_variables, check_account
 from spawner.runtime.docker.settings import OWNER, AgentSettings
 from spawner.runtime.names import escaped
-from spawner.runtime.spec import Account, BuildStep, ImageStep, MakeFolder, MakeHome
+from spawner.runtime.spec import (
+    Account,
+    BuildStep,
+    CourseStep,
+    ImageStep,
+    LongTask,
+    MakeFolder,
+    MakeHome,
+)
 
 DATA = PurePosixPath("/srv/labcommons/data")
 SERVICES = Account(uid=OWNER, gid=OWNER)
@@ -100,12 +109,16 @@ class Tasks:
 
     # -- builds ----------------------------------------------------------------------------------
 
-    def name(self, task: BuildStep | ImageStep) -> str:
+    def name(self, task: LongTask) -> str:
         """One name for one step of one job: it is found again after a restart."""
-        return f"{self.site_id}-build-{task.job_id}-{step_of(task)}"
+        kind = "course" if isinstance(task, CourseStep) else "build"
+        return f"{self.site_id}-{kind}-{task.job_id}-{step_of(task)}"
 
-    def build(self, task: BuildStep | ImageStep) -> dict[str, Any]:
+    def build(self, task: LongTask) -> dict[str, Any]:
         """The body of one step; lays its job down for it. Raises RuntimeRefused, NotAllowed."""
+        if isinstance(task, CourseStep):
+            job = self.folders.lay(key_of(task), {"job.json": task.job})
+            return archives.body(task, self.settings, self.places, job)
         if isinstance(task, ImageStep):
             return self._image(task)
         account, home, binds = self._step(task)
@@ -223,11 +236,11 @@ class Tasks:
         return [Bind(str(host / name), str(DATA / name), read_only=False) for name in names]
 
 
-def step_of(task: BuildStep | ImageStep) -> str:
-    return task.step if isinstance(task, BuildStep) else "image"
+def step_of(task: LongTask) -> str:
+    return "image" if isinstance(task, ImageStep) else task.step
 
 
-def key_of(task: BuildStep | ImageStep) -> str:
+def key_of(task: LongTask) -> str:
     """The name of a task's folder."""
     return f"{task.job_id}-{step_of(task)}"
 

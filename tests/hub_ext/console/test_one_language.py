@@ -70,6 +70,8 @@ VISITS: dict[str, tuple[str, ...]] = {
 ZONE = ZoneInfo("Pacific/Kiritimati")
 NO_PAGES = {
     r"courses/([a-z0-9._-]{1,64})/course\.yaml",
+    r"courses/([a-z0-9._-]{1,64})/end",
+    r"courses/([a-z0-9._-]{1,64})/archives/([0-9a-f]{12})",
     r"courses/([a-z0-9._-]{1,64})/handins/([a-z0-9._-]{1,64})/files\.zip",
     r"courses/([a-z0-9._-]{1,64})/handins/([a-z0-9._-]{1,64})/marks\.csv",
     r"courses/([a-z0-9._-]{1,64})/handins/([a-z0-9._-]{1,64})/feedback\.zip",

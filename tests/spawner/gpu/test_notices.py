@@ -173,6 +173,7 @@ KNOWN = {
     "kept": {"keep_until_at"},
     "cull_warning": {"idle_for", "stop_at"},
     "server_kept": {"keep_until_at"},
+    "course_freezes": {"course", "freeze_at"},
     "exam_until": {"exam", "ends_at"},
     "exam_ends_soon": {"exam", "ends_at", "left_for"},
     "max_age_soon": {"age_for", "stop_at"},

@@ -25,6 +25,7 @@ from spawner.runtime.docker.runtime import DockerRuntime
 from spawner.runtime.spec import (
     BuildStep,
     CloseExam,
+    CourseStep,
     FetchMaterials,
     ImageStep,
     KeepFiles,
@@ -276,6 +277,18 @@ TASK = st.one_of(
             "env": env(),
         },
     ),
+    changed(
+        st.sampled_from(["pack", "seal", "remove"]).map(
+            lambda step: {
+                "kind": "course",
+                "job_id": "a1",
+                "step": step,
+                "scope": "course-ml101",
+                "job": "{}",
+            }
+        ),
+        {"job_id": WORDS, "step": WORDS, "scope": SCOPES, "job": WORDS, "folder": WORDS},
+    ),
 )
 MANY = hypothesis_settings(
     max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck)
@@ -408,7 +421,7 @@ def body_of(runtime: DockerRuntime, task: Any) -> dict[str, Any]:
         return runtime.table.folder(task)[1]
     if isinstance(task, MakeExam | CloseExam):
         return runtime.exams.task(task)[1]
-    assert isinstance(task, BuildStep | ImageStep)
+    assert isinstance(task, BuildStep | ImageStep | CourseStep)
     body = runtime.table.build(task)
     for mount in body["HostConfig"]["Mounts"]:
         if mount["Target"] == "/job":
@@ -430,6 +443,30 @@ def test_a_good_server_gets_what_it_is_for(runtime: DockerRuntime) -> None:
         (f"{data}/cache/packages", "/opt/labcommons/pkgs", True),
         ("/data/sets", "/data/sets", True),
     ]
+
+
+def test_a_folder_in_which_nobody_writes_is_there_to_read(runtime: DockerRuntime) -> None:
+    asked = good_server(read_only=["team-vision"])
+    body = body_of_server(runtime, ServerSpec.model_validate_json(encoded(asked)))
+    shut = {m["Target"]: m["ReadOnly"] for m in body["HostConfig"]["Mounts"]}
+    assert shut["/opt/labcommons/teams/vision"] is True
+
+
+def test_what_makes_an_archive_reads_the_course_and_writes_archives_alone(
+    runtime: DockerRuntime,
+) -> None:
+    task = CourseStep(job_id="a1", step="pack", scope="course-ml101", job="{}")
+    body = runtime.table.build(task)
+    profile.check(body, runtime.settings)
+    data = runtime.settings.host_data
+    assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in body["HostConfig"]["Mounts"]] == [
+        (f"{data}/agent/tasks/a1-pack", "/job", True),
+        (f"{data}/courses/ml101", "/course", True),
+        (f"{data}/versions", "/versions", True),
+        (f"{data}/archives", "/archives", False),
+    ]
+    with pytest.raises(LabError, match="no course"):
+        runtime.table.build(task.model_copy(update={"scope": "team-vision"}))
 
 
 def test_an_exams_server_has_its_folder_for_a_home_and_nothing_else(
