@@ -45,6 +45,7 @@ LONGEST_SESSION = 12 * 3600  # seconds
 MOST = 200  # entries of each list
 LONGEST_LATE = 60 * 86400  # seconds
 LONGEST_GRACE = 400 * 86400  # seconds from the term's end until it is frozen
+LEAST_ROOM = 10 * 2**20  # bytes
 LARGEST = 2 * 2**30  # bytes of one hand-in
 MOST_FILES = 10_000
 
@@ -94,6 +95,11 @@ NOT_AN_EXAM = Text(
 EXAM_NOT_PINNED = Text(
     "exam_not_pinned",
     N_("must name an environment of an image with its version, such as py313-data:3"),
+)
+NOT_A_ROOM = Text("course_storage_wrong", N_("must be at least 10M, such as 50G"))
+MORE_THAN_GRANTED = Text(
+    "course_storage_not_granted",
+    N_("This course may have {granted} of the disk at most; ask an administrator for more."),
 )
 OTHER_COURSE = Text("course_other", N_("This file is about “{found}”, not about “{wanted}”."))
 
@@ -239,6 +245,16 @@ def _grace(value: object) -> object:
     return show_duration(seconds)
 
 
+def _room(value: object) -> object:
+    try:
+        size = parse_bytes(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        size = 0
+    if size < LEAST_ROOM:
+        raise WrongValue(NOT_A_ROOM())
+    return str(value)
+
+
 _TEXT = WithJsonSchema({"type": "string"})
 Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 WallTime = Annotated[time, BeforeValidator(_time), _TEXT]
@@ -364,6 +380,9 @@ class Granted(_Part):
     gpus: Count = Field(0, description="most that may be reserved")
     sizes: Annotated[list[str], AfterValidator(_once)] = Field([], max_length=MOST)
     environments: Annotated[list[str], AfterValidator(_once)] = Field([], max_length=MOST)
+    storage: Annotated[str, BeforeValidator(_room)] = Field(
+        "", description="most of the disk, in place of the site’s own limit"
+    )
 
 
 class End(_Part):
@@ -454,6 +473,9 @@ class CourseSpec(_Part):
     materials: Materials | None = None
     exams: Annotated[list[Exam], AfterValidator(_other_names)] = Field([], max_length=MOST)
     end: End | None = None
+    storage: Annotated[str, BeforeValidator(_room)] = Field(
+        "", description="most that its folder may have of the disk, such as 50G"
+    )
     granted: Granted = Granted()
 
     @model_validator(mode="after")
@@ -525,6 +547,9 @@ def check_granted(spec: CourseSpec, site: Site) -> None:
     problems = []
     if spec.gpus.reserved > spec.granted.gpus:
         problems.append(Problem("gpus.reserved", NOT_GRANTED_GPUS(granted=spec.granted.gpus)))
+    most = spec.granted.storage or site.storage.courses
+    if spec.storage and most and parse_bytes(spec.storage) > parse_bytes(most):
+        problems.append(Problem("storage", MORE_THAN_GRANTED(granted=most)))
     asked = [("", spec.environment, spec.size)]
     asked += [(f"exams.{n}.", one.environment, one.size) for n, one in enumerate(spec.exams)]
     for where, environment, size in asked:

@@ -96,6 +96,11 @@ def all_of(session: Session) -> list[Course]:
     return list(session.scalars(select(Course).order_by(Course.name)))
 
 
+def names(session: Session) -> list[str]:
+    """The names of all of them."""
+    return list(session.scalars(select(Course.name).order_by(Course.name)))
+
+
 def diff(session: Session, spec: CourseSpec) -> list[Change]:
     """What applying it would change, by key."""
     row = session.get(Course, spec.course)

@@ -30,6 +30,7 @@ from commons.store.models import CourseWork
 from commons.work import Keyed, Log, Periodic
 from courses import ahead, archives, receipts, records, term
 from courses.archives import State
+from spawner import storage
 from spawner.gpu.views import iso
 from spawner.runtime.protocol import Runtime
 from spawner.runtime.spec import CourseStep, MakeFolder
@@ -102,6 +103,7 @@ class TermKeeper:
         self._works = Keyed("ends of terms", log, at_once=1)
         self._pauses: dict[str, tuple[float, float]] = {}  # by id: not before; the pause
         self._killed: dict[str, int] = {}
+        self._limits: dict[str, int] = {}  # that the runtime was told, by course
 
     async def run(self) -> None:
         """For ever."""
@@ -119,7 +121,7 @@ class TermKeeper:
     # -- the clock -------------------------------------------------------------------------------
 
     async def tick(self) -> None:
-        """Freeze what is due, and tell whose turn comes."""
+        """Freeze what is due, tell whose turn comes, and what each course may have of the disk."""
         now = time.time()
         for name in await self.store.read(lambda s: term.due(s, now)):
             try:
@@ -129,6 +131,18 @@ class TermKeeper:
                 continue
             self._record("course-change", ahead.author(name), done="freeze", course=name)
         await self.store.run(lambda s: term.warn(s, now, self.answerable))
+        await self._limit()
+
+    async def _limit(self) -> None:
+        """What course.yaml says of the disk, once to each runtime that this hub has met."""
+        limits, names = await self.store.read(
+            lambda s: (storage.own_limits(s, self.site.storage), records.names(s))
+        )
+        for name in names:
+            wanted = limits.get(name, 0)
+            if self._limits.get(name) != wanted:
+                await self.runtime.limit_folder("courses", name, wanted)
+                self._limits[name] = wanted
 
     def _freeze(self, name: str, now: float, session: Session) -> None:
         by = ahead.author(name)

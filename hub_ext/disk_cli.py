@@ -21,14 +21,18 @@ from commons.store import DiskUse, Store, prunes
 from commons.store.models import utcnow
 from environments.cli.common import need_builder, places, settings
 from spawner.options.form import show_bytes
-from spawner.storage import share
+from spawner.storage import Limits, share
 
 
 def report(store: Store) -> dict[str, Any]:
     """All that is known, as JSON. Raises StoreError."""
     site = load_site()
-    rows = store.transact(
-        lambda s: list(s.scalars(select(DiskUse).order_by(DiskUse.bytes.desc()))), read=True
+    rows, limits = store.transact(
+        lambda s: (
+            list(s.scalars(select(DiskUse).order_by(DiskUse.bytes.desc()))),
+            Limits(s, site.storage),
+        ),
+        read=True,
     )
     disk = shutil.disk_usage(
         Path(os.environ.get("LABCOMMONS_DATA", "/srv/labcommons/data"), "store")
@@ -48,7 +52,7 @@ def report(store: Store) -> dict[str, Any]:
                 "area": row.area,
                 "name": row.name,
                 "bytes": row.bytes,
-                "share": round(share(row.bytes, site.storage.limit(row.area)), 3),
+                "share": round(share(row.bytes, limits.of(row.area, row.name)), 3),
                 "largest": row.largest,
                 "whole": row.whole,
                 "at": f"{row.at.isoformat(timespec='seconds')}Z",

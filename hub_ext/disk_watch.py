@@ -92,10 +92,12 @@ class DiskWatch:
             self._folders = {(area, name) for area, names in found.items() for name in names}
             self._listed = now
             await self.store.run(self._forget)
-        rows = await self.store.read(lambda s: list(s.scalars(select(DiskUse))))
+        rows, limits = await self.store.read(
+            lambda s: (list(s.scalars(select(DiskUse))), storage.Limits(s, self.limits))
+        )
         known = {
             (row.area, row.name): (
-                row.at, share(row.bytes, self.limits.limit(row.area)) / self.limits.warn
+                row.at, share(row.bytes, limits.of(row.area, row.name)) / self.limits.warn
             )
             for row in rows
         }  # fmt: skip
@@ -120,19 +122,20 @@ class DiskWatch:
                     delete(DiskUse).where(DiskUse.area == row.area, DiskUse.name == row.name)
                 )
 
-    def _level(self, area: str, used: int) -> int:
+    def _level(self, limit: int | None, used: int) -> int:
         """0: well; 1: near the limit; 2: over it."""
-        part = share(used, self.limits.limit(area))
+        part = share(used, limit)
         return (part >= self.limits.warn) + (part >= 1)
 
     def _write(self, folder: Folder, use: FolderUse, told: list[str], session: Session) -> None:
         area, name = folder
         row = session.get(DiskUse, folder) or DiskUse(area=area, name=name, bytes=0)
-        before = self._level(area, row.bytes)
+        limit = storage.Limits(session, self.limits).of(area, name)
+        before = self._level(limit, row.bytes)
         row.bytes, row.whole, row.at = use.bytes, use.whole, utcnow()
         row.largest = [{"folder": one.path, "bytes": one.bytes} for one in use.largest]
         session.add(row)
-        level, limit = self._level(area, use.bytes), self.limits.limit(area)
+        level = self._level(limit, use.bytes)
         if not level:
             return
         part = share(use.bytes, limit)

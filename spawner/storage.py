@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from commons.errors import NotAvailable
@@ -17,8 +18,10 @@ from commons.i18n import N_
 from commons.messages import Locale, Message, Text
 from commons.principal import Principal
 from commons.scopes import SCOPES, Keeper, Scope, of_account
-from commons.site import Site, Size
+from commons.site import Site, Size, parse_bytes
+from commons.site.storage import Storage
 from commons.store import DiskUse
+from commons.store.models import Course
 from spawner.options.form import show_bytes
 
 OVER = Text(
@@ -45,6 +48,30 @@ FOLDER_OVER = Text(
     {"scope": _phrase},
 )
 LARGEST = Text("largest_folders", N_("The largest folders: {folders}."))
+
+
+def own_limits(session: Session, limits: Storage) -> dict[str, int]:
+    """Bytes by course, of those whose course.yaml says so: never more than what an administrator
+    granted, or without that than the site's own limit.
+    """
+    found = {}
+    for name, spec in session.execute(select(Course.name, Course.spec)):
+        if asked := spec.get("storage"):
+            most = (spec.get("granted") or {}).get("storage") or limits.courses
+            found[name] = min(parse_bytes(one) for one in (asked, most) if one)
+    return found
+
+
+class Limits:
+    """What each folder may have of the disk: its own limit, or that of all of its kind."""
+
+    def __init__(self, session: Session, limits: Storage) -> None:
+        self.site, self.own = limits, own_limits(session, limits)
+
+    def of(self, area: str, name: str) -> int | None:
+        """Bytes; None: any number."""
+        own = self.own.get(name) if area == "courses" else None
+        return own or self.site.limit(area)
 
 
 def share(used: int, limit: int | None) -> float:
@@ -89,13 +116,13 @@ def check(
     enough = smallest(sizes)
     if not gpus and size == enough:
         return
-    title = sizes[enough].title
+    title, limits = sizes[enough].title, Limits(session, site.storage)
     reasons: list[Message] = []
     for scope in person.scopes:
         if not _writes(person, scope):
             continue
         area, name = folder(scope)
-        limit = site.storage.limit(area)
+        limit = limits.of(area, name)
         row = session.get(DiskUse, (area, name)) if limit else None
         if limit is None or row is None or row.bytes <= limit:
             continue

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from commons.rights import Action, can
 from commons.scopes import groups_of_site
+from commons.store import DiskUse
 from commons.store.models import Course, WarmStart, utcnow
 from commons.units import amount
 from commons.web.pages import language_of, timezone_of
@@ -19,6 +20,7 @@ from courses.document import CourseSpec, to_yaml
 from hub_ext.console.course_api import Changing, of, visible
 from hub_ext.console.handlers import Page
 from spawner import shared_servers
+from spawner.storage import Limits
 
 # What a new course.yaml begins with; the lines that follow are for whoever fills it in.
 NEW = """\
@@ -110,6 +112,8 @@ class CoursePage(Changing, Page):
             row = session.get(Course, name)
             found = _told(session, name, row, lang, now, viewer.name)
             found["end"] = archives.shown(session, name, row, locale, runs, viewer.admin)
+            use = session.get(DiskUse, ("courses", name)) if attends else None
+            found["disk"] = use and (use, Limits(session, self.site.storage).of("courses", name))
             found["shared"] = shared_servers.shown(session, of(name), viewer)
             if row:
                 found["materials"] = materials.show(session, records.spec_of(row))

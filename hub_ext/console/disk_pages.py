@@ -20,7 +20,7 @@ from commons.store.models import Prune, utcnow
 from hub_ext.console.handlers import Page
 from hub_ext.disk_prune import moment
 from spawner.options import show_bytes
-from spawner.storage import share
+from spawner.storage import Limits, share
 
 SHOWN = 200  # folders
 
@@ -38,19 +38,21 @@ class Disk(Page):
         everything = bool(can(self.viewer, Action.ADMINISTER, SITE))
         mine = self.viewer.name
 
-        def work(session: Session) -> tuple[list[DiskUse], Prune | None]:
+        limits = self.site.storage
+
+        def work(session: Session) -> tuple[list[DiskUse], Prune | None, Limits]:
             query = select(DiskUse).order_by(DiskUse.bytes.desc())
             if not everything:
                 query = query.where(DiskUse.area == "homes", DiskUse.name == mine)
-            return list(session.scalars(query)), prunes.last(session)
+            return list(session.scalars(query)), prunes.last(session), Limits(session, limits)
 
-        (rows, pruned), limits = await self.read(work), self.site.storage
+        rows, pruned, each = await self.read(work)
         shown = [
             {
                 "row": row,
                 "at": f"{row.at.isoformat()}+00:00",
-                "limit": limits.limit(row.area),
-                "share": share(row.bytes, limits.limit(row.area)),
+                "limit": each.of(row.area, row.name),
+                "share": share(row.bytes, each.of(row.area, row.name)),
             }
             for row in rows[:SHOWN]
         ]

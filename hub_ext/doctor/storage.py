@@ -16,7 +16,7 @@ from spawner.options.form import show_bytes
 from spawner.runtime.client import from_environment
 from spawner.runtime.protocol import LEAST_ENGINE, AreaLimits, Free
 from spawner.starts.room import DISK
-from spawner.storage import share
+from spawner.storage import Limits, share
 
 SOON = 2 * 2**30  # bytes of a disk: with less, a build or a large file fills it
 LATE = timedelta(hours=49)  # since the last time, where it is done each day
@@ -76,11 +76,13 @@ KEPT = Text("health_storage_kept", N_("folders within their limits: {count}"))
 @check("storage")
 def storage(here: Here) -> Iterator[Finding]:
     """By the last look at each."""
-    limits = here.site.storage
-    rows = here.store.transact(lambda s: list(s.scalars(select(DiskUse))), read=True)
-    near = [row for row in rows if share(row.bytes, limits.limit(row.area)) >= limits.warn]
+    site = here.site.storage
+    rows, limits = here.store.transact(
+        lambda s: (list(s.scalars(select(DiskUse))), Limits(s, site)), read=True
+    )
+    near = [row for row in rows if share(row.bytes, limits.of(row.area, row.name)) >= site.warn]
     for row in near:
-        limit = limits.limit(row.area) or 0
+        limit = limits.of(row.area, row.name) or 0
         cause = FILLS(used=show_bytes(row.bytes), limit=show_bytes(limit))
         yield Finding(State.ADVICE, cause, ASK_OWNER(), f"{row.area}/{row.name}")
     if not near:

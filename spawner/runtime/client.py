@@ -53,6 +53,7 @@ MORE = {
     "fetch_materials": 900,
     "read_gpus": 30,
     "measure": 700,
+    "limit_folder": 700,
 }
 PIECE = 2**18  # bytes of files at a time
 TRIES, PAUSE = 20, 3.0  # of a task's output; seconds between two

@@ -69,7 +69,8 @@ class MemoryRuntime(Runtime):
     Attributes:
         images: ids that can be started; empty: any.
         homes: uid of the owner by person; as `run_task` made them, or as a test says.
-        disk: what folders have of it; ``kept_limits``: what the file system keeps.
+        disk: what folders have of it; ``kept_limits``: what the file system keeps;
+            ``own_limits``: what it was told of single folders.
         files: what is in homes, by person and path; words with a slash are taken for what is in a
             folder. What is taken of them ``taken`` has by id.
         kept: what was laid into courses: digests by scope, area and place.
@@ -86,6 +87,7 @@ class MemoryRuntime(Runtime):
         self.homes: dict[str, int] = {}
         self.disk: dict[tuple[str, str], FolderUse] = {}
         self.kept_limits: list[AreaLimits] = []
+        self.own_limits: dict[tuple[str, str], int] = {}
         self.files: dict[tuple[str, str], bytes] = {}
         self.taken: dict[str, str] = {}
         self.kept: dict[tuple[str, str, str], KeepFiles] = {}
@@ -156,6 +158,10 @@ class MemoryRuntime(Runtime):
     async def disk_limits(self) -> list[AreaLimits]:
         await self._step("disk_limits")
         return list(self.kept_limits)
+
+    async def limit_folder(self, area: str, name: str, limit: int) -> None:
+        await self._step("limit_folder")
+        self.own_limits[area, name] = limit
 
     async def start(self, spec: ServerSpec) -> str:
         await self._step("start")

@@ -48,6 +48,7 @@ MAX_LINE, MAX_OUTPUT, MAX_LINES = 8 * 2**20, 32 * 2**20, 200_000
 Handles = Annotated[Sequence[Handle], Field(max_length=10_000)]
 ImageIds = Annotated[Sequence[ImageId], Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Bytes = Annotated[int, Field(ge=0, le=2**60)]
 Seconds = Annotated[int, Field(ge=0, le=86_400)]
 Looking = Annotated[float, Field(ge=0, le=600)]
 ImageName = Annotated[str, Field(max_length=300)]
@@ -260,6 +261,12 @@ class Runtime(Protocol):
 
     async def disk_limits(self) -> list[AreaLimits]:
         """Of each area with a limit that was looked at since the runtime began."""
+
+    async def limit_folder(self, area: Area, name: Name, limit: Bytes) -> None:
+        """Say what one folder may have of the disk, in place of the site file's limit; 0: that one.
+
+        It is remembered, and kept where the file system can. Raises RuntimeRefused, RuntimeSilent.
+        """
 
     async def start(self, spec: ServerSpec) -> str:
         """Start a server, in place of an old container of the same one; its handle.

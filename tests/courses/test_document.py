@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import date
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commons.site import Site
+from commons.site.storage import Storage
 from courses.document import (
     CourseError,
     CourseSpec,
@@ -128,3 +130,33 @@ def test_whatever_is_read_is_a_course_or_an_error(data: bytes) -> None:
     with pytest.raises(CourseError) as error:
         read_course(data.decode("utf-8", "replace"))
     assert error.value.problems
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted", "everybody", "fits"),
+    [
+        ("5G", None, None, True),
+        ("5G", None, "10G", True),
+        ("5G", None, "4G", False),
+        ("5G", "6G", "4G", True),
+        ("7G", "6G", "10G", False),
+    ],
+)
+def test_a_course_asks_for_no_more_of_the_disk_than_it_is_granted(
+    course: Callable[..., CourseSpec],
+    lab: Site,
+    asked: str,
+    granted: str | None,
+    everybody: str | None,
+    fits: bool,
+) -> None:
+    spec = course(storage=asked, granted={"gpus": 2, **({"storage": granted} if granted else {})})
+    there = lab.model_copy(update={"storage": Storage(courses=everybody)})
+    with nullcontext() if fits else pytest.raises(CourseError, match="of the disk at most"):
+        check_granted(spec, there)
+
+
+@pytest.mark.parametrize("wrong", ["much", "0", "5M", 7, -1, True])
+def test_how_much_of_the_disk_is_a_size(course: Callable[..., CourseSpec], wrong: object) -> None:
+    with pytest.raises(CourseError, match="such as 50G"):
+        course(storage=wrong)

@@ -316,6 +316,19 @@ async def test_what_is_killed_is_begun_anew_and_not_for_ever(world: World) -> No
     assert row.message["code"] == "course_work_killed"
 
 
+async def test_what_a_course_may_have_of_the_disk_is_told_once(world: World) -> None:
+    spec = read_course(to_yaml(world.spec) + "storage: 5G\n")
+    world.do(lambda s: records.apply(s, spec, "ida", world.site, now=IN_TERM))
+    async with world.hub() as keeper:
+        await keeper.tick()
+        await keeper.tick()
+        assert world.runtime.own_limits == {("courses", "ml101"): 5 * 2**30}
+        assert world.runtime.calls["limit_folder"] == 1
+        world.do(lambda s: records.apply(s, world.spec, "ida", world.site, now=IN_TERM))
+        await keeper.tick()
+    assert world.runtime.own_limits == {("courses", "ml101"): 0}
+
+
 def test_one_work_of_a_course_at_a_time(world: World) -> None:
     world.do(lambda s: archives.ask(s, "ml101", "ida"))
     with pytest.raises(NotAvailable) as caught:

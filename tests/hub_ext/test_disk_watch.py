@@ -19,7 +19,7 @@ from commons.principal import Principal
 from commons.site import Site
 from commons.site.storage import Area, Storage
 from commons.store import DiskUse, GpuNotice, Store
-from commons.store.models import utcnow
+from commons.store.models import Course, utcnow
 from hub_ext import disk_cli
 from hub_ext.disk_watch import NEAR, REST, USED, DiskWatch, due
 from spawner import storage
@@ -141,6 +141,36 @@ def test_who_writes_in_a_folder_that_is_too_large_starts_what_is_needed_to_delet
         assert words in first
         assert "files/old (4" in second
         assert caught.value.code == "folder_over_limit"
+
+
+async def test_a_course_with_a_limit_of_its_own_is_measured_by_that(
+    store: Store, runtime: MemoryRuntime, site: Site
+) -> None:
+    site = site.model_copy(update={"storage": Storage(courses="5G")})
+    spec = {"storage": "20G", "granted": {"storage": "10G"}}
+    course = Course(name="ml101", spec=spec, reservations={}, changed_by="carol")
+    store.transact(lambda s: s.add(course))
+    watch = disk_watch(store, runtime, site.storage, ("carol",))
+
+    async def grows(gib: int) -> list[str]:
+        before = len(store.transact(_notices))
+        await store.run(
+            partial(watch._write, ("courses", "ml101"), FolderUse(bytes=gib * GIB), ["carol"])
+        )
+        return [one.code for one in store.transact(_notices)[before:]]
+
+    assert await grows(7) == []
+    person = Principal.from_auth_state("ida", False, {"courses": {"ml101": "instructor"}})
+
+    def start() -> None:
+        store.transact(lambda s: storage.check(s, person, "large", 0, site.sizes, site), read=True)
+
+    start()
+    assert await grows(9) == ["folder_fills"]
+    # Of twenty that were asked for, ten were granted.
+    assert await grows(11) == ["folder_full"]
+    with pytest.raises(NotAvailable):
+        start()
 
 
 def _rows(session: object) -> list[DiskUse]:

@@ -46,11 +46,13 @@ class Project(Said):
 
     Attributes:
         id: its project; never changed, and never given to another folder.
+        own: bytes that this folder may have; None: as the site file says.
         limit: bytes that the file system was told; 0: any number; None: nothing yet.
         due: when it is to be looked through again, in seconds since 1970.
     """
 
     id: int
+    own: int | None = None
     limit: int | None = None
     due: float = 0.0
 
@@ -96,27 +98,21 @@ class Quotas:
                 area=area,
                 refusal=refusal,
                 folders=sum(
-                    key.startswith(f"{area}/") and one.limit == self._limit(area)
+                    key.startswith(f"{area}/") and one.limit == (one.own or self._limit(area))
                     for key, one in self._projects().items()
                 ),
             )
             for area, refusal in self._refusals.items()
-            if self._limit(area)
+            if self._limit(area) or self._has_own(area)
         ]
 
     async def round(self) -> None:
         """Look at all folders; set what is not as the site file says. Raises LabError."""
         for area in AREAS:
             had = any(k.startswith(f"{area}/") and p.limit for k, p in self._projects().items())
-            folder = await asyncio.to_thread(self.places.folder, area)
-            if folder is None or not (self._limit(area) or had):
+            if not (self._limit(area) or self._has_own(area) or had):
                 continue
-            async with self._lock:
-                said = await self._ask(str(folder), ["state"], read_only=True)
-            refusal = str(said.get("refusal", "?"))[:100]
-            if refusal and self._refusals.get(area) != refusal:
-                log.info("data/%s: no project quotas (%s); limits are watched", area, refusal)
-            self._refusals[area] = refusal
+            refusal = await self._look(area)
             for name in await asyncio.to_thread(self.places.folders, area) if not refusal else ():
                 try:
                     await self.keep(area, name)
@@ -124,6 +120,34 @@ class Quotas:
                     raise
                 except LabError as error:  # of this one folder: the others are looked at
                     log.warning("%s/%s: %s", area, name, error)
+
+    async def _look(self, area: Area) -> str:
+        """Why the file system of an area keeps no limits; empty where it does. Raises LabError."""
+        folder = await asyncio.to_thread(self.places.folder, area)
+        if folder is None:
+            return "?"
+        async with self._lock:
+            said = await self._ask(str(folder), ["state"], read_only=True)
+        refusal = str(said.get("refusal", "?"))[:100]
+        if refusal and self._refusals.get(area) != refusal:
+            log.info("data/%s: no project quotas (%s); limits are watched", area, refusal)
+        self._refusals[area] = refusal
+        return refusal
+
+    async def limit_folder(self, area: Area, name: str, limit: int) -> None:
+        """Remember one folder's own limit; 0: it has the site file's. Raises LabError."""
+        async with self._lock:
+            one = self._projects().get(f"{area}/{name}")
+            if ((one.own if one else None) or 0) == limit:
+                return
+            one = one or Project(id=self._next())
+            self._note(area, name, one.model_copy(update={"own": limit or None}))
+        if area not in self._refusals:  # nobody had asked: no folder of this kind had a limit
+            await self._look(area)
+        await self.keep(area, name)
+
+    def _has_own(self, area: Area) -> bool:
+        return any(key.startswith(f"{area}/") and one.own for key, one in self._projects().items())
 
     async def forever(self) -> None:
         """Round after round."""
@@ -140,7 +164,7 @@ class Quotas:
         """See that a folder's limit is kept, where the file system can. Raises LabError."""
         async with self._lock:
             one = self._projects().get(f"{area}/{name}")
-            limit, now = self._limit(area), time.time()
+            limit, now = (one and one.own) or self._limit(area), time.time()
             done = one is not None and one.limit == limit and one.due > now
             if self._refusals.get(area) != "" or done or (one is None and not limit):
                 return
@@ -154,7 +178,7 @@ class Quotas:
                 said = await self._ask(str(folder), words)
                 if not said.get("taken"):
                     break
-                one = Project(id=one.id + 1)
+                one = Project(id=one.id + 1, own=one.own)
             else:
                 raise RuntimeRefused(LIMIT_NOT_SET(folder=f"{area}/{name}", reason="no number"))
             due = now + (AGAIN if said.get("whole") else SOON)

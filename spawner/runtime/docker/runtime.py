@@ -217,6 +217,9 @@ class DockerRuntime(Images):
     async def disk_limits(self) -> list[AreaLimits]:
         return self.quotas.limits()
 
+    async def limit_folder(self, area: Area, name: str, limit: int) -> None:
+        await self.quotas.limit_folder(area, name, limit)
+
     async def read_gpus(self, seconds: float) -> str:
         return json.dumps(await driver.ask(seconds))
 

@@ -175,6 +175,28 @@ async def test_numbers_stay_and_a_limit_that_changes_is_set(
     assert kernel.project(home) == ids["homes/alice"]
 
 
+async def test_one_folder_may_have_a_limit_of_its_own(kernel: Kernel, machine: Machine) -> None:
+    """Also where all others of its kind have none, and after another start of the agent."""
+    for name in ("ml101", "art7"):
+        (machine.data / "courses" / name).mkdir(parents=True)
+    await machine.quotas.limit_folder("courses", "ml101", 5 * GIB)
+    ml101 = machine.ids()["courses/ml101"]
+    assert kernel.limits == {ml101: 5 * 2**20}
+    quota = machine.begin(Storage(courses="1G"))
+    await quota.round()
+    assert kernel.limits == {ml101: 5 * 2**20, machine.ids()["courses/art7"]: 2**20}
+    assert [(one.area, one.folders) for one in quota.limits()] == [("courses", 2)]
+    asked = len(machine.asked)
+    await quota.limit_folder("courses", "ml101", 5 * GIB)
+    assert len(machine.asked) == asked
+    await quota.limit_folder("courses", "ml101", 0)
+    assert kernel.limits[ml101] == 2**20
+    await quota.limit_folder("courses", "none", GIB)  # made later, it has its limit then
+    (machine.data / "courses" / "none").mkdir()
+    await quota.keep("courses", "none")
+    assert kernel.limits[machine.ids()["courses/none"]] == 2**20
+
+
 async def test_a_number_that_somebody_else_has_is_left_alone(
     kernel: Kernel, machine: Machine
 ) -> None:
