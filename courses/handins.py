@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -119,6 +119,19 @@ def team_in(handin: HandIn, found: Mapping[str, str], username: str) -> Team:
     if name is None:
         return Team(username, (username,))
     return Team(f"@{name}", tuple(one for one, group in found.items() if group == name))
+
+
+def stands_with(
+    row: HandedIn, handin: HandIn, found: Mapping[str, str], teams: Collection[str]
+) -> list[str]:
+    """With whom of ``teams`` something stands: whose it was, or where its people are now.
+
+    Who handed in alone and then joined a group is counted with that.
+    """
+    if row.team in teams:
+        return [row.team]
+    now = {team_in(handin, found, who).name for who in row.members}
+    return sorted(now & {*teams}) or [row.team]
 
 
 def team_of(session: Session, spec: CourseSpec, handin: HandIn, username: str) -> Team:

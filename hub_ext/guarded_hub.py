@@ -38,6 +38,7 @@ from commons.web.pages import language_of, locale_of
 from commons.web.refused import Refused, Said
 from commons.work import OneByOne
 from hub_ext import (
+    course_files,
     course_link,
     course_look,
     course_room,
@@ -503,6 +504,7 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
             *exam_link.HANDLERS,
             *course_link.HANDLERS,
             *course_room.HANDLERS,
+            *course_files.HANDLERS,
             *course_look.HANDLERS,
             *shared_link.HANDLERS,
         ]

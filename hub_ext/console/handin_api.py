@@ -273,14 +273,15 @@ class HandingIn(Changing):
         spec = records.spec_of(records.get(session, course))
         one = handins.find(spec, name)
         groups = handins.groups(session, course, name) if one.groups else {}
-        rows: dict[str, list[HandedIn]] = {}
-        for row in handins.of_course(session, course, name):
-            rows.setdefault(row.team, []).append(row)
         given = handins.extensions(session, course, name)
         teams = {
             team.name: team
             for team in (handins.team_in(one, groups, who) for who in there | groups.keys())
         }
+        rows: dict[str, list[HandedIn]] = {}
+        for row in handins.of_course(session, course, name):
+            for team_name in handins.stands_with(row, one, groups, teams):
+                rows.setdefault(team_name, []).append(row)
         for team, found in rows.items():
             teams.setdefault(team, Team(team, tuple(found[0].members)))
         return {

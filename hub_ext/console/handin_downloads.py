@@ -20,7 +20,7 @@ from commons.rights import Action
 from commons.store.models import HandedIn
 from commons.units import amount
 from commons.web.refused import Refused
-from courses import handins
+from courses import handins, records
 from courses.handins import State
 from hub_ext.console.course_api import of
 from hub_ext.console.handin_api import HandingIn
@@ -196,16 +196,23 @@ class AllFiles(WithFiles):
         """The newest of each, for who grades."""
         self.need(Action.GRADE, of(course))
 
-        def work(session: Any) -> list[HandedIn]:
+        def work(session: Any) -> dict[str, HandedIn]:
+            one = handins.find(records.spec_of(records.get(session, course)), handin)
+            groups = handins.groups(session, course, handin) if one.groups else {}
+            rows = [
+                row for row in handins.of_course(session, course, handin) if row.state == State.KEPT
+            ]
+            teams = {handins.team_in(one, groups, who).name for row in rows for who in row.members}
             newest: dict[str, HandedIn] = {}
-            for row in handins.of_course(session, course, handin):
-                if row.state == State.KEPT:
-                    newest.setdefault(row.team, row)
-            return sorted(newest.values(), key=lambda row: row.team)
+            for row in rows:
+                for team in handins.stands_with(row, one, groups, teams):
+                    newest.setdefault(team, row)
+            return newest
 
         rows = await self.read(work)
         if not rows:
             raise HTTPError(404)
         await self.send_zip(
-            f"{course}-{handin}.zip", [(f"{handin}/{row.team}", row) for row in rows]
+            f"{course}-{handin}.zip",
+            [(f"{handin}/{team}", row) for team, row in sorted(rows.items())],
         )

@@ -40,7 +40,8 @@ class HandIns(HandingIn, Page):
     async def get(self, course: str) -> None:
         """For who is in it."""
         self.need_in(course)
-        await self._show(course)
+        chosen = (self.get_query_argument("handin", ""), self.get_query_argument("path", "")[:500])
+        await self._show(course, chosen=chosen)
 
     async def post(self, course: str) -> None:
         """Hand in, and come back; what was wrong is said on the page."""
@@ -56,7 +57,11 @@ class HandIns(HandingIn, Page):
         self.redirect(f"{self.hub_auth.base_url}courses/{course}/handins#handed-in")
 
     async def _show(
-        self, course: str, status: int = 200, wrong: tuple[str, str, str] | None = None
+        self,
+        course: str,
+        status: int = 200,
+        wrong: tuple[str, str, str] | None = None,
+        chosen: tuple[str, str] = ("", ""),
     ) -> None:
         lang = language_of(self)
 
@@ -86,6 +91,7 @@ class HandIns(HandingIn, Page):
             grades=self.grades(course),
             hands_in=bool(can(self.viewer, Action.HAND_IN, of(course))),
             wrong=wrong,
+            chosen=chosen,
             bytes_words=amount,
             **found,
         )
@@ -97,7 +103,8 @@ class OneHandIn(HandingIn, Page):
     async def get(self, course: str, handin: str) -> None:
         """Who handed in, and who did not."""
         self.need(Action.GRADE, of(course))
-        await self._show(course, handin)
+        chosen = self.get_query_argument("path", "")[:500]
+        await self._show(course, handin, sent={"path": chosen} if chosen else None)
 
     async def post(self, course: str, handin: str) -> None:
         """Do what one of the forms is for; what was wrong is said on the page."""

@@ -40,6 +40,9 @@ from spawner.runtime.spec import (
     Fetched,
     FetchMaterials,
     KeepFiles,
+    Listed,
+    ListedFile,
+    ListFiles,
     LongTask,
     MakeHome,
     ServerSpec,
@@ -274,6 +277,19 @@ class MemoryRuntime(Runtime):
             path.split("/")[0] for path in found.decode("utf-8", "replace").split() if "/" in path
         }
         return Taken(digest=digest, files=1, bytes=len(found), top=tuple(sorted(top)))
+
+    async def list_files(self, task: ListFiles) -> Listed:
+        await self._step("list_files")
+        above = f"{task.path}/" if task.path else ""
+        found: dict[str, int | None] = {}
+        for (user, path), data in self.files.items():
+            if user == task.user and path.startswith(above):
+                name, _, inner = path.removeprefix(above).partition("/")
+                found[name] = None if inner else len(data)
+        if task.path and not found:
+            return Listed(refusal="absent")
+        rows = sorted(found.items(), key=lambda row: (row[1] is not None, row[0]))
+        return Listed(files=tuple(ListedFile(name=name, bytes=size) for name, size in rows))
 
     async def keep(self, task: KeepFiles) -> bool:
         await self._step("keep")

@@ -29,6 +29,8 @@ from spawner.runtime.spec import (
     ImageId,
     JobId,
     KeepFiles,
+    Listed,
+    ListFiles,
     LongTask,
     Name,
     Said,
@@ -308,6 +310,9 @@ class Runtime(Protocol):
 
         Raises RuntimeRefused, RuntimeSilent.
         """
+
+    async def list_files(self, task: ListFiles) -> Listed:
+        """What is in a folder of a home now. Raises RuntimeRefused, RuntimeSilent."""
 
     async def keep(self, task: KeepFiles) -> bool:
         """Lay what was taken into a course's folder; what is there already is fine. Whether the

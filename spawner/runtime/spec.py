@@ -261,6 +261,39 @@ class Taken(Said):
     path: str = ""
 
 
+class ListFiles(Said):
+    """What is in a folder of a person's home, read with that person's numbers.
+
+    ``path``: empty: the home itself. No link is followed or listed.
+    """
+
+    user: Name
+    account: Account
+    path: Annotated[
+        str, Field(max_length=1000, pattern=rf"^({_COMPONENT}(/{_COMPONENT}){{0,15}})?$")
+    ]
+
+
+class ListedFile(Said):
+    """One of them; ``bytes`` of a file, None: a folder."""
+
+    name: str
+    bytes: int | None = None
+
+
+class Listed(Said):
+    """By name, folders first; hidden ones are not among them.
+
+    Attributes:
+        left_out: how many more there are: links and the like, and those beyond a thousand.
+        refusal: why it cannot be listed; else empty.
+    """
+
+    files: tuple[ListedFile, ...] = Field((), max_length=1000)
+    left_out: int = 0
+    refusal: Refusal | Literal[""] = ""
+
+
 class KeepFiles(Said):
     """What was taken, laid into a course's folder, whole or not at all; nobody can change it there.
 

@@ -206,6 +206,31 @@ def test_a_group_hands_in_once_for_all_of_it(store: Store, ml: CourseSpec) -> No
         store.transact(lambda s: handins.set_groups(s, ml, ml.handins[0], wanted))
 
 
+def test_who_handed_in_alone_and_joined_a_group_stands_with_it(
+    store: Store, ml: CourseSpec
+) -> None:
+    pairs = handins.find(ml, "pairs")
+
+    def stands(groups: dict[str, str]) -> dict[str, list[str]]:
+        def work(session: Session) -> dict[str, list[str]]:
+            handins.set_groups(session, ml, pairs, groups)
+            teams = {handins.team_in(pairs, groups, who).name for who in ("alice", "bob", "eve")}
+            return {
+                row.team: handins.stands_with(row, pairs, groups, teams)
+                for row in handins.of_course(session, "ml101", "pairs")
+            }
+
+        return store.transact(work)
+
+    now = at("2026-11-01 10:00")
+    store.transact(lambda s: handins.ask(s, ml, "pairs", "alice", "", now).id)
+    assert stands({}) == {"alice": ["alice"]}
+    assert stands({"alice": "p1", "bob": "p1"}) == {"alice": ["@p1"]}
+    store.transact(lambda s: handins.ask(s, ml, "pairs", "bob", "", now).id)
+    # A group that is no more: each of it has handed in.
+    assert stands({}) == {"alice": ["alice"], "@p1": ["alice", "bob"]}
+
+
 def test_an_extension_lets_in_once_more_what_is_handed_in_once(
     store: Store, ml: CourseSpec
 ) -> None:

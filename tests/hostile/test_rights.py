@@ -350,7 +350,14 @@ def test_everything_that_the_api_describes_is_in_the_table(service: str) -> None
 @pytest.mark.parametrize("verb", ["GET", "POST"])
 @pytest.mark.parametrize(
     "page",
-    ["course/ml101", "course-roster/ml101", "course-join/x", "course-room/ml101", "course-looks"],
+    [
+        "course/ml101",
+        "course-roster/ml101",
+        "course-join/x",
+        "course-room/ml101",
+        "course-looks",
+        "course-files/ml101",
+    ],
 )
 async def test_no_token_opens_the_hubs_pages_of_courses(
     hub: StandInHub, page: str, verb: str

@@ -62,6 +62,8 @@ from spawner.runtime.spec import (
     Fetched,
     FetchMaterials,
     KeepFiles,
+    Listed,
+    ListFiles,
     LongTask,
     MakeExam,
     MakeFolder,
@@ -555,6 +557,9 @@ class DockerRuntime(Images):
 
     async def take(self, task: TakeFiles) -> Taken:
         return await self.snapshots.take(task)
+
+    async def list_files(self, task: ListFiles) -> Listed:
+        return await self.snapshots.list_files(task)
 
     async def keep(self, task: KeepFiles) -> bool:
         return await self.snapshots.keep(task)

@@ -18,6 +18,7 @@ import stat
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ DATA, MANIFEST, RECEIPT, FILES = "data", "manifest.json", "receipt.json", "files
 SECONDS = 540  # for one of them
 MOST_DEPTH = 32
 MOST_TOP = 5000  # folders that are named
+MOST_LISTED, MOST_LOOKED = 1000, 100_000  # of one folder
 _PIECE = 2**20
 # Neither a link at the end nor a pipe without a writer may hold it up, or lead it elsewhere.
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -191,6 +193,39 @@ def _step(fd: int, part: str, path: str) -> int:
         raise
 
 
+def listing(words: dict[str, Any], home: Path = HOME) -> dict[str, Any]:
+    """What is directly in ``words["path"]`` of a home. Raises RefusedError, OSError."""
+    fd = os.open(home, _OPEN | os.O_DIRECTORY)
+    try:
+        for part in filter(None, str(words["path"]).split("/")):
+            above, fd = fd, _step(fd, part, words["path"])
+            os.close(above)
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise RefusedError("absent", words["path"])
+        rows, left_out = [], 0
+        with os.scandir(fd) as found:
+            for number, one in enumerate(found):
+                if one.name.startswith("."):
+                    continue
+                try:
+                    folder = one.is_dir(follow_symlinks=False)
+                    plain = folder or one.is_file(follow_symlinks=False)
+                    size = None if folder or not plain else one.stat(follow_symlinks=False).st_size
+                except OSError:
+                    plain = False
+                if not plain or not _readable(one.name) or number >= MOST_LOOKED:
+                    left_out += 1
+                else:
+                    rows.append({"name": one.name, "bytes": size})
+    except PermissionError as error:
+        raise RefusedError("denied", words["path"]) from error
+    finally:
+        os.close(fd)
+    rows.sort(key=lambda row: (row["bytes"] is not None, row["name"]))
+    left_out += max(0, len(rows) - MOST_LISTED)
+    return {"files": rows[:MOST_LISTED], "left_out": left_out}
+
+
 # -- the other side -------------------------------------------------------------------------------
 
 
@@ -335,9 +370,11 @@ def _sync(folder: Path) -> None:
 def main() -> int:
     """Do it, and say what came of it."""
     words = json.loads(sys.argv[1])
+    works: dict[str, Callable[[dict[str, Any]], dict[str, Any]]]
+    works = {"take": take, "keep": keep, "list": listing}
     os.umask(0o022)
     try:
-        said = {"take": take, "keep": keep}[words["do"]](words)
+        said = works[words["do"]](words)
     except RefusedError as error:
         said = {"refusal": error.why, "path": error.path}
     except GoneError:

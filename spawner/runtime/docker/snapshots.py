@@ -7,6 +7,7 @@ home, as our services' uid with the group of the course's leads. What they run i
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,7 +28,8 @@ from spawner.runtime.docker.rules import against_rules, check_account
 from spawner.runtime.docker.settings import OWNER, AgentSettings
 from spawner.runtime.docker.shared import Shared
 from spawner.runtime.messages import SNAPSHOT_FAILED, SNAPSHOT_GONE
-from spawner.runtime.spec import Account, KeepFiles, TakeFiles, Taken
+from spawner.runtime.names import escaped
+from spawner.runtime.spec import Account, KeepFiles, Listed, ListFiles, TakeFiles, Taken
 
 AT_ONCE = 4
 _SAID = 2**21  # bytes; folders' names may be long
@@ -39,10 +41,13 @@ class Snapshots:
     def __init__(self, settings: AgentSettings, places: Places, folders: JobFolders) -> None:
         self.settings, self.places, self.folders = settings, places, folders
         self._engine = Engine(settings.site.servers.engine_timeout, AT_ONCE)
+        # Who looks for a folder does not hold up what is handed in.
+        self._looks = Engine(settings.site.servers.engine_timeout, AT_ONCE)
         self._shared = Shared()
 
     def close(self) -> None:
         self._engine.close()
+        self._looks.close()
 
     async def take(self, task: TakeFiles) -> Taken:
         """Raises RuntimeRefused, NotAllowed, RuntimeSilent."""
@@ -58,6 +63,20 @@ class Snapshots:
         if taken.refusal:
             await self.drop(task.id)
         return taken
+
+    async def list_files(self, task: ListFiles) -> Listed:
+        """Raises RuntimeRefused, NotAllowed, RuntimeSilent."""
+        return await self._shared.do(("list", task.user, task.path), lambda: self._list(task))
+
+    async def _list(self, task: ListFiles) -> Listed:
+        body = await asyncio.to_thread(self.listing, task)
+        place = hashlib.sha256(task.path.encode()).hexdigest()[:12]
+        said = await self._run(f"list-{escaped(task.user)}-{place}", body, self._looks)
+        said.pop("path", None)
+        try:
+            return Listed.model_validate_json(json.dumps(said))
+        except ValidationError as error:
+            raise RuntimeRefused(SNAPSHOT_FAILED(reason="?")) from error
 
     async def keep(self, task: KeepFiles) -> bool:
         """Raises RuntimeRefused, RuntimeSilent."""
@@ -82,6 +101,13 @@ class Snapshots:
         words = {"do": "take", **task.model_dump(include={"path", "most_files", "most_bytes"})}
         binds = [Bind(home, str(snapshot.HOME)), Bind(spool, str(snapshot.SPOOL), read_only=False)]
         return self._body(words, task.account, binds)
+
+    def listing(self, task: ListFiles) -> dict[str, Any]:
+        """What lists a folder of a home. Raises RuntimeRefused, NotAllowed."""
+        check_account(task.account, self.settings)
+        home = self.places.home(task.user, task.account.uid)
+        words = {"do": "list", "path": task.path}
+        return self._body(words, task.account, [Bind(home, str(snapshot.HOME))])
 
     def keeping(self, task: KeepFiles) -> dict[str, Any]:
         """What writes into a course's folder. Raises RuntimeRefused."""
@@ -118,7 +144,9 @@ class Snapshots:
             folder="/",
         )
 
-    async def _run(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _run(
+        self, name: str, body: dict[str, Any], engine: Engine | None = None
+    ) -> dict[str, Any]:
         """What the program said. Raises RuntimeRefused."""
         seconds = snapshot.SECONDS + 60
 
@@ -131,7 +159,7 @@ class Snapshots:
             finally:
                 engines.remove(api, made)
 
-        raw, code = await self._engine.call(work, seconds + 60)
+        raw, code = await (engine or self._engine).call(work, seconds + 60)
         said: Any = None
         with suppress(ValueError):
             said = json.loads(raw)

@@ -16,6 +16,7 @@ from spawner.runtime.spec import (
     FetchMaterials,
     Gpus,
     KeepFiles,
+    ListFiles,
     MakeFolder,
     MakeHome,
     TakeFiles,
@@ -259,6 +260,11 @@ async def test_what_is_not_there_is_told_and_leaves_nothing(world: World) -> Non
         id="h2", user="alice", account=ALICE, path="gone", most_files=10, most_bytes=100
     )
     assert (await world.runtime.take(gone)).refusal == "absent"
+    look = ListFiles(user="alice", account=ALICE, path="")
+    listed = await world.runtime.list_files(look)
+    assert [(one.name, one.bytes) for one in listed.files] == [("n.txt", 5)]
+    absent = await world.runtime.list_files(look.model_copy(update={"path": "gone"}))
+    assert absent.refusal == "absent"
     keep = KeepFiles(
         id="h2", scope="course-ml101", area="handins", place="hw1/alice/1", digest="0" * 64
     )

@@ -29,6 +29,7 @@ from spawner.runtime.spec import (
     FetchMaterials,
     ImageStep,
     KeepFiles,
+    ListFiles,
     MakeExam,
     MakeFolder,
     MakeHome,
@@ -361,6 +362,22 @@ KEEP = changed(
         "only": WORDS, "reader": NUMBERS, "receipt": WORDS,
     },
 )  # fmt: skip
+
+
+LIST = changed(
+    PERSON.map(lambda user: {"user": user, "account": numbers(user), "path": "hw1"}),
+    {"user": WORDS, "account": account(), "path": WORDS, "course": WORDS},
+)
+
+
+@MANY
+@given(LIST)
+def test_no_look_at_a_home_breaks_the_profile(runtime: DockerRuntime, asked: Any) -> None:
+    with suppress(ValidationError, LabError):
+        body = runtime.snapshots.listing(ListFiles.model_validate_json(encoded(asked)))
+        event("a body")
+        profile.check(body, runtime.settings)
+        assert [mount["ReadOnly"] for mount in body["HostConfig"]["Mounts"]] == [True]
 
 
 @MANY

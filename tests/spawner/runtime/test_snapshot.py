@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spawner.runtime.docker import snapshot
-from spawner.runtime.docker.snapshot import GoneError, RefusedError, canonical, keep, take
+from spawner.runtime.docker.snapshot import GoneError, RefusedError, canonical, keep, listing, take
 
 LEADS = os.getegid()
 
@@ -44,6 +44,36 @@ def kept(home: Path, digest: str, **changed: Any) -> Path:
     words |= {"leads": LEADS, "receipt": {"receipt": {}}} | changed
     keep(words, home.parent / "spool", home.parent / "course")
     return home.parent.joinpath("course", words["area"], words["place"])
+
+
+def test_what_is_in_a_folder_is_listed_and_no_link_is_followed(home: Path) -> None:
+    (home / "hw1" / "data").mkdir()
+    (home / "hw1" / "报告 1.ipynb").write_text("{}")
+    (home / "hw1" / ".hidden").write_text("x")
+    (home / "hw1" / "away").symlink_to("/etc")
+    (home / "hw1" / "file").symlink_to("/etc/passwd")
+    (home / "hw1" / os.fsdecode(b"\xff")).write_text("x")
+    (home / "hw1" / "line\nbreak").write_text("x")
+    os.mkfifo(home / "hw1" / "pipe")
+    said = listing({"path": "hw1"}, home)
+    assert said == {
+        "files": [{"name": "data", "bytes": None}, {"name": "报告 1.ipynb", "bytes": 2}],
+        "left_out": 5,
+    }
+    assert [one["name"] for one in listing({"path": ""}, home)["files"]] == ["hw1"]
+    wrong = {"hw1/away": "link", "hw1/none": "absent", "hw1/../..": "absent"}
+    wrong |= {"hw1/报告 1.ipynb": "absent", "hw1/pipe": "absent"}
+    for path, why in wrong.items():
+        with pytest.raises(RefusedError) as caught:
+            listing({"path": path}, home)
+        assert caught.value.why == why, path
+
+
+def test_of_a_large_folder_a_thousand_are_listed(home: Path) -> None:
+    for number in range(1003):
+        (home / "hw1" / f"{number:04}").touch()
+    said = listing({"path": "hw1"}, home)
+    assert (len(said["files"]), said["left_out"]) == (1000, 3)
 
 
 def test_what_is_taken_is_kept_byte_by_byte(home: Path) -> None:
