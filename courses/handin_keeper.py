@@ -41,6 +41,7 @@ from spawner.runtime.spec import Account, KeepFiles, MakeFolder, MakeHome, TakeF
 AT_ONCE = 4
 INTERVAL = 0.25  # seconds between two looks at SQLite's file, which tell whether to ask it
 LOOK = 5.0  # seconds between two looks at the rows where nothing seems to have been written
+MOST_OF_ZIP = (20_000, 2**30)  # files and bytes of feedback in a zip
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds between two tries of one that is held up
 
 NOT_ADMITTED = Text("handin_not_admitted", N_("The directory does not admit “{user}” any more."))
@@ -71,6 +72,13 @@ REASONS: Mapping[str, Text] = {
     "name": Text(
         "handin_name",
         N_("The name “{path}” has characters that cannot be shown. Give the file another."),
+    ),
+    "zip": Text(
+        "handin_zip",
+        N_(
+            "“{path}” cannot be read: the zip is damaged, locked with a password, or has a name "
+            "twice. Make it anew."
+        ),
     ),
     "time": Text("handin_slow", N_("Reading it took too long. Leave out what is not needed.")),
 }
@@ -184,6 +192,7 @@ class HandInKeeper:
                 path=row.path,
                 most_files=most_files,
                 most_bytes=most_bytes,
+                unzip=row.handin if row.kind == "feedback" else "",
             )
         )
         if taken.refusal:
@@ -353,7 +362,7 @@ def _limits(session: Session, row: HandedIn) -> tuple[int, int]:
     if course is None:
         raise RefusedError(COURSE_GONE())
     if row.kind != "handin":
-        return 100_000, 4 * LARGEST
+        return MOST_OF_ZIP if row.path.lower().endswith(".zip") else (100_000, 4 * LARGEST)
     for one in CourseSpec.model_validate(course.spec).handins:
         if one.name == row.handin:
             return one.files, one.bytes

@@ -67,6 +67,7 @@ class CourseFiles(BaseHandler):  # type: ignore[misc]
             found=[(one.name, f"{path}/{one.name}".lstrip("/"), one.bytes) for one in found.files],
             left_out=found.left_out,
             amount=amount,
+            takes=lambda name: not back or name.lower().endswith(".zip"),
             folder_link=lambda to: self._folder(course, name, to, back),
             choose_link=lambda to: self._choose(course, name, to, back),
         )

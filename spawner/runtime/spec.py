@@ -217,6 +217,7 @@ Refusal = Literal[
     "depth",
     "name",
     "time",
+    "zip",
 ]
 SnapshotPath = Annotated[
     str, Field(max_length=1000, pattern=rf"^{_COMPONENT}(/{_COMPONENT}){{0,15}}$")
@@ -233,6 +234,8 @@ class TakeFiles(Said):
     Attributes:
         most_files: files, folders and whatever else is met.
         most_bytes: as files claim to have: holes count.
+        unzip: empty: a zip is a file like others. Else what is in it is taken, without a folder
+            around all that has this name, or the zip's.
     """
 
     id: JobId
@@ -241,6 +244,7 @@ class TakeFiles(Said):
     path: SnapshotPath
     most_files: int = Field(ge=1, le=100_000)
     most_bytes: int = Field(ge=1, le=2**40)
+    unzip: Annotated[str, Field(max_length=64)] = ""
 
 
 class Taken(Said):

@@ -18,7 +18,9 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +30,12 @@ SECONDS = 540  # for one of them
 MOST_DEPTH = 32
 MOST_TOP = 5000  # folders that are named
 MOST_LISTED, MOST_LOOKED = 1000, 100_000  # of one folder
+MOST_LIST = 2**24  # bytes of the list of what is in a zip
+_WRONG_ZIP = (
+    zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError,
+    struct.error, OverflowError,
+)  # fmt: skip
+_TAIL = 2**16 + 22 + 20  # of a zip, where its list is said
 _PIECE = 2**20
 # Neither a link at the end nor a pipe without a writer may hold it up, or lead it elsewhere.
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -66,6 +74,8 @@ class Taker:
         self.files: list[dict[str, Any]] = []
         self.folders: list[str] = []
         self.left_out: list[dict[str, str]] = []
+        self._met: dict[str, bool] = {}  # of a zip: whether it is a folder, by path
+        self._paths = 0
 
     def manifest(self) -> dict[str, Any]:
         """What was taken, by path, and what was not, and why."""
@@ -112,6 +122,73 @@ class Taker:
         else:
             self.left_out.append({"path": path, "why": "special"})
 
+    def zipped(self, fd: int, around: Collection[str]) -> None:
+        """What is in a zip, whoever made it, as if it were a folder.
+
+        A folder around all that has one of these names is left away.
+        """
+        with os.fdopen(os.dup(fd), "rb") as raw:
+            try:
+                entries, archive = _entries(raw)
+                tops = {name.partition("/")[0] for name, _ in entries}
+                inner = all("/" in name or entry.is_dir() for name, entry in entries)
+                top = f"{min(tops)}/" if len(tops) == 1 and inner and tops <= {*around} else ""
+                for name, entry in entries:
+                    if path := name.removeprefix(top) if name != top.rstrip("/") else "":
+                        self._zipped(archive, entry, path)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a place before its beginning
+                    raise
+                raise RefusedError("zip") from error
+            except _WRONG_ZIP as error:
+                raise RefusedError("zip") from error
+
+    def _zipped(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: str) -> None:
+        self._meet()
+        parts = path.split("/")
+        if len(parts) > MOST_DEPTH + 1:
+            raise RefusedError("depth", path)
+        if any(part in ("", ".", "..") or not _readable(part) for part in parts):
+            raise RefusedError("name", path.encode("utf-8", "replace").decode())
+        for above in ("/".join(parts[:n]) for n in range(1, len(parts))):
+            self._once(above, folder=True)
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            self.left_out.append({"path": path, "why": "link"})
+        elif entry.is_dir():
+            self._once(path, folder=True)
+        elif not _plain(entry) or not self._once(path, folder=False):
+            raise RefusedError("zip", path)
+        else:
+            self._unzip(archive, entry, path)
+
+    def _once(self, path: str, folder: bool) -> bool:
+        """Whether a path is new. Raises RefusedError where it was met as another kind."""
+        before = self._met.setdefault(path, folder)
+        new = len(self._met) > self._paths
+        self._paths = len(self._met)
+        if before is not folder:
+            raise RefusedError("zip", path)
+        if new and folder:
+            self.folders.append(path)
+        return new
+
+    def _unzip(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: str) -> None:
+        """No more than it says that it has."""
+        if entry.file_size > self.most_bytes - self.bytes:
+            raise RefusedError("bytes", path)
+        digest, size = hashlib.sha256(), 0
+        with archive.open(entry) as file:
+            while piece := file.read(_PIECE):
+                size += len(piece)
+                if time.monotonic() > self.until:
+                    raise RefusedError("time", path)
+                if size > entry.file_size:
+                    raise RefusedError("zip", path)
+                digest.update(piece)
+                self.out.write(piece)
+        self.bytes += size
+        self.files.append({"path": path, "bytes": size, "sha256": digest.hexdigest()})
+
     def _meet(self) -> None:
         self.count += 1
         if self.count > self.most_files:
@@ -143,6 +220,35 @@ def _readable(name: str) -> bool:
     return name.isprintable()
 
 
+def _plain(entry: zipfile.ZipInfo) -> bool:
+    """Whether it has no password, and is packed as all zips are."""
+    known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    return not entry.flag_bits & 1 and entry.compress_type in known
+
+
+def _entries(raw: BinaryIO) -> tuple[list[tuple[str, zipfile.ZipInfo]], zipfile.ZipFile]:
+    """Of a zip, by name, its list being no larger than is looked at. Raises RefusedError, …"""
+    size = raw.seek(0, os.SEEK_END)
+    raw.seek(max(0, size - _TAIL))
+    tail = raw.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or end + 22 > len(tail):
+        raise RefusedError("zip")
+    (listed,) = struct.unpack_from("<I", tail, end + 12)
+    # The larger kind, for more files than are taken anyway, says its sizes elsewhere.
+    if listed > MOST_LIST or tail[max(0, end - 20) : end].startswith(b"PK\x06\x07"):
+        raise RefusedError("files")
+    raw.seek(0)
+    archive: zipfile.ZipFile
+    try:  # names that do not say so are UTF-8 on a Mac, and what China's Windows has
+        archive = zipfile.ZipFile(raw, metadata_encoding="utf-8")
+    except UnicodeDecodeError:
+        raw.seek(0)
+        archive = zipfile.ZipFile(raw, metadata_encoding="gb18030")
+    found = [(one.filename.replace("\\", "/").rstrip("/"), one) for one in archive.infolist()]
+    return sorted(found, key=lambda row: row[0]), archive
+
+
 def take(words: dict[str, Any], home: Path = HOME, spool: Path = SPOOL) -> dict[str, Any]:
     """Read ``words["path"]`` of a home. Raises RefusedError, OSError."""
     parts = str(words["path"]).split("/")
@@ -157,6 +263,8 @@ def take(words: dict[str, Any], home: Path = HOME, spool: Path = SPOOL) -> dict[
                 os.close(above)
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 taker.folder(fd, "")
+            elif words.get("unzip") and parts[-1].lower().endswith(".zip"):
+                taker.zipped(fd, {words["unzip"], parts[-1][:-4]})
             else:
                 taker.entry(fd, parts[-1])
         finally:

@@ -98,7 +98,10 @@ class Snapshots:
         check_account(task.account, self.settings)
         home = self.places.home(task.user, task.account.uid)
         spool = self.folders.make_snapshot(task.id)
-        words = {"do": "take", **task.model_dump(include={"path", "most_files", "most_bytes"})}
+        words = {
+            "do": "take",
+            **task.model_dump(include={"path", "most_files", "most_bytes", "unzip"}),
+        }
         binds = [Bind(home, str(snapshot.HOME)), Bind(spool, str(snapshot.SPOOL), read_only=False)]
         return self._body(words, task.account, binds)
 

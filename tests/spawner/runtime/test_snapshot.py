@@ -7,7 +7,13 @@ import json
 import os
 import shutil
 import socket
+import stat
+import struct
 import subprocess
+import tempfile
+import warnings
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -357,3 +363,131 @@ def test_no_manifest_leads_out_of_its_place(parts: list[str]) -> None:
     except ValueError:
         return
     assert os.path.normpath(found).startswith("/course/new/")
+
+
+# -- zips of feedback ------------------------------------------------------------------------------
+
+
+def zip_of(home: Path, entries: dict[Any, bytes], name: str = "hw1.zip", **how: Any) -> None:
+    with zipfile.ZipFile(home / name, "w", **how) as archive:
+        for one, data in entries.items():
+            archive.writestr(one, data)
+
+
+def unzipped(home: Path, name: str = "hw1.zip", **most: int) -> dict[str, Any]:
+    words = {"path": name, "most_files": 100, "most_bytes": 2**20, "unzip": "hw1", **most}
+    return take(words, home, home.parent / "spool")
+
+
+def why(home: Path, **most: int) -> str:
+    with pytest.raises(RefusedError) as caught:
+        unzipped(home, **most)
+    return caught.value.why
+
+
+def test_a_zip_is_taken_as_the_folder_that_it_has(home: Path) -> None:
+    entries = {"hw1/alice/a.txt": b"well done", "hw1/@p1/深/b.txt": b"", "hw1/bob/": b""}
+    zip_of(home, entries, compression=zipfile.ZIP_DEFLATED)
+    said = unzipped(home)
+    assert (said["files"], said["bytes"], said["top"]) == (2, 9, ["@p1", "alice", "bob"])
+    place = kept(home, said["digest"], area="feedback", place="alice/hw1", only="alice",
+                 reader=os.getuid())  # fmt: skip
+    assert (place / "files" / "a.txt").read_bytes() == b"well done"
+    # A folder around all is left away where it is the hand-in or the zip, and else is one's own.
+    zip_of(home, {"alice/a.txt": b"1"})
+    assert unzipped(home)["top"] == ["alice"]
+    zip_of(home, {"marked/alice/a.txt": b"1"}, "marked.zip")
+    assert unzipped(home, "marked.zip")["top"] == ["alice"]
+    # What is handed in as a zip stays one.
+    assert taken(home, "hw1.zip")["files"] == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030"])
+def test_names_are_read_as_a_mac_and_chinas_windows_write_them(home: Path, encoding: str) -> None:
+    zip_of(home, {"alice\\x.txt": b"1"})
+    data = (home / "hw1.zip").read_bytes()
+    name, raw = "alice\\作.txt".encode(encoding), b"alice\\x.txt"
+    more = len(name) - len(raw)
+    data = data.replace(raw, name)
+    for sign, at in ((b"PK\3\4", 26), (b"PK\1\2", 28)):
+        where = data.index(sign) + at
+        data = data[:where] + struct.pack("<H", len(name)) + data[where + 2 :]
+    end = data.index(b"PK\5\6")
+    listed, begins = struct.unpack_from("<II", data, end + 12)
+    data = data[: end + 12] + struct.pack("<II", listed + more, begins + more) + data[end + 20 :]
+    (home / "hw1.zip").write_bytes(data)
+    unzipped(home)
+    assert [one["path"] for one in manifest(home)["files"]] == ["alice/作.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [
+        ("../x", "name"), ("/etc/x", "name"), ("a//b", "name"), ("a/./b", "name"),
+        ("a\x1bb", "name"), ("..\\..\\x", "name"), ("/".join("d" * 40), "depth"),
+    ],
+)  # fmt: skip
+def test_a_zip_leads_nowhere_else(home: Path, name: str, refusal: str) -> None:
+    zip_of(home, {"alice/a": b"1", name: b"2"})
+    assert why(home) == refusal
+
+
+def test_a_zip_within_limits_and_no_larger_than_it_says(home: Path) -> None:
+    zip_of(home, {"a/0": bytes(2**20 + 1)}, compression=zipfile.ZIP_DEFLATED)
+    assert why(home) == "bytes"
+    data = (home / "hw1.zip").read_bytes().replace(struct.pack("<I", 2**20 + 1), b"\5\0\0\0")
+    (home / "hw1.zip").write_bytes(data)  # a bomb that says that it is none
+    assert why(home) == "zip"
+    zip_of(home, {f"a/{n}": b"" for n in range(200)})
+    assert why(home) == "files"
+    zip_of(home, {"a/0": b"1"})
+    data = bytearray((home / "hw1.zip").read_bytes())
+    at = data.index(b"PK\5\6") + 12
+    data[at : at + 4] = struct.pack("<I", 2**31)
+    (home / "hw1.zip").write_bytes(data)
+    assert why(home) == "files"
+
+
+def test_what_is_no_whole_zip_is_told(home: Path) -> None:
+    (home / "hw1.zip").write_bytes(b"no zip at all")
+    assert why(home) == "zip"
+    zip_of(home, {"alice/a": b"0123456789" * 50})
+    whole = (home / "hw1.zip").read_bytes()
+    (home / "hw1.zip").write_bytes(whole.replace(b"0123456789", b"0123456788", 1))
+    assert why(home) == "zip"
+    (home / "hw1.zip").write_bytes(whole[:-30])
+    assert why(home) == "zip"
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(home / "hw1.zip", "w") as twice:
+        twice.writestr("alice/a", b"1")
+        twice.writestr("alice/a", b"2")
+    assert why(home) == "zip"
+    zip_of(home, {"alice": b"1", "alice/a": b"2"})
+    assert why(home) == "zip"
+    zip_of(home, {"alice/a": b"1"})
+    data = (home / "hw1.zip").read_bytes()
+    for sign, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        where = data.index(sign) + at
+        data = data[:where] + b"\1" + data[where + 1 :]
+    (home / "hw1.zip").write_bytes(data)  # locked with a password
+    assert why(home) == "zip"
+
+
+def test_a_link_in_a_zip_is_left_out(home: Path) -> None:
+    link = zipfile.ZipInfo("alice/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    zip_of(home, {link: b"/etc/passwd", "alice/a": b"1"})
+    assert unzipped(home)["left_out"] == 1
+    assert manifest(home)["left_out"] == [{"path": "alice/link", "why": "link"}]
+
+
+@given(st.binary(max_size=400), st.integers(0, 300))
+def test_no_zip_does_anything_but_be_refused(noise: bytes, at: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        home.mkdir()
+        (Path(folder) / "spool").mkdir()
+        zip_of(home, {"alice/a": b"1" * 50, "bob/b": b"2"})
+        data = (home / "hw1.zip").read_bytes()
+        (home / "hw1.zip").write_bytes(data[:at] + noise + data[at + len(noise) :])
+        with suppress(RefusedError):
+            unzipped(home)
