@@ -97,11 +97,18 @@ class RefusedError(Exception):
 class HandInKeeper:
     """Of one site.
 
+    Attributes:
+        kinds: of rows that it sees to, ``at_once`` so many, by this ``name`` in the log.
+
     Args:
         identify: who a person is now; None for somebody who may no longer log in.
         site_name: what receipts call the site: its address.
         key: what signs them; asked each time, and may raise OSError.
     """
+
+    kinds: tuple[str, ...] = handins.KINDS
+    name = "hand-ins"
+    at_once = AT_ONCE
 
     def __init__(
         self,
@@ -117,7 +124,7 @@ class HandInKeeper:
         self.runtime, self.store, self.site = runtime, store, site
         self.identify, self.audit, self.log = identify, audit, log
         self.site_name, self.key = site_name, key
-        self._works = Keyed("hand-ins: each", log, at_once=AT_ONCE)
+        self._works = Keyed(f"{self.name}: each", log, at_once=self.at_once)
         self._seen: object = None
         self._looked = 0.0
         self._pauses: dict[str, tuple[float, float]] = {}  # by id: not before; the pause
@@ -126,7 +133,7 @@ class HandInKeeper:
         """For ever."""
         expected = (LabError, StoreError)
         every = INTERVAL if self.store.is_sqlite else LOOK
-        looks = Periodic("hand-ins", self.look, every, self.log, expected=expected)
+        looks = Periodic(self.name, self.look, every, self.log, expected=expected)
         if self.store.is_sqlite:
             await looks.run()
             return
@@ -135,7 +142,7 @@ class HandInKeeper:
             async for _ in self.store.news(handins.NEWS):
                 looks.wake()
 
-        listens = Periodic("hand-ins: news", listen, LOOK, self.log, expected=expected)
+        listens = Periodic(f"{self.name}: news", listen, LOOK, self.log, expected=expected)
         async with asyncio.TaskGroup() as both:
             both.create_task(looks.run())
             both.create_task(listens.run())
@@ -146,7 +153,7 @@ class HandInKeeper:
         if stamp is not None and stamp == self._seen and now - self._looked < LOOK:
             return
         self._seen, self._looked = stamp, now
-        waiting = await self.store.read(_waiting)
+        waiting = await self.store.read(lambda s: _waiting(s, self.kinds))
         self._pauses = {one: pause for one, pause in self._pauses.items() if one in waiting}
         for one in waiting:
             if self._pauses.get(one, (0.0, 0.0))[0] <= now:
@@ -163,10 +170,7 @@ class HandInKeeper:
         if row is None:
             return
         try:
-            if row.state == State.ASKED:
-                row = await self._take(row)
-            if row.state == State.TAKEN:
-                await (self._keep(row) if row.kind == "handin" else self._give_back(row))
+            await self._do(row)
         except RefusedError as error:
             await self._end(one, State.REFUSED, error.message)
             self._record(row, "failure", str(error.message))
@@ -176,6 +180,13 @@ class HandInKeeper:
         except (LabError, StoreError, OSError, ValueError) as error:
             reason = error.message if isinstance(error, LabError) else None
             await self._held_up(row, reason or Message("", plain=str(error)[:300]))
+
+    async def _do(self, row: HandedIn) -> None:
+        """What is left to do of one."""
+        if row.state == State.ASKED:
+            row = await self._take(row)
+        if row.state == State.TAKEN:
+            await (self._keep(row) if row.kind == "handin" else self._give_back(row))
 
     async def _take(self, row: HandedIn) -> HandedIn:
         who = await self.identify(row.username)
@@ -294,7 +305,7 @@ class HandInKeeper:
             row.state, row.receipt = state, receipt
             row.message = message.as_json() if message else None
             row.ended_at = utcnow() if state in (State.KEPT, State.REFUSED) else None
-            _tell(session, row, message)
+            tell_people(session, row, message)
 
         await self.store.run(write)
         self._pauses.pop(one, None)
@@ -313,7 +324,7 @@ class HandInKeeper:
 
         await self.store.run(write)
 
-    def _record(self, row: HandedIn, outcome: Any, reason: str = "") -> None:
+    def _record(self, row: HandedIn, outcome: Any, reason: str = "", **more: Any) -> None:
         details = {
             "handed_in": row.id,
             "course": row.course,
@@ -323,10 +334,11 @@ class HandInKeeper:
             "digest": row.digest,
             "late": handins.is_late(row),
             "asked": iso(row.asked_at),
+            **more,
         }
         self.audit.record(
             make_event(
-                "hand-in" if row.kind == "handin" else "feedback",
+                {"handin": "hand-in"}.get(row.kind, row.kind),
                 outcome,
                 user=row.username,
                 reason=reason[:200],
@@ -335,10 +347,13 @@ class HandInKeeper:
         )
 
 
-def _tell(session: Session, row: HandedIn, reason: Message | None) -> None:
+def tell_people(session: Session, row: HandedIn, reason: Message | None) -> None:
     """Who may have gone away since: what was not taken, and feedback."""
-    code = {("handin", State.REFUSED): "handin_refused", ("feedback", State.KEPT): "feedback_given"}
-    told = code.get((row.kind, State(row.state)))
+    told = {
+        ("handin", State.REFUSED): "handin_refused",
+        ("feedback", State.KEPT): "feedback_given",
+        ("autograde", State.KEPT): "feedback_given",
+    }.get((row.kind, State(row.state)))
     for who in row.members if told else ():
         notices.add(
             session,
@@ -351,8 +366,8 @@ def _tell(session: Session, row: HandedIn, reason: Message | None) -> None:
         )
 
 
-def _waiting(session: Session) -> list[str]:
-    query = select(HandedIn.id).where(HandedIn.state.in_(handins.WAITING))
+def _waiting(session: Session, kinds: tuple[str, ...]) -> list[str]:
+    query = select(HandedIn.id).where(HandedIn.state.in_(handins.WAITING), HandedIn.kind.in_(kinds))
     return list(session.scalars(query.order_by(HandedIn.asked_at, HandedIn.id)))
 
 

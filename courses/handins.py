@@ -30,6 +30,7 @@ from spawner.gpu.policy.reasons import shown_moment
 from spawner.gpu.views import iso
 
 NEWS = "handins"
+KINDS = ("handin", "feedback")  # of rows; a third one is courses.grading's
 MOST_WAITING = 3  # of one team, that are still to be read
 MOST_KEPT = 50  # of one team
 ALL = ""  # an extension for everybody
@@ -310,7 +311,10 @@ def given_back(session: Session, course: str, handin: str = "") -> list[HandedIn
 def feedback_for(session: Session, course: str, username: str) -> dict[str, datetime]:
     """When somebody's feedback came, by hand-in."""
     found: dict[str, datetime] = {}
-    for row in given_back(session, course):
+    query = select(HandedIn).where(HandedIn.kind != "handin", HandedIn.course == course)
+    for row in session.scalars(query.order_by(HandedIn.ended_at.desc(), HandedIn.id)):
+        if row.kind == "autograde" and not row.files:
+            continue  # graded, and nothing to read
         if row.state == State.KEPT and username in row.members and row.ended_at is not None:
             found.setdefault(row.handin, row.ended_at)
     return found
@@ -375,6 +379,7 @@ def before(session: Session, row: HandedIn) -> int:
     """How many are in turn before one that waits."""
     query = select(func.count()).where(
         HandedIn.state.in_(WAITING),
+        HandedIn.kind.in_(KINDS),
         or_(
             HandedIn.asked_at < row.asked_at,
             (HandedIn.asked_at == row.asked_at) & (HandedIn.id < row.id),

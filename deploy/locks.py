@@ -56,6 +56,12 @@ HUB = "config/images/hub/requirements.lock"
 # An optional check of jsonschema, which costs each process with JupyterHub three quarters of a
 # second at its start, and a person's server half of its own.
 SLOW = ("rfc3987-syntax", "lark")
+# What nbgrader has for its pages in JupyterLab: tests use none of it.
+PAGES = (
+    *("async-lru", "h11", "httpcore", "httpx", "ipywidgets", "json5", "jupyter-builder"),
+    *("jupyter-lsp", "jupyterlab", "jupyterlab-server", "jupyterlab-widgets", "notebook"),
+    *("notebook-shim", "widgetsnbextension"),
+)
 LOCKS = (
     Lock(HUB, ("hub",), without=SLOW),
     Lock("config/images/builder/requirements.lock", ("build",), agrees=HUB, beside=True),
@@ -71,7 +77,13 @@ LOCKS = (
         agrees=HUB,
     ),
     Lock("config/images/wheel.lock", project=False, backend=True),
-    Lock("tests/requirements.lock", ("test", "bench"), backend=True, universal=True, without=SLOW),
+    Lock(
+        "tests/requirements.lock",
+        ("test", "bench"),
+        backend=True,
+        universal=True,
+        without=(*SLOW, *PAGES),
+    ),
 )
 NODE = ("config/images/chp", "tests/rig/firefox")
 

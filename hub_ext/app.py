@@ -35,6 +35,7 @@ from commons.web import proxied
 from commons.work import Keyed, Periodic
 from courses import ahead, exam_keeper
 from courses.exam_keeper import ExamKeeper
+from courses.grade_keeper import GradeKeeper
 from courses.handin_keeper import HandInKeeper
 from courses.material_keeper import MaterialKeeper
 from courses.people import Rosters
@@ -363,14 +364,17 @@ class LabCommonsHub(GuardedHub):
         materials = MaterialKeeper(
             shared.runtime, shared.store, shared.site, of_this_machine(), self.log
         )
-        hand_ins = HandInKeeper(
-            shared.runtime,
-            shared.store,
-            shared.site,
-            self._requester,
-            shared.audit,
-            self.log,
-            os.environ.get("LABCOMMONS_PUBLIC_URL", ""),
+        hand_ins, gradings = (
+            keeper(
+                shared.runtime,
+                shared.store,
+                shared.site,
+                self._requester,
+                shared.audit,
+                self.log,
+                os.environ.get("LABCOMMONS_PUBLIC_URL", ""),
+            )
+            for keeper in (HandInKeeper, GradeKeeper)
         )
         terms = TermKeeper(
             shared.runtime,
@@ -385,6 +389,7 @@ class LabCommonsHub(GuardedHub):
         for work in (
             terms.run(),
             hand_ins.run(),
+            gradings.run(),
             materials.run(),
             self._reconciler.forever(RECONCILE_INTERVAL),
             shared.admission.run(),

@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy.orm import Session
 
 from commons.audit import record_command
-from courses import handins, receipts, records
+from commons.messages import ENGLISH, Message
+from courses import grading, handins, receipts, records
 from courses.deadlines import MINUTE
+from courses.handins import State
 from spawner.gpu.cli.tools import (
     as_json,
     operator,
@@ -26,6 +28,7 @@ from spawner.gpu.cli.tools import (
     write,
 )
 
+PAUSE = 1.0  # seconds between two looks
 LARGEST = 16 * 2**20  # bytes of a receipt, with the manifest of ten thousand files
 
 
@@ -37,6 +40,7 @@ def handin() -> None:
     Examples:
       labcommons course handin list ml101 hw1
       labcommons course handin extend ml101 hw1 "2026-11-05 23:59" --for s07
+      labcommons course handin autograde ml101 hw1
       labcommons course handin verify receipt.json
     """
 
@@ -114,6 +118,67 @@ def extend(name: str, work: str, until: str, team: str, as_json: bool) -> None:
         click.echo("No extensions.")
     else:
         print_table(("WHO", "UNTIL (UTC)"), [(k or "all", short(v)) for k, v in found.items()])
+
+
+@handin.command()
+@click.argument("name")
+@click.argument("work")
+@click.option("--for", "team", default="", help="A login name, or @ and a group; else for all.")
+@click.option("--wait", default=3600.0, show_default=True, help="Seconds to wait for it; 0: none.")
+@as_json
+def autograde(name: str, work: str, team: str, wait: float, as_json: bool) -> None:
+    """Grade what was handed in last with nbgrader, and say what it gave; exit 1 where one failed.
+
+    The notebooks to grade by are in source/HAND-IN of the instructors' area. Marks and feedback are
+    each student's at once; done again, they are replaced. A mark that a person gave stays.
+
+    \b
+    Examples:
+      labcommons course handin autograde ml101 hw1
+      labcommons course handin autograde ml101 hw1 --for s07
+    """
+    by, now = operator(), time.time()
+
+    def ask(session: Session) -> list[str]:
+        spec = records.spec_of(records.get(session, name))
+        return [row.id for row in grading.ask(session, spec, work, team, by, now)]
+
+    wanted, until, told = set(write(ask)), time.monotonic() + wait, 0
+    while True:
+        rows = read(lambda s: list(grading.newest(s, name, work).values()))
+        found = [grading.show(row) for row in rows if row.id in wanted]
+        done = sum(one["state"] in (State.KEPT, State.REFUSED) for one in found)
+        if done > told and not as_json:
+            click.echo(f"{done} of {len(found)}", err=True)
+        told = done
+        if done == len(found) or time.monotonic() >= until:
+            break
+        time.sleep(PAUSE)
+    for one in found:
+        said = one["message"]
+        one["message"] = Message.from_json(said).in_words(ENGLISH) if said else None
+    if as_json:
+        print_json({"gradings": found})
+    else:
+        print_table(("WHO", "STATE", "POINTS", "NOTE"), [_graded(one) for one in found])
+    if done < len(found) and wait:
+        raise click.ClickException(
+            f"{len(found) - done} were not graded within {wait:.0f} seconds; the hub goes on when "
+            "it runs: see “labcommons doctor”."
+        )
+    if any(one["state"] == State.REFUSED for one in found):
+        raise SystemExit(1)
+
+
+def _graded(one: dict[str, Any]) -> tuple[str, str, str, str]:
+    notes = [one["message"] or ""]
+    notes += [f"{each['name']}: {each['problem']}" for each in one["notebooks"] if each["problem"]]
+    notes += ["something is to be marked by a person"] if one["manual"] else []
+    notes += [f"the mark that a person gave stays: {', '.join(one['kept'])}"] if one["kept"] else []
+    got = "-"
+    if one["most"] is not None:
+        got = f"{grading.points(one['score'])}/{grading.points(one['most'])}"
+    return one["team"], one["state"], got, "; ".join(note for note in notes if note) or "-"
 
 
 @handin.command()

@@ -67,6 +67,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "hand-in-change": ("configuration", "change"),  # more time, groups
     "hand-in-download": ("file", "access"),
     "feedback": ("file", "creation"),
+    "autograde": ("process", "end"),  # what a program made of a hand-in: marks, feedback
     "marks-change": ("configuration", "change"),
     "shared-server-change": ("configuration", "change"),  # made, started, somebody shut out, …
     "exam-begin": ("process", "start"),

@@ -618,7 +618,7 @@ class HandedIn(Base):
     )
 
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(16))  # handin, feedback
+    kind: Mapped[str] = mapped_column(String(16))  # handin, feedback, autograde
     course: Mapped[str] = mapped_column(String(64))
     handin: Mapped[str] = mapped_column(String(64))
     # Whose it is: a login name, or @ and the name of a group; of feedback, empty.
@@ -626,7 +626,8 @@ class HandedIn(Base):
     username: Mapped[str] = mapped_column(String(255))  # who asked
     # For whom it was handed in; of feedback, who gets some, each once it is there.
     members: Mapped[list[str]] = mapped_column(JSON)
-    path: Mapped[str] = mapped_column(String(1000))  # in the home of who asked
+    # In the home of who asked; of autograde, the id of what is graded.
+    path: Mapped[str] = mapped_column(String(1000))
     asked_at: Mapped[datetime] = mapped_column(DateTime)
     due_at: Mapped[datetime | None] = mapped_column(DateTime)  # as it was for them then
     state: Mapped[str] = mapped_column(String(16))  # asked, taken, kept, refused
@@ -637,7 +638,8 @@ class HandedIn(Base):
     files: Mapped[int] = mapped_column(Integer, default=0)
     bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     left_out: Mapped[int] = mapped_column(Integer, default=0)
-    receipt: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # what was signed, and how
+    # What was signed, and how; of autograde, what it gave.
+    receipt: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
 class HandInExtension(Base):

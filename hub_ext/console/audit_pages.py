@@ -66,6 +66,7 @@ WORDS: Mapping[str, str] = {
     "hand-in-change": N_("Deadline or groups changed"),
     "hand-in-download": N_("Hand-ins downloaded"),
     "feedback": N_("Feedback given"),
+    "autograde": N_("Graded by a program"),
     "marks-change": N_("Marks changed"),
     "shared-server-change": N_("Shared server changed"),
     "exam-begin": N_("Exam begun"),

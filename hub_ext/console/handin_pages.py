@@ -17,9 +17,11 @@ from commons.web.pages import language_of
 from commons.web.refused import Refused
 from courses import handins, marks, records
 from courses.document import CourseSpec
+from courses.grading import points
 from courses.handins import State
 from courses.roster_text import decoded
 from hub_ext.console.course_api import of
+from hub_ext.console.grading_api import Grading
 from hub_ext.console.handin_api import HandingIn
 from hub_ext.console.handin_downloads import WithFiles
 from hub_ext.console.handlers import Page
@@ -97,7 +99,7 @@ class HandIns(HandingIn, Page):
         )
 
 
-class OneHandIn(HandingIn, Page):
+class OneHandIn(Grading, Page):
     """``courses/NAME/handins/HANDIN``: GET, and POST of the forms, for who grades."""
 
     async def get(self, course: str, handin: str) -> None:
@@ -117,6 +119,8 @@ class OneHandIn(HandingIn, Page):
         try:
             if done == "groups":
                 await self.group(course, handin, _groups(sent["groups"]))
+            elif done == "autograde":
+                await self.autograde(course, handin, sent["team"].strip())
             elif done == "feedback":
                 await self.give_back(course, handin, sent["path"].strip())
             elif done in ("look", "save"):
@@ -153,7 +157,7 @@ class OneHandIn(HandingIn, Page):
         spec = await self.read(lambda s: records.spec_of(records.get(s, course)))
         found = await self.overview(course, handin)
         found |= {"course_title": spec.called(lang), "zone": spec.timezone}
-        teams = found["teams"]
+        teams, graded = found["teams"], await self.gradings(course, handin)
         kept = [row for team in teams for row in team["handed_in"][:1] if row["state"] == "kept"]
         self.set_status(status)
         self.render_page(
@@ -169,6 +173,9 @@ class OneHandIn(HandingIn, Page):
             problems=problems or [],
             csv=(sent or {}).get("marks") or await self._csv(course, handin, found),
             bytes_words=amount,
+            graded=graded,
+            graded_ended=sum(one["state"] not in handins.WAITING for one in graded.values()),
+            short=points,
             **more,
         )
 

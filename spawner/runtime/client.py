@@ -51,6 +51,7 @@ MORE = {
     "images/discard": IMAGES_SECONDS,
     "images/prune_dangling": IMAGES_SECONDS,
     "fetch_materials": 900,
+    "grade": 1500,
     "read_gpus": 30,
     "measure": 700,
     "limit_folder": 700,

@@ -45,6 +45,9 @@ LIMIT_NOT_SET = Text(
     "limit_not_set",
     N_("The limit of “{folder}” could not be set: {reason}. Tell an administrator."),
 )
+GRADING_FAILED = Text(
+    "grading_broken", N_("Grading did not come to an end: {reason}. Tell an administrator.")
+)
 SNAPSHOT_GONE = Text("snapshot_gone", N_("What was read is not there any more; it is read again."))
 SNAPSHOT_FAILED = Text(
     "snapshot_failed",

@@ -25,6 +25,8 @@ from spawner.runtime.spec import (
     EnvironmentName,
     Fetched,
     FetchMaterials,
+    Graded,
+    GradeFiles,
     Handle,
     ImageId,
     JobId,
@@ -323,6 +325,13 @@ class Runtime(Protocol):
 
     async def drop(self, snapshot: JobId) -> None:
         """Forget what was taken. What is gone is fine."""
+
+    async def grade(self, task: GradeFiles) -> Graded:
+        """Grade what was handed in, anew each time; who asks for the same at once gets the same.
+
+        What cannot be graded is told in the answer. Minutes. ``drop`` forgets the feedback. Raises
+        RuntimeRefused, RuntimeSilent.
+        """
 
     async def fetch_materials(self, task: FetchMaterials) -> Fetched:
         """Give out a course's materials as they are now; who asks meanwhile gets the same end.

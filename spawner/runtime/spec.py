@@ -362,6 +362,64 @@ class Fetched(Said):
     detail: Annotated[str, Field(max_length=400)] = ""
 
 
+# Why a hand-in cannot be graded by a program, and what was in the way of one notebook.
+GradeFailure = Literal["source", "many", "nbgrader", "size", "memory", "time", "failed"]
+MOST_POINTS = 1_000_000.0
+Points = Annotated[float, Field(ge=0, le=MOST_POINTS, allow_inf_nan=False)]
+
+
+class GradeFiles(Said):
+    """Grade the notebooks of a hand-in by the instructors' (``source/HANDIN`` of their area).
+
+    Attributes:
+        id: of the snapshot that the feedback becomes.
+        place: of what was handed in, below the course's ``handins``.
+        image: of an environment with nbgrader, which is ``environment:version``.
+        limits: of the one container in which a student's code runs; ``seconds``: of that code.
+    """
+
+    id: JobId
+    scope: ScopeName
+    handin: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+    place: SnapshotPath
+    image: ImageId
+    environment: EnvironmentName
+    version: Version
+    limits: Limits
+    seconds: int = Field(600, ge=1, le=900)
+
+
+class GradedNotebook(Said):
+    """What a notebook's tests gave, of ``most`` points.
+
+    Attributes:
+        manual: something of it is for a person to mark.
+        problem: empty, or "missing", "time", "died", or what is wrong with it, in English.
+    """
+
+    name: Annotated[str, Field(max_length=255)]
+    score: Points
+    most: Points
+    manual: bool = False
+    problem: Annotated[str, Field(max_length=300)] = ""
+
+
+class Graded(Said):
+    """What came of it: points, and feedback that ``keep`` can lay down; or why there is none.
+
+    Attributes:
+        digest, files, bytes: of the feedback, as ``Taken`` has it.
+        detail: of a failure, not to be trusted.
+    """
+
+    notebooks: tuple[GradedNotebook, ...] = Field((), max_length=20)
+    digest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    files: int = Field(0, ge=0, le=20)
+    bytes: int = Field(0, ge=0, le=2**30)
+    failure: GradeFailure | Literal[""] = ""
+    detail: Annotated[str, Field(max_length=300)] = ""
+
+
 class ImageStep(Said):
     """Build an image of an environment: solve, install, compile, publish, check; asked by a person.
 

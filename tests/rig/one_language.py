@@ -49,6 +49,7 @@ NAMES = frozenset(
             "JupyterHub",
         ),
         *("JupyterLab", "LabCommons", "Python", "JavaScript", "environment.yml", "quotas.yaml"),
+        "nbgrader",
         *("labcommons.yml", "openapi.json", "EN"),
     )
 )

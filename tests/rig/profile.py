@@ -26,6 +26,9 @@ QUOTA = {"DAC_READ_SEARCH", "FOWNER", "SYS_ADMIN"}
 PEOPLES = ("homes/*", "teams/*", "courses/*", "courses/*/exams/*/*")
 SERVICES = ("shared", "channel", "cache", "locks", "store", "versions", "logs", "agent/private/*")
 SNAPSHOT = {"homes/*": True, "courses/*": False, "agent/snapshots/*": None}  # read-only
+GRADING = (
+    "courses/*/staff", "courses/*/handins/*/*/*/files", "agent/gradings/*/*", "agent/snapshots/*",
+)  # fmt: skip
 READ = (
     "kernels/*", "kernels/image/*/*", "shared", "cache/packages", "cache/bytecode", "channel",
     "advisories", "logins", "agent/tasks/*", "agent/private/*", "secrets/pgpass",
@@ -103,6 +106,7 @@ def _network(mode: str, purpose: str, settings: AgentSettings) -> None:
         "materials": {"bridge", "none"},
         "archive": {"none"},
         "removal": {"none"},
+        "grading": {"none"},
     }
     assert mode in allowed[purpose]
 
@@ -122,8 +126,11 @@ def _account(
         pairs = {pair.leads: pair.members for pair in owners(settings.site).values()}
         assert (uid, gid in pairs, groups) == (990, True, [str(pairs[gid])])
     elif (uid, gid) in ((990, 990), (65534, 65534)):
-        assert purpose in ("build", "trial")
+        assert purpose in ("build", "trial", *(["grading"] if uid == 65534 else []))
         assert groups == []
+    elif uid == 65534:  # nobody, who may read what a course's leads may
+        leads = {pair.leads for pair in owners(settings.site).values()}
+        assert (purpose, gid in leads, groups) == ("grading", True, [])
     elif uid == 990:  # it lays down what a home's owner has read, for the course's leads
         leads = {pair.leads for pair in owners(settings.site).values()}
         assert (purpose, gid in leads, groups) == ("snapshot", True, [])
@@ -191,6 +198,16 @@ def _mount(
             or (str(below) == "versions")
         )
         assert mount["ReadOnly"] is not written
+    elif body["Labels"]["labcommons.purpose"] == "grading":
+        # A course is read, with its leads' group, and by no student's code: what runs that has one
+        # folder, which it cannot change.
+        assert any(below.match(one) for one in GRADING)
+        of_course = below.parts[0] == "courses"
+        assert not of_course or mount["ReadOnly"]
+        sources = [one["Source"] for one in body["HostConfig"]["Mounts"]]
+        if not of_course and len(sources) == 1:
+            assert (below.name, mount["ReadOnly"]) == ("run", True)
+        assert of_course <= (body["User"] != "65534:65534")
     elif maker:
         quota = body["Labels"]["labcommons.purpose"] == "quota"
         assert below.match("*/*") is quota

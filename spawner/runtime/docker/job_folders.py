@@ -1,7 +1,8 @@
 """Where jobs of builds are laid down: the agent's own folders, which tasks read.
 
 ``tasks/KEY`` has job.json and the files beside it, to read; ``private/JOB`` what was fetched with
-the site's logins, for the steps of one job; ``snapshots/ID`` what was taken of a home.
+the site's logins, for the steps of one job; ``snapshots/ID`` what was taken of a home, or is given
+back; ``gradings/ID`` what is between the steps of grading by a program.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from spawner.runtime.docker.rules import against_rules
 from spawner.runtime.docker.settings import OWNER
 
 _SNAPSHOTS_KEPT = 60 * 86_400  # seconds: longer than anybody tries to lay one down
+GRADING = ("run", "book", "ran")  # see grade_task
 _KEPT = 2 * 86_400  # seconds: longer than any build may take (builds.timeout), waiting included
 
 
@@ -74,6 +76,25 @@ class JobFolders:
         there = (self.data / "snapshots" / _plain(name)).is_dir()
         return str(self.host / "snapshots" / name) if there else None
 
+    def make_grading(self, name: str) -> dict[str, str]:
+        """Empty folders of what is handed from one step of a grading to the next, by name, on the
+        Engine's machine. Whoever grades may write into them; their folder is nobody's but ours.
+        """
+        self.drop_grading(name)
+        above = self.data / "gradings" / _plain(name)
+        for part in GRADING:
+            (above / part).mkdir(parents=True)
+            (above / part).chmod(0o777)  # the folder above is shut to others
+        return {part: str(self.host / "gradings" / name / part) for part in GRADING}
+
+    def lay_outputs(self, name: str, data: bytes) -> None:
+        """What was said of a grading's notebooks, for its last step."""
+        (self.data / "gradings" / _plain(name) / "ran" / "outputs").write_bytes(data)
+
+    def drop_grading(self, name: str) -> None:
+        """Remove what is between the steps."""
+        shutil.rmtree(self.data / "gradings" / _plain(name), ignore_errors=True)
+
     def drop(self, name: str) -> None:
         """Remove what was taken."""
         shutil.rmtree(self.data / "snapshots" / _plain(name), ignore_errors=True)
@@ -83,6 +104,8 @@ class JobFolders:
         for path in _listed(self.data / "tasks"):
             if path.name not in live:
                 shutil.rmtree(path, ignore_errors=True)
+        for path in _listed(self.data / "gradings"):  # who was at them is gone
+            shutil.rmtree(path, ignore_errors=True)
         for above, kept in (("private", _KEPT), ("snapshots", _SNAPSHOTS_KEPT)):
             for path in _listed(self.data / above):
                 if time.time() - path.stat().st_mtime > kept:

@@ -25,6 +25,7 @@ from spawner.runtime.docker.body import BUILD, MADE, PURPOSE, STEP, Ground, serv
 from spawner.runtime.docker.devices import Inventory, check_free
 from spawner.runtime.docker.engine import Engine, silent
 from spawner.runtime.docker.exams import EXAM_FOLDER_NOT_MADE, NO_NAMES, NOT_APART, Exams
+from spawner.runtime.docker.grading import Grading
 from spawner.runtime.docker.images import Images, publisher
 from spawner.runtime.docker.job_folders import JobFolders
 from spawner.runtime.docker.logs import follow
@@ -61,6 +62,8 @@ from spawner.runtime.spec import (
     Device,
     Fetched,
     FetchMaterials,
+    Graded,
+    GradeFiles,
     KeepFiles,
     Listed,
     ListFiles,
@@ -90,7 +93,7 @@ _LOG = 20_000  # bytes
 _FETCHES = 2  # of materials at the same time
 PERIMETER = "com.docker.compose.service=perimeter"
 # Of containers that nobody waits for any more when an agent starts.
-_MOMENTARY = ("home", "folder", "trial", "look", "quota", "snapshot", "materials")
+_MOMENTARY = ("home", "folder", "trial", "look", "quota", "snapshot", "materials", "grading")
 
 
 class DockerRuntime(Images):
@@ -107,6 +110,7 @@ class DockerRuntime(Images):
         self.table = Tasks(settings, places, self.folders)
         self.quotas = Quotas(settings, places, partial(self._hear, why=True))
         self.snapshots = Snapshots(settings, places, self.folders)
+        self.grading = Grading(settings, places, self.folders, self)
         self.gpus = Inventory(settings.site.gpus)
         self.watch = Watch(self.servers, settings.site_id, settings.network)
         self._meter = Meter()
@@ -166,6 +170,7 @@ class DockerRuntime(Images):
         self.servers.close()
         self.engine.close()
         self.snapshots.close()
+        self.grading.close()
 
     # -- the machine -----------------------------------------------------------------------------
 
@@ -566,6 +571,9 @@ class DockerRuntime(Images):
 
     async def drop(self, snapshot: str) -> None:
         await self.snapshots.drop(snapshot)
+
+    async def grade(self, task: GradeFiles) -> Graded:
+        return await self.grading.grade(task)
 
     async def fetch_materials(self, task: FetchMaterials) -> Fetched:
         return await self._shared.do(f"materials-{task.scope}", lambda: self._fetch(task))

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from tornado.httpclient import HTTPResponse
 
 from commons.store.models import Course, CoursePerson, HandedIn, utcnow
-from courses import handins, receipts
+from courses import grading, handins, receipts
 from courses.document import check_course, to_plain
 from courses.handins import State
 
@@ -225,3 +225,45 @@ async def test_feedback_is_downloaded_by_whose_it_is_alone(ml: Console) -> None:
     assert {who for who, answer in seen.items() if answer.code == 200} == {"s01"}
     with zipfile.ZipFile(io.BytesIO(seen["s01"].body)) as archive:
         assert archive.read("feedback-hw1/note.txt") == b"good"
+
+
+async def test_grading_is_asked_for_and_what_it_gave_is_read_by_who_grades(ml: Console) -> None:
+    path = "courses/ml101/handins/hw1"
+    handed_in(ml, "s01")
+    handed_in(ml, "s02", "11aa00bb00cc")
+
+    def with_environment(session: Session) -> None:
+        row = session.get(Course, "ml101")
+        assert row is not None
+        row.spec = {**row.spec, "environment": "py313-data"}
+
+    assert "no environment" in (await post(ml, path, "tim", do="autograde")).body.decode()
+    ml.store.transact(with_environment)
+    for who in ("s01", "art"):
+        assert (await post(ml, path, who, do="autograde")).code == 403
+    assert (await post(ml, path, "tim", do="autograde")).code == 302
+
+    def end(session: Session) -> None:
+        rows = grading.newest(session, "ml101", "hw1")
+        rows["s01"].state = State.KEPT
+        notebook = {"name": "a.ipynb", "score": 7.5, "most": 10.0, "manual": True, "problem": ""}
+        rows["s01"].receipt = {
+            "score": 7.5, "most": 10.0, "manual": True, "kept": [], "notebooks": [notebook],
+        }  # fmt: skip
+        rows["s02"].state, rows["s02"].message = (
+            State.REFUSED,
+            grading.NO_ENVIRONMENT(course="ml101").as_json(),
+        )
+
+    ml.store.transact(end)
+    page = (await ml.get(path, "tim-token")).body.decode()
+    said = ("7.5/10", "for a person to mark", "not graded", "no environment", "2 of 2 are graded")
+    assert [one for one in said if one not in page] == []
+    told = (await ml.json(f"api/v1/{path}/autograde", "tim-token"))["gradings"]
+    assert [(one["team"], one["state"], one["score"]) for one in told] == [
+        ("s01", "kept", 7.5), ("s02", "refused", None),
+    ]  # fmt: skip
+    answer = await ml.send("POST", f"api/v1/{path}/autograde", "tim-token", {"team": "s02"})
+    assert answer.code == 202
+    [again] = json.loads(answer.body)["gradings"]
+    assert (again["team"], again["state"], again["asked_by"]) == ("s02", "asked", "tim")

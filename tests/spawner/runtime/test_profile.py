@@ -27,6 +27,7 @@ from spawner.runtime.spec import (
     CloseExam,
     CourseStep,
     FetchMaterials,
+    GradeFiles,
     ImageStep,
     KeepFiles,
     ListFiles,
@@ -75,6 +76,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> DockerRuntime:
     (data / "homes" / "link").symlink_to("/etc")
     for area in ("materials", "staff"):
         (data / "courses" / "ml101" / area).mkdir(parents=True)
+    (data / "courses" / "ml101" / "handins" / "hw1" / "alice" / "1" / "files").mkdir(parents=True)
     for folder in ("teams/vision", "kernels/image/data/1", "kernels/team-vision"):
         (data / folder).mkdir(parents=True)
     (data / "kernels" / "course-ml101").symlink_to("/root")
@@ -392,6 +394,57 @@ def test_no_snapshot_breaks_the_profile(runtime: DockerRuntime, asked: Any) -> N
             body = table.keeping(KeepFiles.model_validate_json(encoded(asked)))
         event(f"a body with {len(body['HostConfig']['Mounts'])} mounts")
         profile.check(body, runtime.settings)
+
+
+GRADING = {
+    "id": "g1", "scope": "course-ml101", "handin": "hw1", "place": "hw1/alice/1",
+    "image": "sha256:" + "0" * 64, "environment": "data", "version": "1",
+    "limits": {"cpu": 1.0, "memory": 2**30, "pids": 64, "shared_memory": 0, "tmp": 0},
+}  # fmt: skip
+GRADE = changed(
+    st.just(GRADING),
+    {
+        "id": WORDS, "scope": SCOPES, "handin": WORDS, "place": WORDS, "image": WORDS,
+        "environment": WORDS, "version": WORDS, "seconds": NUMBERS, "network": WORDS,
+    },
+)  # fmt: skip
+
+
+@MANY
+@given(GRADE)
+def test_no_grading_breaks_the_profile(runtime: DockerRuntime, asked: Any) -> None:
+    table = runtime.grading
+    with suppress(ValidationError, LabError):
+        task = GradeFiles.model_validate_json(encoded(asked))
+        folders = table.folders.make_grading(task.id)
+        out = table.folders.make_snapshot(task.id)
+        profile.check(table.running(task, folders), runtime.settings)
+        profile.check(table.marking(task, folders, out), runtime.settings)
+        profile.check(table.preparing(task, folders), runtime.settings)
+        event("all three")
+
+
+def test_a_students_code_sees_its_notebook_and_nothing_else(runtime: DockerRuntime) -> None:
+    table, task = runtime.grading, GradeFiles.model_validate_json(encoded(GRADING))
+    folders = table.folders.make_grading(task.id)
+    reads = table.preparing(task, folders)
+    runs = table.running(task, folders)
+    marks = table.marking(task, folders, table.folders.make_snapshot(task.id))
+    for body in (reads, runs, marks):
+        profile.check(body, runtime.settings)
+    sources = [
+        [str(Path(one["Source"]).relative_to(runtime.settings.host_data)) for one in mounts]
+        for mounts in (body["HostConfig"]["Mounts"] for body in (reads, runs, marks))
+    ]
+    ours = "agent/gradings/g1"
+    assert sources == [
+        ["courses/ml101/staff", "courses/ml101/handins/hw1/alice/1/files", f"{ours}/run",
+         f"{ours}/book"],
+        [f"{ours}/run"],
+        [f"{ours}/book", f"{ours}/ran", "agent/snapshots/g1"],
+    ]  # fmt: skip
+    assert (runs["User"], runs["HostConfig"]["NetworkMode"]) == ("65534:65534", "none")
+    assert runs["HostConfig"]["Memory"] == 2**30
 
 
 FETCH = changed(
