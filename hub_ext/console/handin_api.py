@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from commons import frozen
 from commons.errors import LabError
 from commons.messages import Message
 from commons.rights import Action, can
@@ -198,7 +199,8 @@ class HandingIn(Changing):
             "name": one.name,
             "title": one.called(lang),
             **times(ends),
-            "open": ends.timing(self.asked) is not Timing.OVER,
+            "open": ends.timing(self.asked) is not Timing.OVER
+            and not frozen.is_frozen(session, spec.course),
             "path": one.path or one.name,
             "size": one.size,
             "files": one.files,

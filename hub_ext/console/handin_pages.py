@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 from tornado.web import HTTPError
 
+from commons import frozen
 from commons.errors import BadRequest, LabError
 from commons.i18n import N_
 from commons.messages import Text
@@ -82,6 +83,7 @@ class HandIns(HandingIn, Page):
                         session, course, self.viewer.name
                     ).items()
                 },
+                "frozen": frozen.is_frozen(session, course),
                 "most": {one.name: amount(one.bytes) for one in spec.handins},
             }
 

@@ -58,6 +58,9 @@ async def test_an_instructor_freezes_and_thaws_and_the_page_says_so(ml: Console)
     assert "This course is frozen" in page
     assert "Open the course" not in page
     assert "Remove for ever" not in page
+    page = (await ml.get("courses/ml101/handins", "dan-token")).body.decode()
+    assert "This course is frozen" in page
+    assert 'name="path"' not in page
     asked = await ml.send(
         "PUT", "api/v1/courses/ml101/handins/hw1/marks", "dan-token", {"marks": {}}
     )

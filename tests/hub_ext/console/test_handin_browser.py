@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.async_api import Browser, Page, expect
+from sqlalchemy.orm import Session
 
-from commons.store import Store
-from commons.store.models import Course, CoursePerson
-from courses import handins
+from commons.store import DiskUse, Store
+from commons.store.models import Course, CoursePerson, utcnow
+from courses import archives, handins
 from courses.document import check_course, to_plain
 from courses.marks import Mark, marks
+from courses.term_keeper import REASONS
 from rig.phone import BEYOND, PHONE
 
 from .test_browser import browser, log_in, origin
@@ -102,3 +104,47 @@ async def test_who_grades_gives_time_and_marks(
             await page.screenshot(
                 path=f"{pictures}/{path.replace('/', '-')}-phone.png", full_page=True
             )
+
+
+async def test_the_end_of_the_term_on_the_courses_page(
+    course: Store, browser: Browser, origin: str
+) -> None:
+    """Frozen by a button, with an archive that failed and one that is whole; on a phone, too."""
+
+    def write(session: Session) -> None:
+        use = DiskUse(area="courses", name="ml101", bytes=9 << 30, whole=True, at=utcnow())
+        use.largest = [{"folder": "files/old", "bytes": 7 << 30}]
+        session.add(use)
+        row = archives.ask(session, "ml101", "dan")
+        why = REASONS["disk"]().as_json()
+        archives.end(session, row.id, archives.State.FAILED, message=why)
+
+    course.transact(write)
+    page = await log_in(browser, origin, "carol", "courses/ml101")
+    await expect(page.get_by_text("The course’s folder has 9.0 GB")).to_be_visible()
+    await page.get_by_role("button", name="Freeze the course").click()
+    await expect(page.get_by_text("This course is frozen")).to_be_visible()
+    await page.get_by_role("button", name="Make an archive").click()
+    await expect(page.get_by_role("cell", name="being made")).to_be_visible()
+    one = course.transact(lambda s: archives.of_course(s, "ml101")[0].id)
+    figures = {"all_bytes": 9 << 30, "bytes": 9 << 30, "files": 812, "left_out": 3, "size": 5 << 30}
+    course.transact(lambda s: archives.end(s, one, archives.State.KEPT, **figures))
+    await page.get_by_label("To remove all of it").fill("ml102")
+    await page.get_by_role("button", name="Remove for ever").click()
+    await expect(page.get_by_role("alert")).to_contain_text("type its name: ml101")
+    await expect(page.get_by_role("alert")).to_be_focused()
+    await page.goto(f"{origin}/services/labcommons/courses/ml101")
+    await expect(page.get_by_role("cell", name="whole")).to_be_visible()
+    pictures = os.environ.get("LABCOMMONS_PICTURES")
+    if pictures:
+        await page.screenshot(path=f"{pictures}/course-end.png", full_page=True)
+    assert await serious(page) == []
+    if pictures:
+        await page.screenshot(path=f"{pictures}/course-end-phone-dark.png", full_page=True)
+        await page.set_viewport_size({"width": 1280, "height": 860})
+        chinese = {"name": "labcommons-lang", "value": "zh_CN", "url": origin}
+        await page.context.add_cookies([chinese])  # type: ignore[list-item]
+        for path in ("courses/ml101", *(f"courses/ml101/{one}" for one in PAGES[:2])):
+            await page.goto(f"{origin}/services/labcommons/{path}")
+            name = path.replace("/", "-")
+            await page.screenshot(path=f"{pictures}/{name}-zh.png", full_page=True)
