@@ -37,6 +37,7 @@ from spawner.runtime.protocol import (
     output_limits,
 )
 from spawner.runtime.spec import (
+    CourseStep,
     Fetched,
     FetchMaterials,
     Graded,
@@ -364,7 +365,11 @@ class MemoryRuntime(Runtime):
 
     async def tasks(self) -> Mapping[str, str]:
         await self._step("tasks")
-        return {handle: task.job.job_id for handle, task in self.long.items()}
+        return {
+            handle: task.job.job_id
+            for handle, task in self.long.items()
+            if not isinstance(task.job, CourseStep)
+        }
 
     def _task(self, handle: str) -> Task:
         if handle not in self.long:

@@ -129,23 +129,24 @@ def walk(
 
     What is neither file nor folder, cannot be read, or has a name that is no text is left out.
     """
-
-    def failed(error: OSError) -> None:
-        path = os.path.relpath(os.fsdecode(error.filename or top), top)
-        left_out.append((path, _WHY.get(error.errno or 0, "denied")))
-
-    for here, folders, files, fd in os.fwalk(top, onerror=failed):
+    for here, folders, files, fd in os.fwalk(top):
         inner = os.path.relpath(here, top)
         above = "" if inner == "." else f"{inner}/"
         if not above:
             folders[:] = [name for name in folders if name not in _NOT]
         folders[:] = [name for name in sorted(folders) if _is_text(above, name, left_out)]
-        for name in folders:
-            found = os.lstat(name, dir_fd=fd)
-            if stat.S_ISDIR(found.st_mode):
-                yield above + name, found, None
-            else:
-                left_out.append((above + name, "link"))
+        for name in list(folders):
+            try:  # a walk into it would fail without a word
+                inside = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=fd)
+            except OSError as error:
+                folders.remove(name)
+                why = "link" if error.errno == errno.ENOTDIR else _WHY.get(error.errno or 0)
+                left_out.append((above + name, why or "denied"))
+                continue
+            try:
+                yield above + name, os.fstat(inside), None
+            finally:
+                os.close(inside)
         for name in (n for n in sorted(files) if _is_text(above, n, left_out)):
             try:
                 opened = os.open(name, _OPEN, dir_fd=fd)

@@ -187,6 +187,28 @@ def test_whatever_is_changed_is_found(change: str) -> None:
     assert check(io.BytesIO(forged(change))).wrong
 
 
+def test_a_folder_that_is_shut_is_told_by_its_whole_path(
+    course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root, which tests are, is never kept out: the kernel's answer is put in its place."""
+    (course / "staff" / "dans" / "shut").mkdir(parents=True)
+    (course / "staff" / "dans" / "shut" / "x").write_text("x")
+    real = os.open
+
+    def opened(path: Any, *words: Any, **more: Any) -> int:
+        if path == "shut":
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *words, **more)
+
+    monkeypatch.setattr(os, "open", opened)
+    seal(sealed(pack(words(), quiet)), quiet)
+    with tarfile.open(tmp_path / "archives" / "ml101" / NAME) as archive:
+        left = archive.extractfile("ml101-a1/records/left-out.csv")
+        assert left is not None
+        assert 'denied,"staff/dans/shut"' in left.read().decode()
+        assert not any("shut" in one for one in archive.getnames())
+
+
 def test_what_grows_less_while_it_is_read_is_told(
     course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
