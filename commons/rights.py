@@ -218,7 +218,8 @@ RIGHTS: dict[Action, Right] = {
     Action.START_AHEAD: Right(_ADMIN, _LEAD | _ADMIN, _NOBODY, NOT_STARTED_AHEAD),
     Action.RUN_COURSE: Right(_NOBODY, _LEAD | _ADMIN, _NOBODY, NOT_RUN),
     Action.ATTEND: Right(_NOBODY, _LEAD | _ASSISTANT | _ADMIN, _NOBODY, NOT_ATTENDED),
-    Action.HAND_IN: Right(_NOBODY, _MEMBER, _NOBODY, NOT_OF_COURSE),
+    # The holder is a student's server: whoever asks has looked whether its owner is in the course.
+    Action.HAND_IN: Right(_NOBODY, _MEMBER | _HOLDER, _NOBODY, NOT_OF_COURSE, servers=True),
     Action.GRADE: Right(_NOBODY, _LEAD | _ASSISTANT | _ADMIN, _NOBODY, NOT_ATTENDED),
     Action.ENTER_SHARED: Right(_NOBODY, _MEMBER | _ADMIN, _NOBODY, NOT_ENTERED),
     Action.RUN_SHARED: Right(_NOBODY, _LEAD | _ASSISTANT | _ADMIN, _NOBODY, NOT_RUN_SHARED),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import Field
 from sqlalchemy.orm import Session
@@ -11,7 +12,9 @@ from sqlalchemy.orm import Session
 from commons import frozen
 from commons.errors import LabError
 from commons.messages import Message
-from commons.rights import Action, can
+from commons.principal import Principal
+from commons.rights import Action, Resource, can
+from commons.scopes import Scope, groups_of_site
 from commons.store.models import HandedIn
 from commons.web.operations import Count, Part, Route, Sent, Time, Told, operation
 from commons.web.pages import language_of
@@ -22,7 +25,7 @@ from courses.document import CourseSpec, HandIn
 from courses.handins import Team
 from hub_ext.console.course_api import Changing, of
 from hub_ext.console.handlers import Api
-from hub_ext.console.hub_people import students
+from hub_ext.console.hub_people import ask_hub, students
 from spawner.gpu.views import iso
 
 
@@ -212,8 +215,7 @@ class HandingIn(Changing):
 
     async def hand_in(self, course: str, name: str, path: str) -> dict[str, Any]:
         """Write down that who asks hands in, at the moment at which this request came."""
-        self.need_in(course)
-        self.need(Action.HAND_IN, of(course))
+        self.need(Action.HAND_IN, await self.hands_in_to(course))
         asked, who = self.asked, self.viewer.name
 
         def work(session: Session) -> dict[str, Any]:
@@ -222,7 +224,29 @@ class HandingIn(Changing):
             session.flush()
             return self.told(session, row)
 
-        return await self.change(work)
+        found = await self.change(work)
+        if self.viewer.server is not None:
+            self.record("hand-in", done="asked", course=course, handin=name, path=found["path"])
+        return found
+
+    async def hands_in_to(self, course: str) -> Resource | Scope:
+        """A course that who asks is in, as if it were not there for anybody else.
+
+        By its token a server is in no course: the hub and the roster say what its owner is in, and
+        of that it hands in, for its owner, and reads what is due; nothing else. Raises Refused,
+        HTTPError 502.
+        """
+        name, server = self.viewer.name, self.viewer.server
+        if server is None or of(course) not in groups_of_site(self.site):
+            self.need_in(course)
+            return of(course)
+        model = await ask_hub(self.hub_auth, f"users/{quote(name, safe='')}")
+        owner = Principal.from_groups(name, False, (model or {}).get("groups") or ())
+        if not owner.position(of(course)):
+            roster = await self.read(lambda s: people.roster(s, course))
+            if name not in roster:
+                self.need_in(course)
+        return Resource(of(course), holder=name, server=server)
 
     async def students(self, course: str) -> set[str]:
         """Whom the directory's groups and the roster have as students. Raises HTTPError 502."""
@@ -368,10 +392,10 @@ def extensions(session: Session, course: str, name: str) -> dict[str, str]:
 class HandInsApi(HandingIn, Api):
     """``GET api/v1/courses/NAME/handins``."""
 
-    @operation("What is handed in, and when it is due for who asks", HandInsTold)
+    @operation("What is handed in, and when it is due for who asks", HandInsTold, servers=True)
     async def get(self, course: str) -> None:
         """With what they have handed in."""
-        self.need_in(course)
+        await self.hands_in_to(course)
         lang = language_of(self)
 
         def work(session: Session) -> list[dict[str, Any]]:
@@ -396,6 +420,7 @@ class HandInApi(HandingIn, Api):
         status=202,
         described="written down with the time of asking; read it again to see it kept",
         body=Ask,
+        servers=True,
         refusals={409: "it is over, was handed in already, or too many wait"},
     )
     async def post(self, course: str, handin: str, body: Ask) -> None:
@@ -457,10 +482,14 @@ class MarksApi(HandingIn, Api):
 class HandedInApi(HandingIn, Api):
     """``GET api/v1/courses/NAME/handed-in/ID``."""
 
-    @operation("What was handed in once: its own people’s, or all for who grades", HandedInTold)
+    @operation(
+        "What was handed in once: its own people’s, or all for who grades",
+        HandedInTold,
+        servers=True,
+    )
     async def get(self, course: str, handed: str) -> None:
         """With its receipt, once it is kept."""
-        self.need_in(course)
+        await self.hands_in_to(course)
         who = None if self.grades(course) else self.viewer.name
         found = await self.read(lambda s: self.told(s, handins.get(s, course, handed, who)))
         self.reply(found)

@@ -54,6 +54,9 @@ OFFERED = {
     ("GET", f"{CONSOLE}builds/{ID}"),
     ("POST", f"{CONSOLE}builds/{ID}/cancel"),
     ("POST", f"{CONSOLE}builds/{ID}/retry"),
+    ("GET", f"{CONSOLE}courses/x/handins"),
+    ("GET", f"{CONSOLE}courses/x/handed-in/{ID}"),
+    ("POST", f"{CONSOLE}courses/x/handins/x"),
     ("POST", f"{CONSOLE}inbox"),
     ("POST", f"{CONSOLE}inbox/refused"),
     ("GET", f"{CONSOLE}inbox/7"),
@@ -143,7 +146,7 @@ def every_url() -> set[str]:
         found |= {f"{prefix}/", f"{prefix}/openapi.json", f"{prefix}/metrics", f"{prefix}/health"}
         for path in {route.path for route in routes}:
             for source in ("personal", "shared", "team-x"):
-                filled = re.sub(r"\{(build|lease)\}", ID, path.replace("{source}", source))
+                filled = re.sub(r"\{(build|lease|handed)\}", ID, path.replace("{source}", source))
                 filled = filled.replace("{number}", "7")
                 found.add(prefix + re.sub(r"\{\w+\}", "x", filled))
     return found

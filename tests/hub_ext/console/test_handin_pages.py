@@ -267,3 +267,37 @@ async def test_grading_is_asked_for_and_what_it_gave_is_read_by_who_grades(ml: C
     assert answer.code == 202
     [again] = json.loads(answer.body)["gradings"]
     assert (again["team"], again["state"], again["asked_by"]) == ("s02", "asked", "tim")
+
+
+async def test_a_server_hands_in_for_its_owner_and_does_nothing_else(
+    ml: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the courses of its owner, by what hub and roster say; the trail says so."""
+    for name in ("alice", "s02", "dan", "art"):
+        scopes = [ACCESS, f"access:servers!server={name}/", f"read:users!user={name}"]
+        model = {"name": name, "admin": False, "scopes": scopes, "groups": []}
+        monkeypatch.setitem(conftest.PEOPLE, f"{name}-server", model)
+    handed_in(ml, "s01")
+    api = "api/v1/courses/ml101"
+    for name, code in (("alice", 202), ("s02", 202), ("dan", 202), ("art", 404)):
+        answer = await ml.send("POST", f"{api}/handins/hw1", f"{name}-server", {"path": "hw1"})
+        assert answer.code == code, (name, answer.body)
+        assert (await ml.get(f"{api}/handins", f"{name}-server")).code == (
+            200 if code == 202 else 404
+        )
+        if code == 202:
+            one = json.loads(answer.body)
+            assert (one["username"], one["state"]) == (name, "asked")
+            mine = await ml.get(f"{api}/handed-in/{one['id']}", f"{name}-server")
+            assert mine.code == 200
+        # Nobody else's, and nothing that its owner may do beside it.
+        assert (await ml.get(f"{api}/handed-in/0123456789ab", f"{name}-server")).code == 404
+        for verb, path in (("GET", "handins/hw1"), ("GET", "handins/hw1/marks"),
+                           ("POST", "handins/hw1/autograde"), ("POST", "handins/hw1/feedback"),
+                           ("PUT", "handins/hw1/extensions")):  # fmt: skip
+            body = None if verb == "GET" else {}
+            refused = await ml.send(verb, f"{api}/{path}", f"{name}-server", body)
+            assert refused.code == 403, (name, path)
+        assert (await ml.get("courses/ml101/handins", f"{name}-server")).code == 403
+    unknown = await ml.send("POST", "api/v1/courses/zoo/handins/hw1", "alice-server", {})
+    assert unknown.code == 404
