@@ -29,6 +29,7 @@ from courses import (
     ahead,
     archives,
     exams,
+    grading,
     handins,
     marks,
     materials,
@@ -200,6 +201,7 @@ def test_nobody_writes_into_a_frozen_course_or_starts_something_for_it(world: Wo
     writes: list[Callable[[Session], Any]] = [
         lambda s: handins.ask(s, spec, "hw1", "s01", "", IN_TERM),
         lambda s: handins.give_back(s, spec, "hw1", "ida", "x", [], IN_TERM),
+        lambda s: grading.ask(s, spec, "hw1", "", "ida", IN_TERM),
         lambda s: marks.apply(s, "ml101", "hw1", change, "ida", IN_TERM),
         lambda s: people.join(s, code, "s01", datetime(2026, 11, 1)),
         lambda s: exams.begin(s, "ml101", "midterm", "s01", IN_TERM),

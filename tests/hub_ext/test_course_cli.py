@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from commons.store import Store
-from courses import archives, people
+from courses import archives, grading, handins, people, records
+from courses.handins import State
 from courses.roster_files import Entry
 from hub_ext.cli import cli
 from hub_ext.course_roster import asked, known
@@ -200,3 +203,47 @@ def test_a_course_is_frozen_archived_verified_and_removed(
     assert "type its name: ml101" in said
     assert terminal("thaw", "ml101").output == "Thawed: ml101.\n"
     assert "is not frozen" in terminal("erase", "ml101", "--yes", "ml101", code=1).output
+
+
+def test_what_was_handed_in_is_graded_and_what_it_gave_is_told(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub_ext.handin_cli.PAUSE", 0.01)
+    terminal.apply(LATER | {"handins": [{"name": "hw1", "due": "2031-01-20"}]}, "--anyway")
+    store = Store(terminal.environment["LABCOMMONS_DATABASE_URL"])
+
+    def hand_in(session: Session) -> None:
+        spec = records.spec_of(records.get(session, "ml101"))
+        for who in ("s01", "s02"):
+            handins.ask(session, spec, "hw1", who, "", 1_900_000_000.0).state = State.KEPT
+
+    said = terminal("handin", "autograde", "ml101", "hw1", code=1).output
+    assert "Nothing that could be graded" in said
+    store.transact(hand_in)
+    waits = terminal("handin", "autograde", "ml101", "hw1", "--for", "s01", "--wait", "0").output
+    assert ("s01" in waits, "asked" in waits, "s02" in waits) == (True, True, False)
+
+    def end(session: Session) -> bool:
+        """What the hub's keeper does."""
+        rows = grading.newest(session, "ml101", "hw1")
+        if len(rows) < 2:
+            return False
+        one = {"name": "a.ipynb", "score": 7.5, "most": 10.0, "manual": True, "problem": "time"}
+        told = {"score": 7.5, "most": 10.0, "manual": True, "kept": ["s01"], "notebooks": [one]}
+        rows["s01"].state, rows["s01"].receipt = State.KEPT, told
+        rows["s02"].state, rows["s02"].message = (
+            State.REFUSED,
+            grading.NOTHING_KEPT(name="hw1").as_json(),
+        )
+        return True
+
+    def keep() -> None:
+        while not store.transact(end):
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as pool:
+        keeping = pool.submit(keep)
+        said = terminal("handin", "autograde", "ml101", "hw1", code=1).output
+        keeping.result(30)
+    for word in ("2 of 2", "7.5/10", "a.ipynb: time", "by a person", "stays: s01", "Nothing that"):
+        assert word in said
