@@ -238,6 +238,9 @@ def prepare_python(step: Step) -> None:
     except CommandFailed as error:
         error.remedy = "is a package index reachable? PIP_INDEX_URL names another"
         raise
+    # nbgrader's pages, which no test uses: whatever server a test starts would load them.
+    pages = VENV / "etc" / "jupyter" / "jupyter_server_config.d" / "nbgrader.json"
+    pages.unlink(missing_ok=True)
     write_atomically(stamp, inputs, 0o644)
 
 
