@@ -10,7 +10,7 @@ import os
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -18,6 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from spawner.runtime.docker import archive_task
 from spawner.runtime.docker.archive_task import CannotError, check, pack, seal
+from spawner.runtime.spec import CourseStep, MakeFolder
+
+from .conftest import DockerWorld
 
 KEY = Ed25519PrivateKey.generate()
 NAME = "ml101.tar.gz"
@@ -225,3 +228,41 @@ def test_what_grows_less_while_it_is_read_is_told(
     packed = pack(words(), quiet)
     monkeypatch.undo()
     assert packed["left_out"] >= 1
+
+
+@pytest.mark.docker
+async def test_containers_of_a_moment_make_it_and_remove_the_course(
+    docker_world: DockerWorld,
+) -> None:
+    """As our services' user: what instructors have shut is left out; no other course is touched."""
+    runtime, data = docker_world.docker, docker_world.docker.settings.data
+    await runtime.run_task(MakeFolder(scope="course-ml101"))
+    files = data / "courses" / "ml101" / "files"
+    (files / "first.ipynb").write_text("{}")
+    shut = files / "shut"
+    shut.write_text("x")
+    shut.chmod(0o600)
+
+    async def step(name: Literal["pack", "seal", "remove"], said: dict[str, Any]) -> dict[str, Any]:
+        task = CourseStep(job_id="a1", step=name, scope="course-ml101", job=json.dumps(said))
+        handle = await runtime.begin(task)
+        assert await runtime.begin(task) == handle
+        assert await runtime.tasks() == {}  # builds alone are there
+        lines = [json.loads(line) async for line in runtime.follow(handle)]
+        end = await runtime.task_end(handle)
+        assert end is not None
+        assert end.exit_code == 0, end.output
+        await runtime.remove(handle)
+        return dict(lines[-1]["done"]) if lines else {}
+
+    packed = await step("pack", words(do="pack", environments=[]))
+    assert (packed["files"], packed["left_out"]) == (1, 1)
+    await step("seal", sealed(packed, do="seal"))
+    made = data / "archives" / "ml101" / NAME
+    assert (made.stat().st_uid, made.stat().st_mode & 0o777) == (990, 0o440)
+    with made.open("rb") as file:
+        assert check(file).wrong == []
+    (data / "courses" / "other").mkdir()
+    await step("remove", {})
+    assert [one.name for one in (data / "courses").iterdir()] == ["other"]
+    assert made.exists()
