@@ -9,6 +9,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import handing_in
 from conftest import NewPage
 from deployment import Deployment, wait_for
 from people import come_back, in_lab, log_in, picture
@@ -31,6 +32,7 @@ sessions:
 environment: py313-data
 size: small
 warm: {{before: 3m, hold: 10m}}
+handins: [{{name: hw1, title: {{en: Trees, zh: 树}}, due: {begins.date() + timedelta(days=2)}}}]
 """
 
 
@@ -97,6 +99,9 @@ def test_a_class_finds_its_servers_ready(
         student.get_by_role("link", name="Open the course").click()
         student.wait_for_url(f"**/user/{STUDENT}/lab**")
         in_lab(student)
+        handing_in.hand_in(clean, student, STUDENT, pictures)
+        handing_in.collect(teacher, STUDENT, pictures)
+        handing_in.give_back(clean, teacher, student, STUDENT, pictures)
 
         # A server of his own runs: the course's starts beside it, and the link leads there.
         joins.goto("/hub/course/ml101")
@@ -111,6 +116,7 @@ def test_a_class_finds_its_servers_ready(
         assert ready(clean, admin, BUSY, "ml101")
 
         _in_the_room(teacher, pictures)
+        student.goto("/hub/course/ml101")
         in_lab(student)  # a notebook is open: the message comes to it
         expect(student.get_by_text("Please open part two").first).to_be_visible(timeout=60_000)
 
@@ -126,6 +132,9 @@ def test_a_class_finds_its_servers_ready(
         expect(guest.get_by_role("heading", level=1)).to_have_text("机器学习")
         expect(guest.get_by_label("course.yaml")).to_have_count(0)
         picture(guest, pictures, "course-student")
+        guest.get_by_role("link", name="提交作业").click()
+        expect(guest.get_by_role("heading", name="树")).to_be_visible()
+        picture(guest, pictures, "handin-chinese")
         shown = clean.labcommons("course", "show", "ml101")
         assert shown["roster"] == {GUEST: "student", BUSY: "student"}
     finally:
