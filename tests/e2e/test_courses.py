@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tarfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -322,8 +323,70 @@ def test_a_student_works_in_the_materials_and_every_update_leaves_that_work(
         picture(teacher, pictures, "course-materials-failed")
         student.goto("/hub/course/ml101/third.md")
         student.wait_for_url("**/lab/tree/courses/ml101/third.md")
+
+        apply(PLAIN + "handins: [{name: hw1, due: 2026-12-31}]\n")
+        _a_folder_is_chosen(student, pictures)
+        _the_end_of_the_term(clean, admin, teacher, student, pictures)
+        apply(PLAIN)
     finally:
         clean.run(*hub, "remove", "ml101", "--yes")
+
+
+def _a_folder_is_chosen(student: Page, pictures: Path) -> None:
+    """From page to page of one's own files, and back to where it is handed in."""
+    student.goto(f"{COURSES}/ml101/handins")
+    student.get_by_role("link", name="Choose from your files").click()
+    student.get_by_role("link", name="courses/", exact=True).click()
+    student.get_by_role("link", name="ml101/", exact=True).click()
+    expect(student.get_by_text("third.md", exact=True)).to_be_visible()
+    picture(student, pictures, "course-files")
+    student.get_by_role("link", name="Choose this folder").click()
+    expect(student.get_by_label("File or folder of your home")).to_have_value("courses/ml101")
+
+
+def _the_end_of_the_term(
+    site: Deployment, admin: str, teacher: Page, student: Page, pictures: Path
+) -> None:
+    """Frozen, archived, and removed with its files, which the archive alone has then."""
+    english = {"name": "labcommons-lang", "value": "en", "url": site.url}
+    teacher.context.add_cookies([english])  # type: ignore[list-item]
+    teacher.goto(f"{COURSES}/ml101")
+    teacher.get_by_role("button", name="Freeze the course").click()
+    expect(teacher.get_by_text("This course is frozen")).to_be_visible()
+    student.goto(f"{COURSES}/ml101")
+    expect(student.get_by_text("This course is frozen")).to_be_visible()
+    student.goto(f"{COURSES}/ml101/handins")
+    expect(student.get_by_role("note")).to_contain_text("This course is frozen")
+    expect(student.get_by_role("button", name="Hand in")).to_have_count(0)
+    site.start_server(admin, "dan", {"size": "small"})
+    [server] = site.containers("dan")
+    tried = ("docker", "exec", server, "touch", "/opt/labcommons/courses/ml101/files/x")
+    done = subprocess.run(tried, capture_output=True, text=True, check=False)
+    assert "Read-only file system" in done.stderr
+
+    teacher.get_by_role("button", name="Make an archive").click()
+    command = str(site.root / "bin/labcommons")
+
+    def kept() -> bool:
+        [one] = site.labcommons("course", "archive", "list", "ml101")
+        assert one["state"] != "failed", one
+        return bool(one["state"] == "kept")
+
+    wait_for(kept, "the archive", 120)
+    teacher.goto(f"{COURSES}/ml101")
+    expect(teacher.get_by_role("cell", name="whole")).to_be_visible()
+    picture(teacher, pictures, "course-end")
+    assert "Whole and true" in site.run(command, "course", "archive", "verify", "ml101")
+    [one] = site.labcommons("course", "archive", "list", "ml101")
+    made = site.root / "data/archives/ml101" / one["name"]
+    with tarfile.open(made) as archive:
+        names = {entry.name.partition("/")[2] for entry in archive}
+    assert {"staff/materials/third.md", "records/course.yaml", "SHA256SUMS"} <= names
+    assert any(name.endswith("environment.yml") for name in names)
+    said = site.run(command, "course", "erase", "ml101", "--yes", "ml101")
+    assert "Removed: ml101" in said
+    assert not (site.root / "data/courses/ml101").exists()
+    assert made.exists()
 
 
 # From inside of an exam's server: what answers, of targets that are asked all at once; a name that
