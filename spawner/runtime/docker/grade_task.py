@@ -4,7 +4,7 @@
 Three steps, and nothing of the first and third is in the second one's sight. ``prepare`` makes of
 what was handed in the notebooks that are run: each cell that the instructors locked is theirs
 again. ``run`` runs these, and nothing else: a student's code is in that step alone, and the first
-process, which tells what came of each cell, cannot be traced or killed from within. ``mark`` takes
+process, which tells what came of each cell, cannot be looked into from within. ``mark`` takes
 the cells of ``prepare`` and no more than the outputs of ``run``; a test that was not run to its end
 has failed. nbgrader is imported where it is needed: the agent, which has none, reads this file.
 """
