@@ -39,11 +39,11 @@ bench:
 	@.venv/bin/python tests/bench/kernels_service.py
 	@.venv/bin/python tests/bench/kernel_list.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/environment_builds.py
-	@.venv/bin/python tests/bench/gpu_policy.py
+	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/in_hub.py gpu_policy.py
 	@.venv/bin/python tests/bench/gpu_month.py
 	@.venv/bin/python tests/bench/gpu_grants.py
 	@.venv/bin/python tests/bench/gpu_reconcile.py
-	@.venv/bin/python tests/bench/hub_alone.py
+	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/in_hub.py hub_alone.py
 	@.venv/bin/python tests/bench/audit.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/backup.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py
