@@ -338,7 +338,7 @@ def _a_folder_is_chosen(student: Page, pictures: Path) -> None:
     student.get_by_role("link", name="Choose from your files").click()
     student.get_by_role("link", name="courses/", exact=True).click()
     student.get_by_role("link", name="ml101/", exact=True).click()
-    expect(student.get_by_text("third.md", exact=True)).to_be_visible()
+    expect(student.get_by_role("listitem").filter(has_text="third.md")).to_be_visible()
     picture(student, pictures, "course-files")
     student.get_by_role("link", name="Choose this folder").click()
     expect(student.get_by_label("File or folder of your home")).to_have_value("courses/ml101")
