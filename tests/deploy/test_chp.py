@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import struct
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-REQUESTS = Path(__file__).resolve().parents[2] / "config" / "images" / "chp" / "requests.cjs"
+ROOT = Path(__file__).resolve().parents[2]
+REQUESTS = ROOT / "config" / "images" / "chp" / "requests.cjs"
 # Like CHP for a route that is gone: an answer, and no look at what becomes of the connection.
 SERVER = """
 const server = require("http").createServer();
@@ -89,3 +92,12 @@ def test_an_address_that_is_no_utf8_is_no_fault_of_the_proxys() -> None:
         assert asked("/user/alice%2F%ff").startswith("/user/alice\N{REPLACEMENT CHARACTER} ")
         assert asked("/user/%ff/../bob?%ff") == "/user/bob /user/%EF%BF%BD/../bob?%ff"
         server.kill()
+
+
+def test_nginx_ends_a_connection_that_nobody_uses_before_chp_does() -> None:
+    """Kind: a login, or another POST, that is lost because its connection is closed just then."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
+    (kept,) = re.findall(r"--keep-alive-timeout=(\d+)", " ".join(services["chp"]["command"]))
+    nginx = (ROOT / "config" / "nginx" / "nginx.conf").read_text("utf-8")
+    (reused,) = re.findall(r"upstream chp \{.*?keepalive_timeout (\d+)s;.*?\}", nginx, re.DOTALL)
+    assert int(kept) >= (int(reused) + 10) * 1000
