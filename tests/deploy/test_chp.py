@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUESTS = ROOT / "config" / "images" / "chp" / "requests.cjs"
-# Like CHP for a route that is gone: an answer, and no look at what becomes of the connection.
+# An answer, and no look at what becomes of the connection.
 SERVER = """
 const server = require("http").createServer();
 server.on("upgrade", (request, socket) => socket.write("HTTP/1.1 404\\r\\n\\r\\n"));
@@ -27,7 +27,7 @@ ASK = (
 
 
 @pytest.mark.parametrize("options", [[], [f"--require={REQUESTS}"]], ids=["plain", "ours"])
-def test_a_websocket_that_is_reset_after_its_server_has_gone_is_no_exception(
+def test_a_connection_that_is_reset_while_nobody_looks_at_it_is_no_exception(
     options: list[str],
 ) -> None:
     command = ["node", *options, "-e", SERVER]
@@ -50,6 +50,42 @@ def test_a_websocket_that_is_reset_after_its_server_has_gone_is_no_exception(
         except subprocess.TimeoutExpired:
             server.kill()
         assert lives is bool(options)
+
+
+# Like CHP where there is no route for who asks for a websocket.
+REFUSES = """
+const server = require("http").createServer();
+server.on("upgrade", (request, socket) => {
+  if (request.url === "/gone") {
+    return socket.write("HTTP/1.1 404\\r\\nContent-Length: 0\\r\\n\\r\\n");
+  }
+  socket.write("HTTP/1.1 101 Here\\r\\n\\r\\n");
+  socket.pipe(socket);
+});
+server.listen(0, "127.0.0.1", () => console.log(server.address().port));
+"""
+
+
+def test_who_is_refused_a_websocket_keeps_no_connection() -> None:
+    """Kind: connections that stay for ever of pages that ask on for a server that is gone."""
+    command = ["node", f"--require={REQUESTS}", "-e", REFUSES]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        with (
+            socket.create_connection(("127.0.0.1", port), 10) as client,
+            client.makefile("rb") as answer,
+        ):
+            client.sendall(ASK.replace(b"/user/alice/api", b"/gone"))
+            assert answer.read() == b"HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n"  # to its end
+        with socket.create_connection(("127.0.0.1", port), 10) as client:
+            client.sendall(ASK)
+            assert client.recv(100) == b"HTTP/1.1 101 Here\r\n\r\n"
+            client.sendall(b"HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n")  # a server's words
+            assert client.recv(100) == b"HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n"
+            client.sendall(b"and on")
+            assert client.recv(100) == b"and on"
+        server.kill()
 
 
 # Like CHP, which looks for a route by the decoded address.

@@ -49,6 +49,12 @@ class Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if self.path == "/user/alice/gone":  # CHP reads no further from who asked for a websocket
+            self.connection.sendall(b"HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n")
+            while self.connection.recv(1000):
+                pass
+            self.close_connection = True
+            return
         if self.path == "/user/alice/socket":
             self.send_response(101)
             self.send_header("Upgrade", "websocket")
@@ -334,6 +340,14 @@ def test_what_a_client_says_of_itself_is_not_believed(proxy: tuple[str, Path]) -
     assert seen["X-Scheme"] == seen["X-Forwarded-Proto"] == "https"
     assert "10.9.8.7" not in (seen["X-Forwarded-For"], seen["X-Real-IP"])
     assert seen["X-Forwarded-Host"] == seen["Host"] == "lab.example.org:9443"
+
+
+def test_a_refused_websocket_costs_nobody_elses_request(proxy: tuple[str, Path]) -> None:
+    """Kind: a connection to CHP that is used again after what ends there with its answer."""
+    for _ in range(3):
+        refused = ask(proxy, "/user/alice/gone", Upgrade="websocket", Connection="Upgrade")
+        assert refused.status == 404
+        assert ask(proxy, "/user/bob/lab").status == 200
 
 
 def test_websockets_are_passed_on_with_the_origin_they_came_from(proxy: tuple[str, Path]) -> None:
