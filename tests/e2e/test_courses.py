@@ -199,12 +199,14 @@ def _sees_course(page: Page) -> bool:
     return page.get_by_role("link", name="Courses", exact=True).count() == 1
 
 
-PLAIN = """\
+TODAY = datetime.now(UTC).date()
+LAST = TODAY + timedelta(days=90)
+PLAIN = f"""\
 version: 1
 course: ml101
-title: {en: Machine learning, zh: 机器学习}
+title: {{en: Machine learning, zh: 机器学习}}
 timezone: UTC
-term: {first: 2026-01-01, last: 2026-12-31}
+term: {{first: {TODAY}, last: {LAST}}}
 environment: py313-data
 size: small
 materials: folder
@@ -324,7 +326,7 @@ def test_a_student_works_in_the_materials_and_every_update_leaves_that_work(
         student.goto("/hub/course/ml101/third.md")
         student.wait_for_url("**/lab/tree/courses/ml101/third.md")
 
-        apply(PLAIN + "handins: [{name: hw1, due: 2026-12-31}]\n")
+        apply(PLAIN + f"handins: [{{name: hw1, due: {LAST}}}]\n")
         _a_folder_is_chosen(student, pictures)
         _the_end_of_the_term(clean, admin, teacher, student, pictures)
         apply(PLAIN)
