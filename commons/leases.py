@@ -7,6 +7,22 @@ from enum import StrEnum
 # A person's server: user name, server name; "" is the default server.
 ServerKey = tuple[str, str]
 
+# A job's container and lease have the place of a server of its owner's, by a name that no server
+# of a person's has: ``job:17``.
+JOB = "job:"
+
+
+def job_server(job: int) -> str:
+    """The name of the server that a job is."""
+    return f"{JOB}{job}"
+
+
+def job_of(server: str) -> int | None:
+    """The job that a server is; None for a person's server."""
+    number = server.removeprefix(JOB)
+    return int(number) if number != server and number.isascii() and number.isdigit() else None
+
+
 
 class LeaseState(StrEnum):
     """A lease is requested, waits in the queue, is held before its container exists, is active

@@ -559,6 +559,16 @@ KINDS: Mapping[str, NoticeKind] = {
         "info",
         N_("There is feedback on “{handin}” of the course {course}; see its page “Hand in”."),
     ),
+    # Of jobs (jobs.records).
+    "job_done": NoticeKind("info", N_("The job {job} is done: {command}")),
+    "job_not_done": NoticeKind(
+        "warning",
+        N_("The job {job} did not come to its end: {command}"),
+        remedy=N_("The page Jobs has what it printed."),
+    ),
+    "jobs_over": NoticeKind(
+        "info", N_("All of the job {job} is over: {done} of {count} tasks are done. {command}")
+    ),
     "folders_missing": NoticeKind(
         "warning",
         N_(

@@ -54,6 +54,9 @@ class Action(StrEnum):
     MAKE_SHARED = "make-shared"  # make one, say what it starts with and who may enter and start it
     ADMINISTER = "administer"  # devices, quotas, reservations; learn whose everything is
     READ_METRICS = "read-metrics"
+    RUN_JOB = "run-job"  # a program without one's server
+    SEE_JOB = "see-job"  # with its output
+    END_JOB = "end-job"
 
 
 class Who(Flag):
@@ -144,6 +147,8 @@ NOT_RUN_SHARED = _denial(
 NOT_MADE_SHARED = _denial(
     "shared_not_made", N_("Shared servers of “{scope}” are made by who looks after it.")
 )
+NO_JOB = _denial("job_unknown", N_("There is no such job. It may be long over."), status=404)
+NOT_RUN_FOR = _denial("job_for_another", N_("Jobs are run by the person whose they are."))
 ADMINS_ONLY = _denial("admins_only", N_("Only an administrator may do this."))
 SCOPE_MISSING = _denial("scope_missing", N_("This needs a token with the scope “{token_scope}”."))
 PERSON_WANTED = _denial(
@@ -228,6 +233,9 @@ RIGHTS: dict[Action, Right] = {
     Action.READ_METRICS: Right(
         _ADMIN | _BEARER, _NOBODY, _NOBODY, SCOPE_MISSING, token_scope=METRICS_SCOPE
     ),
+    Action.RUN_JOB: Right(_NOBODY, _NOBODY, _OWNER, NOT_RUN_FOR, servers=True),
+    Action.SEE_JOB: Right(_NOBODY, _NOBODY, _OWNER | _ADMIN, NO_JOB, servers=True),
+    Action.END_JOB: Right(_NOBODY, _NOBODY, _OWNER | _ADMIN, NO_JOB, servers=True),
 }
 
 

@@ -159,6 +159,11 @@ class Keyed:
             UNDER_WAY.labels(self.name).dec()
             SECONDS.labels(self.name).inc(time.monotonic() - began)
 
+    async def over(self, key: Hashable, within: float) -> None:
+        """Return when what is under way for a key is over, or after so many seconds."""
+        if (task := self._tasks.get(key)) is not None:
+            await asyncio.wait([task], timeout=within)
+
     async def close(self) -> None:
         """Cancel what is under way, and wait for it."""
         tasks = list(self._tasks.values())

@@ -21,8 +21,9 @@ from traitlets import Int, Unicode
 
 from commons import frozen, maintenance, notices
 from commons.audit import make_event
-from commons.errors import LabError, NotAllowed, NotAvailable, RuntimeSilent
+from commons.errors import BadRequest, LabError, NotAllowed, NotAvailable, RuntimeSilent
 from commons.i18n import N_
+from commons.leases import JOB
 from commons.messages import Text, listed
 from commons.principal import Principal
 from commons.scopes import Scope
@@ -53,6 +54,9 @@ ENDINGS = ("container ended", "stopped")
 LEASE_TAKEN_BACK = Text(
     "lease_taken_back",
     N_("The GPUs of this server were taken back while it was starting. Try again."),
+)
+NAME_OF_JOBS = Text(
+    "server_name_of_jobs", N_("“job:” begins the names of jobs. Give the server another name.")
 )
 NOT_CONFIRMED = Text(
     "account_not_confirmed",
@@ -116,6 +120,8 @@ class LabSpawner(Dialogue):
         await maybe_future(super().run_pre_spawn_hook())
         self._steps.clear()
         try:
+            if self.name.startswith(JOB):
+                raise BadRequest(NAME_OF_JOBS())
             self._settings = settings = await self._read_settings()
             # The hub's own session is of its loop alone: nothing of it goes into a thread.
             username, server = self.user.name, self.name

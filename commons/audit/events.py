@@ -72,6 +72,10 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "shared-server-change": ("configuration", "change"),  # made, started, somebody shut out, …
     "exam-begin": ("process", "start"),
     "exam-end": ("process", "end"),  # its server is gone, and the folder the instructors'
+    "job-submit": ("process", "change"),
+    "job-cancel": ("process", "change"),
+    "job-start": ("process", "start"),
+    "job-end": ("process", "end"),  # with its state and exit code
     "broadcast-change": ("configuration", "change"),
     "maintenance-change": ("configuration", "change"),
     "gpu-drain": ("configuration", "change"),

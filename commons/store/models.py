@@ -803,6 +803,48 @@ class Broadcast(Base):
     working: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
 
 
+class Job(Base):
+    """A program that somebody has run without their server, or one task of an array (``jobs``)."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    username: Mapped[str] = mapped_column(String(255), index=True)
+    # Of an array: the number of its first task, which all of it is called by; which task it is,
+    # and how many of them run at once.
+    array: Mapped[int | None] = mapped_column(Integer, index=True)
+    task: Mapped[int | None] = mapped_column(Integer)
+    at_once: Mapped[int | None] = mapped_column(Integer)
+    # What was asked.
+    command: Mapped[list[str]] = mapped_column(JSON)
+    folder: Mapped[str] = mapped_column(String(1000), default="")  # below the home
+    options: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)  # as user_options
+    time_limit: Mapped[int | None] = mapped_column(Integer)  # seconds
+    after: Mapped[list[int]] = mapped_column(JSON, default=list)
+    retries: Mapped[int] = mapped_column(Integer, default=0)
+    preemptible: Mapped[bool] = mapped_column(Boolean, default=False)
+    # name:version, chosen when it was taken on; "" until then.
+    environment: Mapped[str] = mapped_column(String(300), default="")
+    # How far it is (jobs.records.State), and why.
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    handle: Mapped[str] = mapped_column(String(128), default="")
+    stop: Mapped[str] = mapped_column(String(16), default="")  # why it is to end, once it is
+    stopped_by: Mapped[str] = mapped_column(String(255), default="")
+    # Nothing is left of its last container and lease.
+    settled: Mapped[bool] = mapped_column(Boolean, default=True, index=True)
+    exit_code: Mapped[int | None] = mapped_column(Integer)
+    memory_peak: Mapped[int | None] = mapped_column(BigInteger)  # bytes
+    gpu_peak: Mapped[float | None] = mapped_column(Float(53))  # percent
+    submitted_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    started_at: Mapped[datetime | None] = mapped_column(DateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(DateTime, index=True)
+
+    # A number is never another job's, also of one that is forgotten.
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+
 class DiskUse(Base):
     """What one folder of homes, teams or courses has of the disk, as it was last measured."""
 

@@ -21,6 +21,8 @@ CPU = "labcommons.cpu"
 # Of an exam's server: which (``course-ml101/midterm``), and the address that it was given.
 EXAM = "labcommons.exam"
 ADDRESS = "labcommons.address"
+# Of a job's container: its number and which attempt it is (``17.1``).
+JOB = "labcommons.job"
 # From these a lease is written again when the store has lost it.
 GPUS = "labcommons.gpus"  # ids, each with "#SHARE" where the device is shared
 ACCOUNT = "labcommons.account"

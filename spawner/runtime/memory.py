@@ -63,7 +63,7 @@ _numbers = itertools.count(1)
 class Task:
     """A long task: what it was asked, said so far, and how it ended."""
 
-    job: LongTask
+    job: LongTask | ServerSpec
     lines: list[bytes] = field(default_factory=list)
     end: TaskEnd | None = None
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -103,6 +103,7 @@ class MemoryRuntime(Runtime):
         self.servers: dict[str, ServerState] = {}
         self.specs: dict[str, ServerSpec] = {}
         self.output: dict[str, str] = {}
+        self.ran: list[str] = []  # attempts of jobs that were made
         self.long: dict[str, Task] = {}
         self.versions: dict[str, frozenset[str]] = {}
         self.processes: dict[str, frozenset[int]] = {}
@@ -118,6 +119,7 @@ class MemoryRuntime(Runtime):
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._doing: dict[str, asyncio.Task[None]] = {}
         self._fetching: dict[str, asyncio.Task[Fetched]] = {}
+        self._waking: set[asyncio.Future[None]] = set()
         self._listeners: set[asyncio.Queue[Event | RuntimeSilent]] = set()
 
     # -- what tests do to it -------------------------------------------------------------------
@@ -180,6 +182,10 @@ class MemoryRuntime(Runtime):
         async with self._locks[f"{spec.user}/{spec.server}"]:
             if self.images and spec.image not in self.images:
                 raise RuntimeRefused(ENGINE_REFUSED(reason="No such image"))
+            mark = spec.job.mark if spec.job else ""
+            for there in self.servers.values():
+                if mark and (there.user, there.labels.get(labels.JOB)) == (spec.user, mark):
+                    return there.handle
             self._remove_named(spec.user, spec.server)
             handle = f"m{next(_numbers)}"
             gpus = spec.gpus
@@ -191,6 +197,10 @@ class MemoryRuntime(Runtime):
                 labels.ADDRESSES: spec.addresses,
                 **labels.of_use(spec.limits),
             }
+            if mark:
+                said[labels.JOB] = mark
+                self.ran.append(mark)
+                self.long[handle] = Task(spec)
             if gpus is not None:
                 said |= {
                     labels.LEASE: gpus.lease,
@@ -368,7 +378,7 @@ class MemoryRuntime(Runtime):
         return {
             handle: task.job.job_id
             for handle, task in self.long.items()
-            if not isinstance(task.job, CourseStep)
+            if not isinstance(task.job, CourseStep | ServerSpec)
         }
 
     def _task(self, handle: str) -> Task:
@@ -454,6 +464,10 @@ class MemoryRuntime(Runtime):
         self._become(
             handle, status="exited", exit_code=exit_code, oom_killed=oom_killed, address=""
         )
+        if (task := self.long.get(handle)) is not None:
+            task.end = TaskEnd(exit_code=exit_code, oom_killed=oom_killed)
+            self._waking.add(waking := asyncio.ensure_future(_wake(task)))
+            waking.add_done_callback(self._waking.discard)
         self._tell(Event(kind=EventKind.ENDED, handle=handle, at=time.time(), exit_code=exit_code))
 
     def _drop(self, handle: str) -> None:
@@ -469,6 +483,11 @@ class MemoryRuntime(Runtime):
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:
             listener.put_nowait(event)
+
+
+async def _wake(task: Task) -> None:
+    async with task.news:
+        task.news.notify_all()
 
 
 def silent(reason: str = "time-out") -> RuntimeSilent:

@@ -275,6 +275,9 @@ class Runtime(Protocol):
     async def start(self, spec: ServerSpec) -> str:
         """Start a server, in place of an old container of the same one; its handle.
 
+        An attempt of a job (``spec.job``) that was started before is not started again, whether or
+        not it has ended: its handle is the answer.
+
         Leaves nothing behind when it fails. Who is cancelled, or hears nothing, calls
         ``remove_server``, which waits for a start that is under way. Raises RuntimeRefused,
         RuntimeSilent.

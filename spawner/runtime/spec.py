@@ -103,6 +103,18 @@ class ExamPlace(Said):
     exam: Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
+class JobRun(Said):
+    """One attempt of a job: however often it is asked for, it is started once."""
+
+    id: int = Field(ge=1, le=2**53)
+    attempt: int = Field(ge=1, le=1000)
+
+    @property
+    def mark(self) -> str:
+        """As the label says it."""
+        return f"{self.id}.{self.attempt}"
+
+
 class ServerSpec(Said):
     """One person's server.
 
@@ -120,6 +132,7 @@ class ServerSpec(Said):
             (``names.server_key``), and all servers can read it: nothing of a person is in it.
         exam: its home is the person's folder of this exam; it has no other folder, no group and no
             GPU, and reaches the gate alone.
+        job: it is no server but a job, whose program ``args`` are; ``server`` is its own name.
     """
 
     user: Name
@@ -140,6 +153,7 @@ class ServerSpec(Said):
     addresses: str = Field("", max_length=2000)
     name: ContainerName = "server"
     exam: ExamPlace | None = None
+    job: JobRun | None = None
 
 
 # -- tasks: containers that run to their end; the table is closed ----------------------------------

@@ -61,7 +61,7 @@ class Turns:
         clock: seconds since 1970.
 
     Attributes:
-        ahead: servers that are started before their owners come.
+        ahead: servers that are started before their owners come, and jobs: behind all others.
         closed: whose turn does not come now, and why; they keep their places (maintenance).
     """
 
@@ -103,7 +103,12 @@ class Turns:
         """
         sums = await self._of_machine()
         held = self.held()
-        mine = held | {one.ask.key: one.ask.need for one in self._waiting.values()}
+        # What waits behind its owner does not stand in the owner's way.
+        mine = held | {
+            one.ask.key: one.ask.need
+            for one in self._waiting.values()
+            if one.ask.key not in self.ahead
+        }
         if reason := room.over_person(key, need, mine, self._settings.person):
             raise NotAvailable(reason)
         if room.over_machine(key, need, {}, sums):

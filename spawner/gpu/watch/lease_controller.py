@@ -19,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from commons import notices
-from commons.leases import LeaseState, ServerKey
+from commons.leases import LeaseState, ServerKey, job_of
 from commons.store import StoreError
 from commons.store.ends import CAUSES, Cause, Ending
 from commons.store.models import GpuDevice, GpuNotice, GpuWatch, Lease, utcnow
@@ -255,6 +255,8 @@ def _warn(session: Session, warnings: list[Warn], now: datetime) -> None:
                 continue
             row.warned_at = now
             key += f":{lease.ends_at:.0f}"
+        if job_of(lease.server) is not None:  # nobody sits before it
+            continue
         notices.add(
             session,
             username=lease.user,
@@ -291,6 +293,8 @@ def _ending(session: Session, lease: Running, reason: str) -> Ending | None:
 
 def _tell_end(session: Session, lease: Running, ending: Ending | None) -> None:
     """Tell what the server's own end has not, where there was no server."""
+    if job_of(lease.server) is not None:  # its own keeper tells how it ended
+        return
     ending = ending or Ending("stopped")
     notices.add(
         session,

@@ -20,6 +20,7 @@ from spawner.runtime.spec import CDI, Account, Limits, ServerSpec
 
 CPU_PERIOD = 100_000  # microseconds, the kernel's default
 START_COMMAND = "/opt/labcommons/bin/start"
+JOB_COMMAND = "/opt/labcommons/bin/job"
 REGISTRY = "/opt/labcommons/registry"
 PYTHON = "/opt/labcommons/hub/bin/python"
 JOB = "/job"
@@ -54,6 +55,10 @@ class Log:
 
     size: str = "1m"
     files: int = 1
+
+
+# What a job prints is cut in its container (kernels.job); what gets around that has an end here.
+JOB_LOG = Log("8m", 2)
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,10 @@ def server_body(spec: ServerSpec, ground: Ground) -> dict[str, Any]:
     if spec.exam is not None:
         marks[labels.EXAM] = f"{spec.exam.course}/{spec.exam.exam}"
         marks[labels.ADDRESS] = ground.address
+    command = spec.command or (START_COMMAND,)
+    if spec.job is not None:
+        marks[labels.JOB] = spec.job.mark
+        command = (JOB_COMMAND,)
     if ground.missing:
         marks[labels.MISSING] = " ".join(sorted(ground.missing))
     asked: dict[str, Any] = {}
@@ -208,9 +217,9 @@ def server_body(spec: ServerSpec, ground: Ground) -> dict[str, Any]:
     binds += [Bind(shelf, f"{REGISTRY}/{source}") for source, shelf in ground.registry.items()]
     body = container(
         spec.image,
-        [*(spec.command or (START_COMMAND,)), *spec.args],
+        [*command, *spec.args],
         spec.account,
-        _server_use(spec.limits),
+        _server_use(spec.limits, Log("5m", 2) if spec.job is None else JOB_LOG),
         labelled=marks,
         env=env,
         binds=[*binds, *ground.folders],
@@ -257,7 +266,7 @@ def _asked(ids: Sequence[str], ground: Ground) -> dict[str, Any]:
     }
 
 
-def _server_use(limits: Limits) -> Use:
+def _server_use(limits: Limits, log: Log) -> Use:
     return Use(
         limits.memory,
         limits.cpu,
@@ -267,7 +276,7 @@ def _server_use(limits: Limits) -> Use:
             TMP: f"rw,nosuid,nodev,exec,mode=1777,size={limits.tmp}",
             "/run": "rw,nosuid,nodev,noexec,mode=1777,size=16777216",
         },
-        Log("5m", 2),
+        log,
     )
 
 

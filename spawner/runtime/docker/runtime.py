@@ -90,6 +90,7 @@ _PROBE = (
 )
 _MAKING = 120  # seconds for a folder
 _LOG = 20_000  # bytes
+UNSTARTED = ("created", "removing", "dead")  # of a container: it has not run, or goes away
 _FETCHES = 2  # of materials at the same time
 PERIMETER = "com.docker.compose.service=perimeter"
 # Of containers that nobody waits for any more when an agent starts.
@@ -238,6 +239,8 @@ class DockerRuntime(Images):
 
     async def _start(self, spec: ServerSpec) -> str:
         async with self._names.of(server_key(self.site_id, spec.user, spec.server)):
+            if spec.job is not None and (there := await self._begun(spec)):
+                return there
             if spec.exam is not None:
                 made = await self._create_closed(spec)
             else:
@@ -249,6 +252,19 @@ class DockerRuntime(Images):
                 await self._remove(made)
                 raise
             return made
+
+    async def _begun(self, spec: ServerSpec) -> str:
+        """The container of this attempt of a job, where it was started before; "" for none."""
+        assert spec.job is not None
+        marks = labels.of_server(self.site_id, spec.user, spec.server)
+        marks = {**marks, labels.JOB: spec.job.mark}
+        filters = {"label": [f"{label}={value}" for label, value in marks.items()]}
+
+        def work(api: Any) -> str:
+            found = api.containers(all=True, filters=filters)
+            return next((str(i["Id"]) for i in found if i["State"] not in UNSTARTED), "")
+
+        return await self.servers.call(work)
 
     async def _create_with_gpus(self, spec: ServerSpec) -> str:
         """One after another: what is created has its GPUs, and the next one sees that."""
@@ -624,7 +640,7 @@ class DockerRuntime(Images):
 
     async def _task(self, handle: str) -> ServerState:
         state = await self.watch.state(handle)
-        if state is None or not state.labels.get(BUILD):
+        if state is None or not {BUILD, labels.JOB} & set(state.labels):
             raise RuntimeRefused(NO_SUCH_TASK())
         return state
 
