@@ -23,7 +23,6 @@ def job_of(server: str) -> int | None:
     return int(number) if number != server and number.isascii() and number.isdigit() else None
 
 
-
 class LeaseState(StrEnum):
     """A lease is requested, waits in the queue, is held before its container exists, is active
     while that runs, and ends; why is in ``ended_reason``.

@@ -90,7 +90,16 @@ def test() -> None:
     progress = Progress(8, CACHE / "log")
     prepare(progress)
     bin_ = VENV / "bin"
-    rooms = ["commons", "courses", "environments", "hub_ext", "kernels", "perimeter", "spawner"]
+    rooms = [
+        "commons",
+        "courses",
+        "environments",
+        "hub_ext",
+        "jobs",
+        "kernels",
+        "perimeter",
+        "spawner",
+    ]
     python_files = [*rooms, "deploy", "tests", "config"]
     checks: tuple[tuple[str, list[str | Path]], ...] = (
         ("lint", [bin_ / "ruff", "check", *python_files]),

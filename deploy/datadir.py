@@ -50,6 +50,7 @@ FOLDERS = {
     "health": 0o755,
     "homes": 0o755,
     "hub": 0o700,
+    "jobs": 0o750,
     "store": 0o700,
     "kernels": 0o755,
     # Logins of package channels, put there by an administrator: only builders see them.

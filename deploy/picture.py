@@ -23,6 +23,7 @@ PICTURE = ROOT / "docs" / "rooms.svg"
 ROOMS = {
     "hub_ext": "what the hub gains: login, pages, console",
     "courses": "a class: its timetable, its people, its servers at the hour",
+    "jobs": "programs that people have run without their servers",
     "spawner": "from a request to a running server",
     "kernels.service": "the hub's side of kernels",
     "environments": "from environment.yml to what people build and share",

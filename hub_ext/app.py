@@ -23,7 +23,7 @@ from commons.audit import make_event
 from commons.broadcasts import Board
 from commons.errors import LabError
 from commons.i18n import gettext_for, language_for, timezone_for
-from commons.leases import ServerKey
+from commons.leases import ServerKey, job_of
 from commons.messages import Locale
 from commons.principal import Principal
 from commons.site import site_digest
@@ -63,6 +63,8 @@ from hub_ext.routes import TimedProxy, use_of
 from hub_ext.servers import HubServers, owners, unfinished_starts
 from hub_ext.shared_keeper import SharedKeeper
 from hub_ext.waiting import Waiting
+from jobs.beside import ServersAndJobs
+from jobs.keeper import JobKeeper
 from spawner.culling.culler import Culler
 from spawner.gpu.devices.inventory import InventoryError
 from spawner.gpu.quotas import quota_store
@@ -71,7 +73,10 @@ from spawner.gpu.watch.lease_controller import LeaseController
 from spawner.gpu.watch.server_activity import Asker, Jupyter
 from spawner.reconcile import Reconciler
 from spawner.resources import Resources, of_this_machine
+from spawner.runtime.protocol import ServerState
+from spawner.settings import server as server_settings
 from spawner.settings.check import problems
+from spawner.settings.server import ServerSettings
 from spawner.spawner import LabSpawner
 from spawner.starts import kept as requests
 from spawner.starts.kept import Kept
@@ -121,12 +126,16 @@ class LabCommonsHub(GuardedHub):
             self.log.info("took back the tokens of %s servers that are gone", gone)
         self._stops = Keyed("stops of servers", self.log)
         shared = self.resources
-        shared.watch.ended = lambda state: self._servers.look_soon((state.user, state.server))
+        shared.watch.ended = self._ended
         shared.failed = self._servers.look_soon
+        self._jobs = JobKeeper(shared, self._requester, self._settings_of, self.log)
+        with suppress(StoreError):  # the reconciler needs the same answer, and has none then
+            await self._jobs.load()
+        both = ServersAndJobs(self._servers, self._jobs)
         self._reconciler = Reconciler(
             shared.runtime,
             shared.store,
-            self._servers.known,
+            both.known,
             self.log,
             self._stop_server,
             self._servers.running,
@@ -135,6 +144,13 @@ class LabCommonsHub(GuardedHub):
         # Before the first request: a ledger that lost leases gives their GPUs to nobody else.
         await self._reconcile()
         await self._take_up_starts()
+
+    def _ended(self, state: ServerState) -> None:
+        """The runtime says that a container runs no more."""
+        if job_of(state.server) is not None:
+            self._jobs.wake()
+        else:
+            self._servers.look_soon((state.user, state.server))
 
     def init_db(self) -> None:
         """JupyterHub's, whose transactions the loop waits for."""
@@ -226,7 +242,8 @@ class LabCommonsHub(GuardedHub):
 
     def _stop_server(self, server: ServerKey) -> None:
         """Its GPUs are another's in the ledger."""
-        self._stops.start(server, partial(self._servers.stop, *server, Ending("gpus_taken")))
+        both = ServersAndJobs(self._servers, self._jobs)
+        self._stops.start(server, partial(both.stop, *server, Ending("gpus_taken")))
 
     async def _wait_for_databases(self) -> None:
         """Return when both can be written, and tell until then, with the remedy, why they cannot.
@@ -307,7 +324,8 @@ class LabCommonsHub(GuardedHub):
         await super().start()
         await self._begin_quotas()
         await self._reconcile()
-        self._keeper = LeaseController(shared.admission, self._servers, self.log)
+        both = ServersAndJobs(self._servers, self._jobs)
+        self._keeper = LeaseController(shared.admission, both, self.log)
         self._warm = WarmKeeper(
             shared.store, self._servers, shared.turns.ahead, self._servers.members, self.log
         )
@@ -388,6 +406,7 @@ class LabCommonsHub(GuardedHub):
         )
         for work in (
             terms.run(),
+            self._jobs.run(),
             hand_ins.run(),
             gradings.run(),
             materials.run(),
@@ -500,6 +519,13 @@ class LabCommonsHub(GuardedHub):
         state = model.get("auth_state") or await user.get_auth_state() or {}
         admin = user.admin if model.get("admin") is None else model["admin"]
         return Principal.from_auth_state(name, bool(admin), state)
+
+    async def _settings_of(self, name: str, who: Principal) -> ServerSettings:
+        """What the hub's settings say of somebody's servers, for their jobs."""
+        spawner = self.users[name].spawners[""]
+        return await server_settings.read(
+            spawner, self.resources.site, [scope.source for scope in who.scopes]
+        )
 
     async def _keep_routes(self) -> None:
         """A proxy that was restarted has no routes: give them back within seconds.

@@ -25,6 +25,8 @@ COMMANDS = {
     "env": "environments.cli:env",
     "gpu": "spawner.gpu.cli.gpu:gpu",
     "hub": "hub_ext.app:hub",
+    "jobs": "hub_ext.jobs_cli:jobs",
+    "run": "hub_ext.jobs_cli:run",
     "console": "hub_ext.console.app:console",
     "kernels": "kernels.service.cli:kernels",
     "ldap": "hub_ext.directory.cli:ldap",

@@ -372,9 +372,11 @@ class JobKeeper:
         """Return when its request is written, or will not be."""
         written = self._written[row.id] = asyncio.Event()
         waits = asyncio.create_task(written.wait())
-        await asyncio.wait([asking, waits], return_when=asyncio.FIRST_COMPLETED)
-        waits.cancel()
-        del self._written[row.id]
+        try:
+            await asyncio.wait([asking, waits], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waits.cancel()
+            del self._written[row.id]
 
     async def _obtain(self, row: Job, plan: Plan) -> Gpus:
         """Wait until its GPUs are its own, as a server does."""

@@ -45,6 +45,8 @@ from hub_ext.console import (
     help_pages,
     inbox_api,
     inbox_pages,
+    jobs_api,
+    jobs_pages,
     maintenance_api,
     material_api,
     metrics,
@@ -73,13 +75,15 @@ _ROUTES = (
     *grading_api.ROUTES,
     *shared_api.ROUTES,
     *material_api.ROUTES,
+    *jobs_api.ROUTES,
     *broadcast_api.ROUTES,
     *maintenance_api.ROUTES,
     *metrics.ROUTES,
     *doctor_pages.ROUTES,
     Route("/health", handlers.Health),
 )
-ROUTES = (*_ROUTES, *environments.ROUTES, *audit_api.ROUTES)
+_WITH_DATA = (*environments.ROUTES, *audit_api.ROUTES, *jobs_api.LOG_ROUTES)
+ROUTES = (*_ROUTES, *_WITH_DATA)
 
 PORT = 8083
 PREFIX = "/services/labcommons/"
@@ -141,15 +145,14 @@ def make_app(
         (f"{prefix}files", backup_pages.EarlierFiles, shared),
         (f"{prefix}files/download", backup_pages.EarlierFile, shared),
         (f"{prefix}doctor", doctor_pages.HealthPage, shared),
+        (f"{prefix}jobs", jobs_pages.JobsPage, shared),
+        (f"{prefix}jobs/([0-9_]{{1,30}})", jobs_pages.JobPage, with_data),
         (f"{prefix}inbox", inbox_pages.Inbox, shared),
         (f"{prefix}help(?:/([a-z]+))?", help_pages.Help, shared),
         (f"{prefix}help/pictures/{picture}", handlers.Static, {"path": str(help_pages.PICTURES)}),
         (f"{prefix}oauth_callback", handlers.Callback, shared),
         *((one.regex(prefix), one.handler, shared) for one in _ROUTES),
-        *(
-            (one.regex(prefix), one.handler, with_data)
-            for one in (*environments.ROUTES, *audit_api.ROUTES)
-        ),
+        *((one.regex(prefix), one.handler, with_data) for one in _WITH_DATA),
         (f"{prefix}openapi.json", handlers.Described, shared),
         (f"{prefix}static/{static}", handlers.Static, {"path": str(STATIC)}),
         (f"{prefix}assets/{static}", handlers.Static, {"path": str(_PACKAGE / "static")}),

@@ -33,6 +33,9 @@ PEOPLE = {
 ALL = "eve max lea alice hal carol tom"
 # For each action: who may, in images and shared, in a team and a course, in what is alice's.
 EXPECTED = {
+    Action.RUN_JOB: ("", "", "alice"),
+    Action.SEE_JOB: ("", "", "alice carol"),
+    Action.END_JOB: ("", "", "alice carol"),
     Action.SEE: (ALL, "max lea carol", "alice carol"),
     Action.USE: (ALL, "max lea", "alice"),
     Action.LOOK: ("", "", "alice"),
@@ -68,6 +71,7 @@ EXPECTED = {
 BY_SERVER = {
     Action.SEE, Action.CREATE, Action.DELETE, Action.DECIDE, Action.SEE_BUILD, Action.END_BUILD,
     Action.SEE_LEASE, Action.EXTEND_LEASE, Action.KEEP_LEASE,
+    Action.RUN_JOB, Action.SEE_JOB, Action.END_JOB,
 }  # fmt: skip
 SERVER = Principal("alice", server="")
 

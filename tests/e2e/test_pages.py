@@ -25,6 +25,7 @@ EVERYBODYS = (
     f"{SERVICES}/reservations",
     f"{SERVICES}/environments",
     f"{SERVICES}/inbox",
+    f"{SERVICES}/jobs",
     f"{SERVICES}/shared",
     f"{SERVICES}/help",
     f"{SERVICES}/nowhere",

@@ -164,7 +164,7 @@ def _modules(name: str) -> Iterator[ModuleType]:
 
 def test_every_message_is_said_in_the_readers_language() -> None:
     """Also by what shows its parameters: times, durations, whose something is."""
-    for package in ("commons", "courses", "spawner", "environments", "hub_ext"):
+    for package in ("commons", "courses", "spawner", "environments", "hub_ext", "jobs"):
         list(_modules(package))
     wrong = {}
     for code, text in messages.TEXTS.items():
