@@ -20,8 +20,8 @@ MOST_AFTER, MOST_RETRIES = 20, 10
 OPTIONS = ("environment", "size", "gpus", "gpu_type", "account", "course")
 
 _RANGE = r"\d{1,6}(?:-\d{1,6})?"
-_ARRAY = re.compile(rf"({_RANGE}(?:,{_RANGE})*)(?:%(\d{{1,6}}))?")
-_NUMBER = re.compile(r"(\d{1,15})(?:_(\d{1,6}))?")
+_ARRAY = re.compile(rf"({_RANGE}(?:,{_RANGE})*)(?:%(\d{{1,6}}))?", re.ASCII)
+_NUMBER = re.compile(r"(\d{1,15})(?:_(\d{1,6}))?", re.ASCII)
 
 NO_COMMAND = Text(
     "job_no_command",

@@ -429,7 +429,7 @@ class JobKeeper:
                 await self.shared.admission.change(
                     lambda s: recovery.again(s, lease, "maintenance")
                 )
-            raise NotYet(HELD_UP(reason=verbatim("maintenance"))) from None
+            raise NotYet(Message("maintenance_waits")) from None
 
     async def _bring_up(self, row: Job, plan: Plan, grant: Gpus | None) -> None:
         """Written down first, so that whoever comes after knows which attempt may run."""

@@ -234,7 +234,7 @@ class JobLogApi(Asking, Api):
         self.reply({"job": shown, "log": text, "offset": end})
 
 
-_JOB = {"job": Part("its number: 17, or of an array 17_3", "[0-9_]{1,30}")}
+_JOB = {"job": Part("its number: 17, or of an array 17_3")}
 ROUTES = (
     Route("/api/v1/jobs", JobsApi),
     Route("/api/v1/jobs/{job}", JobApi, _JOB),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,15 @@ def version(name: str = "data", number: str = "1") -> EnvironmentVersion:
         tag=None,
         revision=None,
     )
+
+
+@pytest.fixture
+def quick_store(tmp_path: Path) -> Iterator[Store]:
+    """SQLite alone: what differs between databases is tested with the records."""
+    store = Store(f"sqlite:///{tmp_path / 'labcommons.sqlite'}")
+    store.migrate()
+    yield store
+    store.close()
 
 
 class World:
@@ -190,10 +199,10 @@ class Crash:
 
 
 @pytest.fixture
-def world(store: Store, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(quick_store: Store, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("jobs.keeper.BUSY", 0.05)
     monkeypatch.setattr("jobs.keeper.YIELD", 0.05)
     monkeypatch.setattr("jobs.keeper.FIRST_PAUSE", 0.05)
     monkeypatch.setattr("jobs.keeper.GRACE", 5)
     monkeypatch.setattr("spawner.gpu.ledger.batches.POLL", 0.05)
-    return World(store, site, tmp_path)
+    return World(quick_store, site, tmp_path)
