@@ -43,14 +43,20 @@ while (my $c = $s->accept) {
 }
 """
 DOCKERFILE = """FROM labcommons/base:latest
-COPY start /opt/labcommons/bin/start
+COPY start job /opt/labcommons/bin/
 """
+# In place of kernels.job: its folder, then the program.
+JOB = '#!/bin/sh\ncd "$1" && shift && exec "$@"\n'
 
 
 def _context() -> io.BytesIO:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, text, mode in (("Dockerfile", DOCKERFILE, 0o644), ("start", START, 0o755)):
+        for name, text, mode in (
+            ("Dockerfile", DOCKERFILE, 0o644),
+            ("start", START, 0o755),
+            ("job", JOB, 0o755),
+        ):
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(text.encode()), mode
             tar.addfile(info, io.BytesIO(text.encode()))

@@ -15,6 +15,7 @@ from spawner.runtime.spec import (
     Device,
     FetchMaterials,
     Gpus,
+    JobRun,
     KeepFiles,
     ListFiles,
     MakeFolder,
@@ -53,6 +54,25 @@ async def test_a_server_from_its_start_to_its_removal(world: World) -> None:
     await runtime.remove(handle)
     assert await runtime.inspect([handle]) == {handle: None}
     assert await runtime.list() == []
+
+
+async def test_an_attempt_of_a_job_is_started_once(world: World) -> None:
+    """Kind: a program runs twice, since whoever had it started was killed before they knew."""
+    program = {"server": "job:7", "args": (".", "sleep", "600")}
+    first = world.spec(job=JobRun(id=7, attempt=1), **program)
+    handle = await world.runtime.start(first)
+    assert await world.runtime.start(first) == handle
+    await world.end(handle)
+    assert await world.runtime.start(first) == handle
+    state = (await world.runtime.inspect([handle]))[handle]
+    assert state is not None
+    assert (state.runs, state.exit_code) == (False, 128 + signal.SIGKILL)
+    assert state.labels[labels.JOB] == "7.1"
+    again = await world.runtime.start(world.spec(job=JobRun(id=7, attempt=2), **program))
+    assert again != handle
+    assert await world.runtime.inspect([handle]) == {handle: None}
+    await world.runtime.remove_server("alice", "job:7")
+    assert await world.runtime.list() == []
 
 
 async def test_the_list_has_servers_that_run_and_that_ended_and_no_secrets(world: World) -> None:
