@@ -129,7 +129,7 @@ class LabCommonsHub(GuardedHub):
         shared.watch.ended = self._ended
         shared.failed = self._servers.look_soon
         self._jobs = JobKeeper(shared, self._requester, self._settings_of, self.log)
-        with suppress(StoreError):  # the reconciler needs the same answer, and has none then
+        with suppress(StoreError):  # until they are read, nothing is taken for lost
             await self._jobs.load()
         both = ServersAndJobs(self._servers, self._jobs)
         self._reconciler = Reconciler(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,8 @@ def spec(row: Job, plan: Plan, outfit: Outfit, grant: Gpus | None, site: Site) -
         gpus=grant,
         env={**outfit.env, **_variables(row, plan, limits)},
         args=(row.folder or ".", *row.command),
+        # `make up` stops what was told of others.
+        addresses=os.environ.get("LABCOMMONS_ADDRESSES", ""),
         name=f"job-{row.id}-{row.attempt}",
         job=JobRun(id=row.id, attempt=row.attempt),
     )

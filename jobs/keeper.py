@@ -84,7 +84,7 @@ class JobKeeper:
         self._lines: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._written: dict[int, asyncio.Event] = {}  # of those whose request is on its way
         self._people: dict[str, tuple[float, Principal, ServerSettings]] = {}
-        self._known: frozenset[ServerKey] = frozenset()
+        self._known: frozenset[ServerKey] | None = None
         self._seen: object = None
         self._looked = self._yielded = self._tidied = 0.0
         self._busy = False
@@ -95,7 +95,12 @@ class JobKeeper:
     # -- as the hub's servers are asked ---------------------------------------------------------
 
     def known(self) -> frozenset[ServerKey]:
-        """The places of all jobs that are not over and settled."""
+        """The places of all jobs that are not over and settled.
+
+        Raises StoreError while that is not known: what is in no such place is taken for lost.
+        """
+        if self._known is None:
+            raise StoreError("jobs have not been read yet")
         return self._known
 
     def wake(self) -> None:

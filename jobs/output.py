@@ -53,8 +53,9 @@ class Outputs:
                 if chunk:
                     size += len(chunk)
                     await asyncio.to_thread(_append, file, chunk)
-                if not over.is_set():
-                    await asyncio.sleep(PAUSE)
+                with suppress(TimeoutError):  # not one line at a time; the end is not waited for
+                    async with asyncio.timeout(PAUSE):
+                        await over.wait()
 
         writing = asyncio.create_task(write())
         try:

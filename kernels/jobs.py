@@ -47,7 +47,7 @@ def minutes(text: str) -> int:
     else:
         found = 0
     if not found:
-        raise ValueError(text)
+        raise ValueError(f"no time: {text}")
     return found
 
 
