@@ -52,6 +52,7 @@ bench:
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/classroom.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/shared_server.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/start_parts.py
+	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/ssh.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/paste.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/handins.py
 

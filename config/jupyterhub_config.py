@@ -107,6 +107,11 @@ c.JupyterHub.services = [
     }
     for name, (url, token) in SERVICES.items()
 ]
+if site.ssh is not None:
+    # It has no role: the hub answers it at one address (hub_ext.ssh_link).
+    c.JupyterHub.services.append(
+        {"name": "ssh", "api_token": secret("ssh-token"), "display": False}
+    )
 c.JupyterHub.load_roles = [
     {
         "name": "user",

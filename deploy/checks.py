@@ -96,6 +96,7 @@ def test() -> None:
         "environments",
         "hub_ext",
         "jobs",
+        "jump",
         "kernels",
         "perimeter",
         "spawner",

@@ -61,6 +61,8 @@ FOLDERS = {
     "shared": 0o755,
     # Tokens and certificates of where the audit trail is sent to, put there by an administrator.
     "shipping": 0o700,
+    # What everybody may know of the site's authority for SSH; its key is a secret.
+    "ssh": 0o755,
     "teams": 0o755,
     "tls": 0o755,
     # What nginx has of it: certificate and key in one file.
@@ -83,6 +85,10 @@ SECRETS = (
     "proxy-token",
     # Signs receipts of hand-ins, as the audit-key does the trail.
     "receipt-key",
+    # Of the service ssh: its authority and its own host key, each Ed25519 as its 32 bytes.
+    "ssh-authority-key",
+    "ssh-host-key",
+    "ssh-token",
 )
 # What this machine's builders need to know (proxies, package indexes), for the hub: an address
 # may have a password in it, so it is a secret, too. Written anew each time.

@@ -63,6 +63,7 @@ IMAGES = (
     Image("builder", "hub"),
     Image("backup", "base", parts=("hub",)),
     Image("server", "base"),
+    Image("ssh", "base"),
     Image("perimeter", "base"),
     Image("chp", "base"),
     Image("proxy", "base"),

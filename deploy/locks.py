@@ -76,6 +76,12 @@ LOCKS = (
         project=False,
         agrees=HUB,
     ),
+    Lock(
+        "config/images/ssh/requirements.lock",
+        file="config/images/ssh/requirements.in",
+        project=False,
+        agrees=HUB,
+    ),
     Lock("config/images/wheel.lock", project=False, backend=True),
     Lock(
         "tests/requirements.lock",

@@ -28,6 +28,7 @@ ROOMS = {
     "kernels.service": "the hub's side of kernels",
     "environments": "from environment.yml to what people build and share",
     "spawner.runtime": "the only room that knows an Engine",
+    "jump": "people's way to their servers by SSH",
     "perimeter": "who reaches whom: one table of rules a node",
     "commons": "the ground floor: site, store, messages, rights, web",
     "kernels": "from environments on disk to named kernels; in users' servers it stands alone",

@@ -54,6 +54,7 @@ CHECKED = (
     "kernels",
     "audit",
     "backup",
+    "ssh",
     "db",
 )
 LOGIN_TIMEOUT = 120  # seconds until the proxy knows the way to the healthy hub
@@ -272,7 +273,11 @@ def _site_file(docker: Engine, site: Settings, step: Step) -> dict[str, Any]:
     step.remedy = f"correct config/{site.site_file}"
     facts: dict[str, Any] = json.loads(_answer(command, docker, step))
     settings.write_groups(facts["kernels_groups"])
-    wanted = {"LABCOMMONS_ACME": str(int(facts["acme"]))}
+    wanted = {
+        "LABCOMMONS_ACME": str(int(facts["acme"])),
+        "LABCOMMONS_SSH": str(int(bool(facts["ssh"]))),
+        "LABCOMMONS_SSH_PORT": str(facts["ssh"] or 2222),
+    }
     settings.record(wanted)
     os.environ.update(wanted)
     return facts

@@ -94,6 +94,8 @@ def check(file: Path | None, offline: bool, as_json: bool) -> None:
             "kernels_groups": sorted(pair.members for pair in groups.values()),
             # Whether the service acme is wanted.
             "acme": checked.https.acme is not None,
+            # The port of the service ssh; 0 for none.
+            "ssh": checked.ssh.port if checked.ssh else 0,
             # What the perimeter opens.
             "perimeter": perimeter_of(checked),
             # Where backups go.

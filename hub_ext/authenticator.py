@@ -459,6 +459,7 @@ def _auth_state(person: Person, roles: Roles) -> dict[str, Any]:
         "display_name": account.display_name,
         "mail": account.mail,
         "language": account.language,
+        "ssh_keys": list(account.ssh_keys),
         "dn": account.dn,
         "password_time": person.password_time,
         "groups": list(roles.hub_groups),

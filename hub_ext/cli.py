@@ -36,6 +36,7 @@ COMMANDS = {
     "server": "spawner.warm.cli:server",
     "shared": "hub_ext.shared_cli:shared",
     "site": "hub_ext.admin_cli:site",
+    "ssh": "hub_ext.ssh_cli:ssh",
     "store": "hub_ext.admin_cli:store",
     "tls": "hub_ext.tls_cli:group",
 }

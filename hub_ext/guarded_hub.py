@@ -45,6 +45,7 @@ from hub_ext import (
     exam_link,
     held,
     shared_link,
+    ssh_link,
     standing,
 )
 from hub_ext.failures import failure
@@ -507,6 +508,7 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
             *course_files.HANDLERS,
             *course_look.HANDLERS,
             *shared_link.HANDLERS,
+            *ssh_link.HANDLERS,
         ]
         self.handlers = self.add_url_prefix(self.hub_prefix, ours) + rules
 

@@ -85,6 +85,7 @@ def site() -> Site:
                 "servers": ["ldaps://directory.example.org"],
                 "users": {"base_dn": "ou=people,dc=example,dc=org"},
             },
+            "ssh": {},
             "sizes": {
                 "small": {"cpu": 1, "memory": "1G", "title": {"en": "Small", "zh_CN": "小"}},
                 "large": {"cpu": 4, "memory": "8G", "guarantee": "1G", "default": True},

@@ -36,6 +36,11 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "group-change": ("iam", "change"),
     "user-change": ("iam", "change"),
     "share-change": ("iam", "change"),
+    # Sessions by SSH, and the keys for them.
+    "ssh-open": ("session", "start"),
+    "ssh-close": ("session", "end"),  # with its bytes
+    "ssh-refused": ("authentication", "denied"),
+    "ssh-key-change": ("iam", "change"),
     "server-request": ("process", "change"),  # asked of the hub: to start, stop or remove it
     "server-start": ("process", "start"),  # what was asked for, by whom, and what it got
     "server-end": ("process", "end"),  # with its cause

@@ -18,7 +18,7 @@ from commons.audit.events import Outcome
 ONCE_IN, REMEMBERED = 60.0, 10_000
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # Asked for all day by programs, or recorded where it is decided.
-_BESIDES = re.compile(r"/hub/(login|logout|api/oauth2/token|api/users/[^/]+/activity)$")
+_BESIDES = re.compile(r"/hub/(login|logout|api/oauth2/token|api/ssh|api/users/[^/]+/activity)$")
 _CHANGES = (
     (re.compile(r"/hub/api/users/[^/]+/tokens(/|$)"), "token-change"),
     (re.compile(r"/hub/api/groups(/|$)"), "group-change"),

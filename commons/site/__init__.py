@@ -45,6 +45,7 @@ from commons.site.https import Acme, Https
 from commons.site.mounts import Mount
 from commons.site.parts import Memory, Name, Section, Words, parse_bytes, words_in
 from commons.site.servers import Kernels, Mail, Servers, Size, Sums
+from commons.site.ssh import Ssh
 from commons.site.storage import Storage
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "SiteFileError",
     "SiteInfo",
     "Size",
+    "Ssh",
     "Sums",
     "Team",
     "Words",
@@ -160,6 +162,7 @@ class Site(Section):
     audit: Audit = Audit()
     https: Https = Https()
     backup: Backup = Backup()
+    ssh: Ssh | None = None
 
     @model_validator(mode="after")
     def _one_default_size(self) -> Site:

@@ -31,6 +31,8 @@ class DirectoryUsers(Section):
     mail_attribute: str = "mail"
     number_attribute: str = "employeeNumber"
     language_attribute: str = "preferredLanguage"
+    # openssh-lpk and FreeIPA; read where the site has SSH.
+    ssh_key_attributes: list[str] = Field(["sshPublicKey", "ipaSshPubKey"], max_length=8)
 
     @model_validator(mode="after")
     def _has_login(self) -> DirectoryUsers:

@@ -886,3 +886,17 @@ class WarmServer(Base):
     chosen: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
     __table_args__ = (Index("ix_warm_servers_state", "state"),)
+
+
+class SshKey(Base):
+    """A public key with which somebody reaches their servers by SSH (commons.store.ssh_keys)."""
+
+    __tablename__ = "ssh_keys"
+
+    username: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), primary_key=True)
+    line: Mapped[str] = mapped_column(Text)  # kind and key, without the comment
+    name: Mapped[str] = mapped_column(String(100))
+    added_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    added_by: Mapped[str] = mapped_column(String(255))
+    used_at: Mapped[datetime | None] = mapped_column(DateTime)

@@ -57,6 +57,7 @@ from hub_ext.console import (
     reservation_pages,
     shared_api,
     shared_pages,
+    ssh_pages,
     warm_api,
     warm_pages,
 )
@@ -82,7 +83,12 @@ _ROUTES = (
     *doctor_pages.ROUTES,
     Route("/health", handlers.Health),
 )
-_WITH_DATA = (*environments.ROUTES, *audit_api.ROUTES, *jobs_api.LOG_ROUTES)
+_WITH_DATA = (
+    *environments.ROUTES,
+    *audit_api.ROUTES,
+    *jobs_api.LOG_ROUTES,
+    *ssh_pages.ROUTES,
+)
 ROUTES = (*_ROUTES, *_WITH_DATA)
 
 PORT = 8083
@@ -144,6 +150,7 @@ def make_app(
         (f"{prefix}audit\\.(csv|jsonl)", audit_pages.Export, with_data),
         (f"{prefix}files", backup_pages.EarlierFiles, shared),
         (f"{prefix}files/download", backup_pages.EarlierFile, shared),
+        (f"{prefix}ssh", ssh_pages.SshPage, with_data),
         (f"{prefix}doctor", doctor_pages.HealthPage, shared),
         (f"{prefix}jobs", jobs_pages.JobsPage, shared),
         (f"{prefix}jobs/([0-9_]{{1,30}})", jobs_pages.JobPage, with_data),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from commons.one_line import one_line
+from commons.ssh_keys import MOST_BYTES
 
 from . import messages
 from .entry import Entry, Searcher
@@ -27,6 +28,7 @@ _MAX_LOGIN = 256
 # Nothing hashes a longer password in good time; bcrypt ends at 72 bytes, argon2 sites rarely above.
 _MAX_PASSWORD = 4096
 _MAX_TEXT = 200
+_MAX_KEYS = 20
 # entryUUID, ipaUniqueID and nsUniqueId are hexadecimal digits in groups.
 _ID = re.compile(r"[0-9a-z-]{8,64}")
 _MAX_ID_TEXT = 64
@@ -49,6 +51,7 @@ class Account:
     display_name: str
     mail: str
     language: str
+    ssh_keys: tuple[str, ...] = ()  # lines as they are there; who uses them reads them strictly
 
 
 def escape_filter_value(text: str) -> str:
@@ -152,6 +155,7 @@ def entry_attributes(settings: DirectorySettings) -> list[str]:
         settings.display_name_attribute,
         settings.mail_attribute,
         settings.language_attribute,
+        *settings.ssh_key_attributes,
         *STANDING_ATTRIBUTES[settings.server_type],
         PASSWORD_TIMES[settings.server_type],
     ]
@@ -275,6 +279,7 @@ def read_account(entry: Entry, settings: DirectorySettings) -> Account:
         display_name=_text(entry, settings.display_name_attribute),
         mail=_text(entry, settings.mail_attribute),
         language=_text(entry, settings.language_attribute),
+        ssh_keys=_keys(entry, settings.ssh_key_attributes),
     )
 
 
@@ -320,3 +325,10 @@ def _text(entry: Entry, attribute: str) -> str:
         text = value[: 4 * _MAX_TEXT].decode("utf-8", "ignore")
         return one_line(text)[:_MAX_TEXT].strip()
     return ""
+
+
+def _keys(entry: Entry, attributes: tuple[str, ...]) -> tuple[str, ...]:
+    """The lines with public keys, of those that could be one."""
+    values = [value for attribute in attributes for value in entry.values(attribute)]
+    lines = (v.decode("utf-8", "replace").strip() for v in values if len(v) <= MOST_BYTES)
+    return tuple(dict.fromkeys(line for line in lines if line))[:_MAX_KEYS]

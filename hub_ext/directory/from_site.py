@@ -39,6 +39,8 @@ def configure_from_site(c: Config, site: Site) -> None:
     kinds = ("name", "id", "uid", "gid", "display_name", "mail", "number", "language")
     for kind in kinds:
         traits[f"{kind}_attribute"] = getattr(users, f"{kind}_attribute")
+    if site.ssh is not None and site.ssh.directory_keys:
+        traits.ssh_key_attributes = list(users.ssh_key_attributes)
     if groups:
         traits.group_base_dn = groups.base_dn
         traits.group_filter = groups.filter

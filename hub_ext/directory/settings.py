@@ -79,6 +79,7 @@ class DirectorySettings:
     mail_attribute: str = "mail"
     number_attribute: str = "employeeNumber"
     language_attribute: str = "preferredLanguage"
+    ssh_key_attributes: tuple[str, ...] = ()
     group_base_dn: str | None = None
     group_filter: str = PRESETS["openldap"].group_filter
     group_name_attribute: str = "cn"

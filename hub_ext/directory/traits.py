@@ -187,6 +187,14 @@ class DirectoryTraits(Authenticator):
         help="""Holds the language of choice, such as zh-CN. Example: `"preferredLanguage"`""",
     ).tag(config=True)
 
+    ssh_key_attributes = List(
+        Unicode(),
+        help="""Hold public keys of SSH. Empty: none are read. They are in `auth_state`, `ssh_keys`.
+
+        Example: `["sshPublicKey", "ipaSshPubKey"]`
+        """,
+    ).tag(config=True)
+
     group_base_dn = Unicode(
         None,
         allow_none=True,

@@ -149,7 +149,7 @@ def test_two_texts_cannot_have_one_code(texts: Any) -> None:
     assert Text("test_has", NP_("test", "it has {what}"))(what=1).in_words(ENGLISH) == "it has 1"
 
 
-PACKAGES = ("commons", "courses", "environments", "hub_ext", "jobs", "kernels", "spawner")
+PACKAGES = ("commons", "courses", "environments", "hub_ext", "jobs", "jump", "kernels", "spawner")
 # What is told to people: its first argument is a message, never a sentence that is finished.
 TOLD = {"N_", "NP_", "NN_", "Text", "say", "LabError", "BadRequest", "NotAllowed", "NotAvailable",
         "NotThere", "RuntimeSilent", "RuntimeRefused", "Refused", "BuildFailed",

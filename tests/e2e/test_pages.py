@@ -27,6 +27,7 @@ EVERYBODYS = (
     f"{SERVICES}/inbox",
     f"{SERVICES}/jobs",
     f"{SERVICES}/shared",
+    f"{SERVICES}/ssh",
     f"{SERVICES}/help",
     f"{SERVICES}/nowhere",
     "/services/kernels/",

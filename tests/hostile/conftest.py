@@ -26,6 +26,7 @@ directory:
   courses: {ml101: {students: [ml101]}}
 sizes:
   small: {cpu: 1, memory: 1G}
+ssh: {}
 """
 PEOPLE = ("alice", "bob", "erin", "dan", "carol")
 
@@ -38,6 +39,7 @@ class StandInHub:
         for name in ("secrets", "data/hub", "record"):
             (home / name).mkdir(parents=True)
         self.secrets |= {name: f"the-{name}" for name in ("proxy-token", "console-token")}
+        self.secrets["ssh-token"] = "the-ssh-token"
         self.secrets["kernels-token"] = "the-kernels-token"
         for name, text in self.secrets.items():
             (home / "secrets" / name).write_text(text)

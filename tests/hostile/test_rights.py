@@ -26,7 +26,7 @@ from tornado.web import Application, RequestHandler
 
 from commons.scopes import Scope, personal
 from commons.site import load_site
-from commons.store import Store
+from commons.store import Store, ssh_keys
 from commons.store.models import SharedServer, utcnow
 from commons.web.openapi import operations
 from environments.builds import queue, repository
@@ -45,6 +45,7 @@ from .test_links import make
 TABLE = Path(__file__).with_name("rights.txt")
 VERBS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 SPEC = "name: theirs\nchannels: [conda-forge]\ndependencies: [python 3.13.*, ipykernel]\n"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJf92H6zqwdnjLjvozHc9LF69n09jYsQv0WU82phJ/6z"
 ALICE, VISION = personal("alice"), Scope("team", "vision")
 # alice is a member of team vision, bob its lead, erin another team's, dan an instructor.
 IDENTITIES = {
@@ -82,6 +83,8 @@ BODIES: dict[str, Any] = {
     "warm-starts": {"name": "another", "subject": "course:ml101"},
     "ahead": {},
     "project?to=start": {"up": True},
+    "ssh": {},
+    "ssh/keys": {"line": KEY.replace("J/6z", "J/6a")},
     "v1/maintenance": {"en": "Disks"},
     "v1/broadcasts": {"en": "Slow", "until": "2h"},
     "usage": {"starts": []},
@@ -113,6 +116,7 @@ def fill(session: Session, ids: dict[str, str]) -> None:
     run_pass(session)
     transitions.activate(session, lease.id, "container")
     ids["lease"] = lease.id
+    ids["key"] = ssh_keys.id_of(ssh_keys.add(session, "alice", KEY))
     about = {"user_options": {}, "leads_only": False, "members_run": True, "people": []}
     for scope in ("course-ml101", "team-vision"):
         session.add(

@@ -113,6 +113,7 @@ def lab_site() -> Site:
                 "courses": {"ml101": {"students": ["ml101"]}},
             },
             "sizes": {"small": {"cpu": 1, "memory": "1G"}},
+            "ssh": {},
         }
     )
 

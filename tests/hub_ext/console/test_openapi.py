@@ -43,6 +43,8 @@ NOTEBOOK = {
     "notebook": pack({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}),
 }  # fmt: skip
 ADMIN = "carol-token"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJf92H6zqwdnjLjvozHc9LF69n09jYsQv0WU82phJ/6z"
+KEY_ID = "9920a7d4af1baffff0b605d4483e99d1"
 # What is asked for, in this order: who asks, verb, address, its parts and parameters, the body,
 # and the expected status.
 WARM = {"name": "lesson", "people": ["alice"], "options": {"size": "small"}}
@@ -232,6 +234,15 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     (ADMIN, "get", "/api/v1/broadcasts/history", {}, None, 200),
     (ADMIN, "delete", "/api/v1/broadcasts/{broadcast}", {}, None, 200),
     (ADMIN, "delete", "/api/v1/broadcasts/{broadcast}", {}, None, 404),
+    ("alice-token", "post", "/api/v1/ssh/keys", {}, {"line": f"{KEY} laptop"}, 201),
+    ("alice-token", "post", "/api/v1/ssh/keys", {}, {"line": KEY}, 400),
+    ("alice-token", "post", "/api/v1/ssh/keys", {}, {"line": f'command="sh" {KEY}'}, 400),
+    ("alice-server-token", "post", "/api/v1/ssh/keys", {}, {"line": KEY}, 403),
+    ("alice-token", "get", "/api/v1/ssh/keys", {}, None, 200),
+    ("alice-token", "get", "/api/v1/ssh/client", {}, None, 200),
+    ("bob-token", "delete", "/api/v1/ssh/keys/{key}", {"key": KEY_ID}, None, 404),
+    ("alice-token", "delete", "/api/v1/ssh/keys/{key}", {"key": KEY_ID}, None, 200),
+    ("alice-token", "delete", "/api/v1/ssh/keys/{key}", {"key": KEY_ID}, None, 404),
     (ADMIN, "post", "/api/v1/maintenance", {}, {"en": "Disks", "until": "2h", "stop": "1h"}, 201),
     (ADMIN, "post", "/api/v1/maintenance", {}, {"en": "Disks"}, 409),
     (ADMIN, "get", "/api/v1/maintenance", {}, None, 200),
@@ -337,7 +348,7 @@ async def test_who_is_not_known_is_refused_as_described(filled: Console) -> None
     document = await filled.json("openapi.json")
     for verb, path in operations(document):
         address = path.removeprefix("/").replace("{build}", "0" * 32).replace("{what}", "pin")
-        address = address.replace("{number}", "1")
+        address = address.replace("{number}", "1").replace("{key}", KEY_ID)
         address = address.replace("{", "").replace("}", "")
         answer = await filled.send(verb.upper(), address, **{"Accept-Language": "zh-CN"})
         if answer.code != 200:

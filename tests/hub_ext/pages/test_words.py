@@ -22,7 +22,7 @@ from commons.web.pages import PageExtension
 from hub_ext.jupyterhub_words import translated
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("commons", "courses", "environments", "hub_ext", "jobs", "kernels", "spawner")
+PACKAGES = ("commons", "courses", "environments", "hub_ext", "jobs", "jump", "kernels", "spawner")
 LOCALE = ROOT / "commons" / "locale"
 # English words that the pages say of different things, for which Chinese has different words.
 SEVERAL_READINGS = {

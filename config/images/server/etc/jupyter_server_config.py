@@ -81,6 +81,7 @@ c.ServerApp.jpserver_extensions = {
     "labcommons_materials": True,
     "labcommons_notices": True,
     "labcommons_resources": True,
+    "labcommons_ssh": True,
     # One server for several people (docs/shared.md); never a person's own.
     "jupyter_server_fileid": together,
     "jupyter_server_ydoc": together,
