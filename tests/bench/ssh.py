@@ -21,7 +21,8 @@ from typing import Any
 import psutil
 
 HERE = Path(__file__).resolve().parent
-sys.path[0] = str(HERE.parent)  # not this folder: it has an environments.py
+# Not this folder: it has an environments.py; and `deploy` is ours before the tests' folder of it.
+sys.path[:1] = [str(HERE.parents[1]), str(HERE.parent)]
 
 from rig.ssh_server import Server, server_in_container
 from rig.ssh_site import SshSite, free_port, new_key, running

@@ -74,6 +74,7 @@ together = os.environ.get("LABCOMMONS_TOGETHER") == "1"
 # Language servers are part of no environment; looking for them costs time at every start.
 c.ServerApp.jpserver_extensions = {
     "jupyter_lsp": False,
+    "jupyter_server_proxy": True,
     "kernels.list_watcher": True,
     "kernels.packages_server": True,
     "kernels.shelf": True,
@@ -89,6 +90,22 @@ c.ServerApp.jpserver_extensions = {
     # labcommons_materials calls it where it is needed, and never for any address that a link names.
     "nbgitpuller": False,
 }
+# Web programs of the server's own, in the browser of who may open it: nothing beyond the server.
+c.ServerProxy.host_allowlist = ["localhost", "127.0.0.1"]
+# One has a card in the launcher, where the environment that the server was started with has it.
+image = os.environ.get("LABCOMMONS_ENVIRONMENT", "").partition(":")[0]
+chosen = os.environ.get("LABCOMMONS_CHOSEN") or f"/opt/conda/envs/{image}"
+if image and os.access(board := os.path.join(chosen, "bin", "tensorboard"), os.X_OK):
+    c.ServerProxy.servers = {
+        "tensorboard": {
+            "command": [
+                *(board, "--logdir", os.path.join(home, "runs")),
+                *("--host", "127.0.0.1", "--port", "{port}"),
+            ],
+            "timeout": 60,
+            "launcher_entry": {"title": "TensorBoard"},
+        }
+    }
 # What is made of who has typed what is for as long as the server runs, in memory, and no longer
 # than it has to be: a history on a file server (NFS) is broken, and for ever it fills the disk.
 c.BaseFileIdManager.db_path = "/tmp/labcommons-files.db"  # noqa: S108
