@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from commons.directory_names import normal_dn
 from commons.i18n import gettext_for
 from hub_ext.directory.accounts import (
     clean_login,
+    entry_attributes,
     escape_filter_value,
     login_dns,
     password_bytes,
@@ -89,6 +91,22 @@ def test_whatever_stands_in_an_entry_it_is_an_account_or_refused(attributes):
     assert account.uid >= 1000
     assert account.gid >= 1000
     assert re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", account.name)
+
+
+def test_public_keys_are_read_where_they_are_asked_for_and_within_bounds():
+    attributes = {
+        "uid": [b"alice"], "uidnumber": [b"20003"], "gidnumber": [b"20000"],
+        "sshpublickey": [b"ssh-ed25519 AAAA alice", b"x" * 100_000, b"\xff", b" "],
+        "ipasshpubkey": [b"ssh-ed25519 AAAA alice", *(b"key %d" % number for number in range(50))],
+    }  # fmt: skip
+    plain = DirectorySettings(PEOPLE, servers=(DirectoryServer("ldap.lab.test", 636, True),))
+    with_keys = replace(plain, ssh_key_attributes=("sshPublicKey", "ipaSshPubKey"))
+    assert read_account(Entry("uid=alice", attributes), plain).ssh_keys == ()
+    assert "sshPublicKey" not in entry_attributes(plain)
+    assert "sshPublicKey" in entry_attributes(with_keys)
+    keys = read_account(Entry("uid=alice", attributes), with_keys).ssh_keys
+    assert keys[:3] == ("ssh-ed25519 AAAA alice", "\ufffd", "key 0")
+    assert len(keys) == 20
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
