@@ -249,8 +249,12 @@ class JobKeeper:
             return
         outcome, reason = _outcome(now, state if there else None)
         code = state.exit_code if there and state is not None else None
-        await self.store.run(lambda s: records.note_gpus(s, [now]))
-        ended = await self.store.run(lambda s: records.end(s, row.id, outcome, reason, code, peak))
+
+        def end(session: Session) -> Job | None:
+            records.note_gpus(session, [now])
+            return records.end(session, row.id, outcome, reason, code, peak)
+
+        ended = await self.store.run(end)
         if ended is not None:
             self._record(row, outcome, reason, code)
         await self._settle(row)
@@ -272,7 +276,7 @@ class JobKeeper:
             transitions.end_of_server(session, row.username, server, "job over")
             also(session)
 
-        if await self.store.read(lambda s: transitions.of_server(s, row.username, server)):
+        if row.options.get("gpus"):
             await self.shared.admission.change(work)
         else:
             await self.store.run(also)
@@ -442,6 +446,7 @@ class JobKeeper:
         goes_on = row.state == State.STARTING
         begun = await self.store.run(lambda s: records.begin(s, row.id))
         if begun is None:
+            await self._give_back(row, lambda _: None)
             return
         outfit = await server_mounts.prepare(self.shared, plan.account, plan.who)
         spec = attempt.spec(begun, plan, outfit, grant, self.shared.site)

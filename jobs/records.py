@@ -278,6 +278,10 @@ def begin(session: Session, job: int) -> Job | None:
     if row is None or row.stop:
         return None
     if row.state == State.PENDING and row.settled:
+        if row.array is not None and row.at_once is not None:
+            same = Job.array == row.array, Job.state.in_(AT_WORK)
+            if (session.scalar(select(func.count()).where(*same)) or 0) >= row.at_once:
+                return None  # one that was cut off has taken its place meanwhile
         row.state, row.reason, row.settled = State.STARTING, None, False
         row.attempt, row.handle = row.attempt + 1, ""
         row.exit_code = row.started_at = None

@@ -9,7 +9,7 @@ import pytest
 
 from commons import notices
 from commons.errors import RuntimeRefused
-from commons.store.models import EnvironmentVersion, ExamSitting, Job, utcnow
+from commons.store.models import DiskUse, EnvironmentVersion, ExamSitting, Job, utcnow
 from jobs import output, records
 from jobs.records import State
 from spawner.gpu.ledger.batches import Ask
@@ -168,6 +168,19 @@ async def test_what_cannot_be_started_fails_with_the_engines_words(world: World)
     assert (row.state, world.live()) == (State.FAILED, [])
 
 
+async def test_a_home_that_is_too_full_is_said(world: World) -> None:
+    storage = world.site.storage.model_copy(update={"homes": "1G"})
+    world.site = world.site.model_copy(update={"storage": storage})
+    full = DiskUse(area="homes", name="alice", bytes=2**31, largest=[], whole=True)
+    world.store.transact(lambda s: s.add(full))
+    [large], [small] = world.ask(size="large"), world.ask(size="small")
+    async with world.hub():
+        row = await world.over(large)
+        assert (row.state, row.reason["code"]) == (State.FAILED, "home_over_limit")  # type: ignore[index]
+        await world.finish(small)
+        assert (await world.over(small)).state == State.DONE
+
+
 async def test_whoever_may_not_log_in_any_more_runs_nothing(world: World) -> None:
     [job] = world.ask("mallory")
     async with world.hub():
@@ -222,12 +235,18 @@ async def test_its_time_limit_ends_it(world: World) -> None:
 
 async def test_an_array_runs_as_many_at_once_as_was_said(world: World) -> None:
     jobs = world.ask(array="0-6%2")
+
+    def states() -> list[str]:
+        return world.store.transact(lambda s: [row.state for row in s.query(Job)], read=True)
+
     most = 0
     async with world.hub():
+        await world.runs(jobs[0])
+        await world.runs(jobs[1])
+        await asyncio.sleep(0.3)
         async with asyncio.timeout(30):
-            while any(world.row(job).state in records.UNFINISHED for job in jobs):
-                states = [world.row(job).state for job in jobs]
-                most = max(most, sum(state in records.AT_WORK for state in states))
+            while {*records.UNFINISHED} & {*(now := states())}:
+                most = max(most, sum(state in records.AT_WORK for state in now))
                 for handle, state in [*world.runtime.servers.items()]:
                     if state.runs:
                         world.runtime.finish(handle, int(state.server == f"job:{jobs[3]}"))

@@ -99,3 +99,13 @@ def test_a_move_that_was_made_is_not_made_again(store: Store) -> None:
     assert store.transact(lambda s: records.end(s, job, State.FAILED)) is None
     [shown] = store.transact(lambda s: records.show_all(s, records.find(s, str(job)), ENGLISH))
     assert (shown["state"], shown["exit_code"], shown["attempt"]) == ("done", 0, 2)
+
+
+def test_one_that_was_cut_off_does_not_make_it_one_more_at_once(store: Store) -> None:
+    """Kind: a place in the array is free while the first is cleared away; two take it."""
+    jobs = put(store, array="0-1%1", retries=1)
+    store.transact(lambda s: records.begin(s, jobs[0]))
+    store.transact(lambda s: records.end(s, jobs[0], State.LOST, records.GONE()))
+    store.transact(lambda s: records.settle(s, jobs[0]))
+    assert store.transact(lambda s: records.begin(s, jobs[1])) is not None
+    assert store.transact(lambda s: records.begin(s, jobs[0])) is None
