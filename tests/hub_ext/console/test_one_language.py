@@ -16,6 +16,9 @@ from commons.store.models import ExamSitting, utcnow
 from courses.document import check_course, to_yaml
 from hub_ext.console.app import PREFIX, make_app
 from hub_ext.console.help_pages import ROLES
+from jobs import records
+from jobs.asked import parse
+from jobs.records import State
 from tests.rig.one_language import names_in, not_in_zone, of_page, times
 
 from . import conftest
@@ -55,6 +58,8 @@ VISITS: dict[str, tuple[str, ...]] = {
         "dan@courses/ml101/handed-in/ba9876543210",
         "alice@courses/ml101/handed-in/0123456789ab",
     ),
+    "jobs": ("alice@jobs", "bob@jobs", "carol@jobs"),
+    "jobs/([0-9_]{1,30})": ("alice@jobs/1", "alice@jobs/2", "bob@jobs/1"),
     "inbox": ("alice@inbox", "bob@inbox"),
     "disk": ("alice@disk", "carol@disk"),
     "files": ("alice@files",),
@@ -92,6 +97,7 @@ NAMES = names_in(
     "CSV Moodle OneRoster git zip",
     "bin/labcommons doctor hub ML course.yaml granted", to_yaml(check_course(COURSE)),
     "project site.subdomains",
+    "labcommons run gpus time python train.py LABCOMMONS_TASK true",
     "UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
     "SHA-256 none MB UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
 )  # fmt: skip
@@ -116,6 +122,20 @@ def sat(console: Console) -> None:
                     collected_at=utcnow() if collected else None,
                 )
             )  # fmt: skip
+
+    console.store.transact(work)
+
+
+def worked(console: Console) -> None:
+    """Jobs of alice's: one that failed, and others that wait."""
+
+    def work(session: Session) -> None:
+        rows = records.submit(session, parse({"command": ["true"], "gpus": 1}), "alice")
+        records.begin(session, rows[0].id)
+        records.end(session, rows[0].id, State.FAILED, records.EXITED(code=3), 3, 2**20)
+        waits = parse({"command": ["true"], "after": ["1"], "preemptible": True})
+        for row in records.submit(session, waits, "alice"):
+            records.wait(session, {row.id: records.WAITS_AFTER(jobs=["1"])})
 
     console.store.transact(work)
 
@@ -161,6 +181,7 @@ async def test_every_page_of_the_console_is_in_one_language(lived_in: Console, l
             for one in ACTIONS
         ]
     )
+    worked(lived_in)
     wrong, told = {}, 0
     for path in (*(path for paths in VISITS.values() for path in paths), "alice@none"):
         who, _, rest = path.partition("@")
