@@ -38,6 +38,7 @@ MOST_NAME = 255
 # A client that is silent for three of these is gone; a tunnel's own end need not ask.
 ALIVE = 60  # seconds
 GOING = 3.0  # seconds in which clients are told that this ends
+READS = 1.0  # seconds for a client to read why it is disconnected
 SETTLES = 0.3  # seconds in which what was open is closed
 SAYS = 20.0  # seconds between two words of life
 REFUSED = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
@@ -287,9 +288,17 @@ class Connection(asyncssh.SSHServer):
             link.close()
 
     def end(self, said: str) -> None:
-        """Disconnect, with a sentence that clients show."""
+        """Disconnect, with a sentence that clients show.
+
+        asyncssh's own ``disconnect`` closes the tunnels first, and a client that sees that is gone
+        before it has read why.
+        """
+        self._service.open.discard(self)
         with suppress(Exception):  # whatever state it is in
-            self._conn.disconnect(asyncssh.DISC_BY_APPLICATION, said)
+            self._conn._send_disconnect(asyncssh.DISC_BY_APPLICATION, said, "en")
+        for link in list(self._links):
+            link.close()
+        asyncio.get_running_loop().call_later(READS, self._conn.abort)
 
     # -- tunnels -----------------------------------------------------------------------------
 

@@ -201,6 +201,16 @@ async def test_open_and_close_are_told_with_their_bytes(into: SshSite) -> None:
     assert closed["details"]["received"] > 1000
 
 
+async def test_who_is_cut_off_in_a_session_reads_why(into: SshSite) -> None:
+    clients = [asyncio.create_task(into.run("lab.main", "sleep 600")) for _ in range(5)]
+    await into.until(lambda: len(into.hub.told("ssh-open")) == 5)
+    into.hub.cut["lab"] = "Your account may not log in any more."
+    for status, _, said in await asyncio.gather(*clients):
+        assert status == 255
+        assert "Your account may not log in any more." in said
+    await into.until(lambda: len(into.hub.told("ssh-close")) == 5)
+
+
 async def test_nothing_is_left_of_a_connection(into: SshSite, server: Server) -> None:
     clients = [asyncio.create_task(into.run("lab.main", "sleep 600")) for _ in range(3)]
     await into.until(lambda: server.run("pgrep", "-fc", "^sleep 600").strip() == "3")
