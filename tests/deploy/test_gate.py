@@ -58,11 +58,10 @@ OFFERED = {
     ("GET", f"{CONSOLE}courses/x/handed-in/{ID}"),
     ("POST", f"{CONSOLE}courses/x/handins/x"),
     ("GET", f"{CONSOLE}jobs"),
-    ("GET", f"{CONSOLE}jobs?open=true"),
     ("POST", f"{CONSOLE}jobs"),
-    ("GET", f"{CONSOLE}jobs/17_3"),
+    ("GET", f"{CONSOLE}jobs/17"),
     ("DELETE", f"{CONSOLE}jobs/17"),
-    ("GET", f"{CONSOLE}jobs/17/log?offset=0"),
+    ("GET", f"{CONSOLE}jobs/17/log"),
     ("POST", f"{CONSOLE}inbox"),
     ("POST", f"{CONSOLE}inbox/refused"),
     ("GET", f"{CONSOLE}inbox/7"),
@@ -153,7 +152,7 @@ def every_url() -> set[str]:
         for path in {route.path for route in routes}:
             for source in ("personal", "shared", "team-x"):
                 filled = re.sub(r"\{(build|lease|handed)\}", ID, path.replace("{source}", source))
-                filled = filled.replace("{number}", "7")
+                filled = filled.replace("{number}", "7").replace("{job}", "17")
                 found.add(prefix + re.sub(r"\{\w+\}", "x", filled))
     return found
 
@@ -171,6 +170,8 @@ def test_it_offers_its_list_and_nothing_else(gate: tuple[str, str]) -> None:
             if status != 404:
                 answered.add((method, path))
     assert answered == OFFERED
+    for path in ("jobs?open=true", "jobs/17_3", "jobs/17/log?offset=0"):
+        assert ask(gate, "GET", CONSOLE + path)[0] != 404
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def sftp_server(folder: Path, address: str) -> Iterator[int]:
     (folder / "authorized").write_text(key(folder / "id"))
     port = free_ports(1)[0]
     Path("/run/sshd").mkdir(exist_ok=True)
+    Path("/run/sshd").chmod(0o755)  # whatever the umask is here
     options = (
         f"ListenAddress={address}:{port}", f"HostKey={folder / 'host'}", "UsePAM=no",
         f"AuthorizedKeysFile={folder / 'authorized'}", "StrictModes=no", "PidFile=none",
