@@ -46,7 +46,7 @@ def problem(command: str) -> str:
     """What is wrong with a command; empty: nothing."""
     if command.startswith(ELSEWHERE):
         return ""
-    words = command.split()[1:]
+    words = command.partition(" -- ")[0].split()[1:]  # what follows it is another program's
     here: click.Command = cli.cli
     context = click.Context(here)
     while isinstance(here, click.Group) and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):

@@ -37,6 +37,7 @@ NAMES = frozenset(
         ),
         *(
             "REST",
+            "SSH",
             "UTC",
             "UID",
             "URL",
