@@ -129,7 +129,7 @@ def in_browser(site: Deployment, name: str) -> float:
     with chromium(site) as browser:
         page = browser.new_context(base_url=site.url).new_page()
         log_in(page, name)
-        page.wait_for_url("**/hub/**")
+        page.wait_for_url(f"**/user/{name}/lab**")  # where a login leads whose server runs
         began = time.perf_counter()
         page.goto(f"/hub/course/{COURSE}")
         expect(page.locator(".jp-Launcher")).to_be_visible(timeout=60_000)
