@@ -468,7 +468,10 @@ def _start(compose: Compose, step: Step, *options: str) -> None:
                 step.note(compose.output("logs", "--no-color", "--tail", "12", service) or "")
         said = Path(step.log.name).read_text("utf-8", errors="replace")
         if "already in use" in said or "already allocated" in said:
-            step.remedy = "set LABCOMMONS_HTTPS_PORT and LABCOMMONS_HTTP_PORT in .env to free ports"
+            step.remedy = (
+                "set LABCOMMONS_HTTPS_PORT and LABCOMMONS_HTTP_PORT in .env, and ssh.port in the "
+                "site file, to free ports"
+            )
         else:
             step.remedy = "see what the service says above; the whole: make logs"
         raise

@@ -23,6 +23,7 @@ async def form(console: Console, line: str) -> HTTPResponse:
 async def test_the_page_has_keys_and_what_goes_into_two_files(console: Console) -> None:
     page = (await console.get("ssh", "alice-token")).body.decode()
     assert "has not started" in page
+    assert page.count('aria-current="page">SSH<') == page.count('aria-current="page"') == 1
     (console.data / "ssh").mkdir(parents=True)
     (console.data / "ssh" / "authority.pub").write_text(f"{AUTHORITY}\n")
     sent = {"line": f"{LINE} <b>laptop</b>"}
