@@ -80,6 +80,7 @@ from spawner.settings.server import ServerSettings
 from spawner.spawner import LabSpawner
 from spawner.starts import kept as requests
 from spawner.starts.kept import Kept
+from spawner.usage.rollup import UsageKeeper
 from spawner.warm.keeper import WarmKeeper
 from spawner.warm.records import held
 
@@ -411,6 +412,7 @@ class LabCommonsHub(GuardedHub):
             gradings.run(),
             materials.run(),
             self._reconciler.forever(RECONCILE_INTERVAL),
+            UsageKeeper(shared.store, self.log).run(),
             shared.admission.run(),
             self._keeper.run(),
             self._warm.run(),

@@ -39,6 +39,7 @@ COMMANDS = {
     "ssh": "hub_ext.ssh_cli:ssh",
     "store": "hub_ext.admin_cli:store",
     "tls": "hub_ext.tls_cli:group",
+    "usage": "hub_ext.usage_cli:usage",
 }
 
 
@@ -106,7 +107,7 @@ _ASKS = frozenset(
     {
         *("audit", "console", "demo", "hub", "kernels", "ldap", "serve"),
         *("check", "current", "diff", "doctor", "explain", "heads", "history", "leases"),
-        *("list", "options", "queue", "schedule", "scopes", "show", "status"),
+        *("list", "options", "queue", "report", "schedule", "scopes", "show", "status"),
     }
 )
 

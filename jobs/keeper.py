@@ -21,7 +21,7 @@ from commons.i18n import N_
 from commons.leases import LeaseState, ServerKey, job_of, job_server
 from commons.messages import Message, Text, verbatim
 from commons.principal import Principal
-from commons.store import StoreError
+from commons.store import StoreError, runs
 from commons.store.models import Job, utcnow
 from commons.work import Keyed, Log, Periodic
 from jobs import attempt, records
@@ -29,7 +29,7 @@ from jobs.attempt import NotYet, Plan
 from jobs.output import Outputs
 from jobs.records import State
 from jobs.yielding import victims
-from spawner import server_mounts
+from spawner import server_mounts, server_runs
 from spawner.gpu import waiting
 from spawner.gpu.ledger import recovery, transitions
 from spawner.gpu.ledger.batches import Ask
@@ -460,6 +460,8 @@ class JobKeeper:
 
         def run(session: Session) -> None:
             records.run(session, row.id, handle, lease)
+            had = server_runs.of_spec(handle, spec, plan.choice.account, plan.choice.entry.name)
+            runs.begin(session, had)
 
         try:
             await (self.shared.admission.change(run) if grant else self.store.run(run))

@@ -27,6 +27,7 @@ from commons.i18n import N_
 from commons.leases import LeaseState, job_server
 from commons.messages import Locale, Message, Text
 from commons.rights import NO_JOB
+from commons.store import runs
 from commons.store.database import tell
 from commons.store.models import GpuWatch, Job, Lease, utcnow
 from jobs.asked import Asked, number
@@ -317,6 +318,7 @@ def end(
     row = _row(session, job)
     if row is None or row.state not in UNFINISHED:
         return None
+    runs.over(session, row.handle)
     if row.state != State.PENDING:
         row.exit_code = exit_code
         row.memory_peak = max(memory_peak or 0, row.memory_peak or 0) or None

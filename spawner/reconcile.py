@@ -21,11 +21,11 @@ from commons import notices
 from commons.errors import LabError
 from commons.leases import LeaseState, ServerKey
 from commons.scopes import own_account
-from commons.store import Store, StoreError, ends
+from commons.store import Store, StoreError, ends, runs
 from commons.store.ends import Ending
 from commons.store.models import EnvironmentVersion, Lease, utcnow
 from commons.work import Periodic
-from spawner import endings
+from spawner import endings, server_runs
 from spawner.gpu.ledger import invariants, recovery, transitions
 from spawner.gpu.ledger.usage import moment
 from spawner.gpu.policy.state import Slot
@@ -160,6 +160,7 @@ class Reconciler:
 
     async def once(self) -> Repairs:
         """One pass. Raises LabError or StoreError where runtime or store do not answer."""
+        taken_to_run = await self.store.read(runs.open_keys)
         containers = await self.runtime.list()
         labelled = [c.labels[labels.LEASE] for c in containers if labels.LEASE in c.labels]
         leases, ended, kept = await self.store.read(lambda session: self._read(session, labelled))
@@ -175,6 +176,10 @@ class Reconciler:
                 await self._note_loss(container)
             await self.runtime.remove(container.handle)
         await self._write(todo)
+        removed = {one.handle for one in todo.remove}
+        await server_runs.compare(
+            self.store, taken_to_run, [one for one in containers if one.handle not in removed]
+        )
         await self._tell_withdrawn(containers)
         for container in todo.restore:
             await self._restore(container)

@@ -29,11 +29,20 @@ from commons.principal import Principal
 from commons.scopes import Scope
 from commons.shared_accounts import scope_of
 from commons.site import Site, Size, parse_bytes, words_in
-from commons.store import StoreError, ends
+from commons.store import StoreError, ends, runs
 from commons.store.ends import Ending
 from commons.store.models import ExamSitting
 from commons.web.refused import Refused
-from spawner import endings, exams, last_words, options, readiness, server_mounts, storage
+from spawner import (
+    endings,
+    exams,
+    last_words,
+    options,
+    readiness,
+    server_mounts,
+    server_runs,
+    storage,
+)
 from spawner.dialogue import Dialogue
 from spawner.gpu import waiting
 from spawner.gpu.ledger import recovery, transitions
@@ -332,8 +341,7 @@ class LabSpawner(Dialogue):
         spec = self._spec(choice, found, grant, settings)
         self.container_ref = await shared.runtime.start(spec)
         self.running_environment = f"{choice.entry.name}:{choice.entry.version}"
-        if grant:
-            await self._activate(grant.lease, self.container_ref)
+        await self._write_run(spec, choice)
         self.running_port = self.port
         self._say(60, N_("Waiting for JupyterLab to answer"))
         url = await readiness.wait(
@@ -377,9 +385,18 @@ class LabSpawner(Dialogue):
                 )
             )
 
-    async def _activate(self, lease_id: str, container: str) -> None:
+    async def _write_run(self, spec: ServerSpec, choice: Choice) -> None:
+        """Its container runs, and its lease is in use."""
+        container = self.container_ref
+
+        def write(session: Session) -> None:
+            if spec.gpus:
+                transitions.activate(session, spec.gpus.lease, container)
+            run = server_runs.of_spec(container, spec, choice.account, choice.entry.name)
+            runs.begin(session, run)
+
         try:
-            await self.resources.store.run(lambda s: transitions.activate(s, lease_id, container))
+            await self.resources.store.run(write)
         except transitions.LeaseMoveError as error:
             raise NotAvailable(LEASE_TAKEN_BACK()) from error
 

@@ -15,6 +15,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from commons.store import runs
 from commons.store.models import ServerEnd, utcnow
 
 Cause = Literal[
@@ -70,6 +71,7 @@ def record(
     lease_id: str | None = None,
 ) -> bool:
     """Write down how the server with this container (``key``) ends; False where it is known."""
+    runs.over(session, key)
     if of(session, key) is not None:
         return False
     try:
@@ -105,6 +107,7 @@ def of(session: Session, key: str) -> ServerEnd | None:
 def forget(session: Session, key: str) -> None:
     """It was going to be stopped, and goes on."""
     session.execute(delete(ServerEnd).where(ServerEnd.key == key))
+    runs.goes_on(session, key)
 
 
 def prune(session: Session) -> None:

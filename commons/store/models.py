@@ -289,6 +289,78 @@ class ServerEnd(Base):
     __table_args__ = (Index("ix_server_ends_server", "username", "server_name"),)
 
 
+class ServerRun(Base):
+    """What a server or job had while it ran, its container's handle as the key: ``store.runs``."""
+
+    __tablename__ = "server_runs"
+
+    key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    username: Mapped[str] = mapped_column(String(255))
+    server_name: Mapped[str] = mapped_column(String(255))
+    account: Mapped[str] = mapped_column(String(255))
+    environment: Mapped[str] = mapped_column(String(255))  # without its version
+    cpu: Mapped[float] = mapped_column(Float(53))  # cores
+    memory: Mapped[int] = mapped_column(BigInteger)  # bytes that it was promised
+    lease_id: Mapped[str | None] = mapped_column(String(32))
+    began_at: Mapped[datetime] = mapped_column(DateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(DateTime, index=True)
+
+
+class UsageFigures:
+    """What was used: see ``spawner.usage.days.Figures``."""
+
+    gpu_seconds: Mapped[float] = mapped_column(Float(53))  # a slice or share is a part of one
+    charged_seconds: Mapped[float] = mapped_column(Float(53))  # as budgets count them
+    idle_seconds: Mapped[float] = mapped_column(Float(53))  # of gpu_seconds
+    cpu_seconds: Mapped[float] = mapped_column(Float(53))  # cores that were had, not used
+    memory_seconds: Mapped[float] = mapped_column(Float(53))  # GiB
+    wait_seconds: Mapped[float] = mapped_column(Float(53))  # of what was granted then
+    longest_wait: Mapped[float] = mapped_column(Float(53))
+    waits: Mapped[int] = mapped_column(Integer)
+    servers: Mapped[int] = mapped_column(Integer)  # that began then
+    jobs: Mapped[int] = mapped_column(Integer)
+
+
+class UsageDay(UsageFigures, Base):
+    """What was used on a day by one person for one account, of one environment and GPU model.
+
+    Made from leases and runs by ``spawner.usage.rollup``, and made again while a day may change.
+    """
+
+    __tablename__ = "usage_days"
+
+    day: Mapped[date] = mapped_column(Date, primary_key=True)  # by the clocks of the quotas
+    username: Mapped[str] = mapped_column(String(255), primary_key=True)
+    account: Mapped[str] = mapped_column(String(255), primary_key=True)
+    environment: Mapped[str] = mapped_column(String(255), primary_key=True)
+    model: Mapped[str] = mapped_column(String(80), primary_key=True)  # "" without a GPU
+
+    __table_args__ = (
+        Index("ix_usage_days_username", "username", "day"),
+        Index("ix_usage_days_account", "account", "day"),
+    )
+
+
+class UsageMonth(UsageFigures, Base):
+    """The days of a month by one column of theirs: what is asked of a long time is read quickly."""
+
+    __tablename__ = "usage_months"
+
+    column: Mapped[str] = mapped_column(String(16), primary_key=True)
+    month: Mapped[date] = mapped_column(Date, primary_key=True)  # its first day
+    value: Mapped[str] = mapped_column(String(255), primary_key=True)
+
+
+class UsageMark(Base):
+    """How far the sums of days are, and by which clocks; which monthly reports went out."""
+
+    __tablename__ = "usage_marks"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+
+
 class SentNotebook(Base):
     """A notebook that somebody sent, until the receiver throws it away or it is too old."""
 
@@ -344,6 +416,8 @@ class GpuWatch(Base):
     kept_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)  # of its keep-alive
     # Of work without the GPU since it was last used.
     prepared_seconds: Mapped[float] = mapped_column(Float(53), default=0.0, server_default="0")
+    # Of all its time; ``idle_seconds`` begins again whenever it is used.
+    idle_total: Mapped[float] = mapped_column(Float(53), default=0.0, server_default="0")
 
 
 class ServerWatch(Base):

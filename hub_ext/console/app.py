@@ -58,6 +58,7 @@ from hub_ext.console import (
     shared_api,
     shared_pages,
     ssh_pages,
+    usage_pages,
     warm_api,
     warm_pages,
 )
@@ -65,6 +66,7 @@ from spawner import options
 
 _ROUTES = (
     *gpu_api.ROUTES,
+    *usage_pages.ROUTES,
     *notice_api.ROUTES,
     *inbox_api.ROUTES,
     *quota_api.ROUTES,
@@ -127,6 +129,9 @@ def make_app(
         (f"{prefix}quotas/edit", quota_pages.Edit, shared),
         (f"{prefix}quotas\\.yaml", quota_pages.Export, shared),
         (f"{prefix}reservations", reservation_pages.Reservations, shared),
+        (f"{prefix}usage", usage_pages.Usage, shared),
+        (f"{prefix}usage\\.csv", usage_pages.Export, shared),
+        (f"{prefix}usage/report", usage_pages.MonthlyReport, shared),
         (f"{prefix}ahead", warm_pages.Ahead, shared),
         (f"{prefix}courses", course_pages.Courses, shared),
         (f"{prefix}courses/([a-z0-9._-]{{1,64}})", course_pages.CoursePage, shared),

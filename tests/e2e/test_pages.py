@@ -23,6 +23,8 @@ EVERYBODYS = (
     "/hub/nowhere",
     f"{SERVICES}/",
     f"{SERVICES}/reservations",
+    f"{SERVICES}/usage",
+    f"{SERVICES}/usage/report",
     f"{SERVICES}/environments",
     f"{SERVICES}/inbox",
     f"{SERVICES}/jobs",

@@ -23,6 +23,7 @@ NAMES = frozenset(
             "API",
             "CPU",
             "CSV",
+            "PDF",
             "CUDA",
             "GPU",
             "GiB",

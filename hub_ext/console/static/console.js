@@ -30,6 +30,8 @@
   message?.addEventListener("input", preview);
   if (message) preview();
 
+  document.querySelector("[data-print]")?.addEventListener("click", () => print());
+
   if (!dialog) return;
   const words = JSON.parse(document.getElementById("console-words").textContent);
   const trouble = document.getElementById("trouble");

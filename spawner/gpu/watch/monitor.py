@@ -282,7 +282,7 @@ def judge(
     for key, lease in leases.items():
         one, look = seen[key]
         row = rows.get(key) or GpuWatch(
-            lease_id=key, warnings=0, kept_seconds=0.0, prepared_seconds=0.0
+            lease_id=key, warnings=0, kept_seconds=0.0, prepared_seconds=0.0, idle_total=0.0
         )
         tally = idle.advance(_tally(row, now), now, look.use, longest, one.policy.preparation)
         step, tally = idle.decide(
@@ -336,6 +336,7 @@ def _tally(row: GpuWatch, now: float) -> Tally:
 
 def _write(row: GpuWatch, tally: Tally, look: Look) -> None:
     row.at, row.use, row.gpu_percent = moment(tally.at), tally.use.value, look.percent
+    row.idle_total += max(0.0, tally.idle - (row.idle_seconds or 0.0))
     row.idle_seconds, row.warnings = tally.idle, tally.warnings
     row.prepared_seconds = tally.prepared
     row.warned_at = moment(tally.warned_at) if tally.warned_at is not None else None
@@ -368,7 +369,7 @@ def keep(session: Session, lease_id: str, now: float) -> float:
         row = GpuWatch(
             lease_id=lease_id, at=moment(now), use="unknown", idle_seconds=0.0, kept_seconds=0.0
         )
-        row.warnings, row.prepared_seconds = 0, 0.0
+        row.warnings, row.prepared_seconds, row.idle_total = 0, 0.0, 0.0
         session.add(row)
     # What an earlier press still gives is not counted twice.
     left = max(0.0, seconds(lease.keep_until) - now) if lease.keep_until else 0.0

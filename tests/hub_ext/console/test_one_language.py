@@ -62,6 +62,12 @@ VISITS: dict[str, tuple[str, ...]] = {
     "jobs/([0-9_]{1,30})": ("alice@jobs/1", "alice@jobs/2", "bob@jobs/1"),
     "inbox": ("alice@inbox", "bob@inbox"),
     "ssh": ("alice@ssh", "carol@ssh"),
+    "usage": ("alice@usage", "carol@usage?by=team&of=cpu", "bob@usage?person=alice&from=x"),
+    "usage/report": (
+        "carol@usage/report",
+        "carol@usage/report?month=2026-11",
+        "bob@usage/report?month=x",
+    ),
     "disk": ("alice@disk", "carol@disk"),
     "files": ("alice@files",),
     "doctor": ("carol@doctor", "alice@doctor"),
@@ -85,6 +91,7 @@ NO_PAGES = {
     r"courses/([a-z0-9._-]{1,64})/handed-in/([0-9a-f]{12})/receipt\.json",
     r"quotas\.yaml",
     r"audit\.(csv|jsonl)",
+    r"usage\.csv",
     "files/download",
 }
 NAMES = names_in(

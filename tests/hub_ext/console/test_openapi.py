@@ -18,6 +18,7 @@ from spawner.gpu.ledger import transitions
 from spawner.gpu.ledger.reservations import ReservationSpec
 from spawner.gpu.quotas import quota_store
 from spawner.gpu.quotas.document import keys_of, read_document
+from spawner.usage import rollup
 from tests.rig.described import check_answer, check_schemas, operations, undeclared
 from tests.rig.one_language import foreign, is_mixed, told
 
@@ -76,6 +77,9 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     ("alice-token", "post", "/api/v1/servers/keep", {}, {"server": "none"}, 409),
     (ADMIN, "get", "/api/v1/queue", {}, None, 200),
     (ADMIN, "get", "/api/v1/usage", {}, None, 200),
+    (ADMIN, "get", "/api/v1/usage/report", {"?by": "model"}, None, 200),
+    ("alice-token", "get", "/api/v1/usage/report", {"?from": "2026-11-01"}, None, 200),
+    (ADMIN, "get", "/api/v1/usage/report", {"?from": "yesterday"}, None, 400),
     ("alice-token", "get", "/api/v1/me", {}, None, 200),
     (ADMIN, "get", "/api/v1/explain/{user}", {"user": "alice"}, None, 200),
     (ADMIN, "get", "/api/v1/explain/{user}", {"user": "bob", "?account": "group:vision"}, None,
@@ -310,6 +314,7 @@ async def lived_in(filled: Console) -> Console:
         for version in ("1", "2"):
             packages = [{"name": "numpy", "version": f"2.{version}", "channel": "conda-forge"}]
             put(filled, scope, "py", version, "12", findings=[finding], packages=packages)
+    rollup.make_all(store)
     return filled
 
 

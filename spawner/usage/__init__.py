@@ -1,0 +1,1 @@
+"""What was used: sums by day, and reports of them."""
