@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ _REMEDIES = {
 }
 # Folders that a builder writes to, and those that it only reads.
 _WRITTEN = ("store", "channel", "locks", "cache", "versions", "logs")
-_READ = ("advisories",)
+_READ = ("advisories", "signing")
 # Its own way to the agent: more than images it is not given there.
 _CERTIFICATES = {
     "ca.crt": "ca.crt",
@@ -56,9 +57,18 @@ def builder(site: Settings, words: Sequence[str], options: Sequence[str] = ()) -
         # By name alone: the list of processes shows no password of theirs.
         *(f"--env={name}" for name in databases("LABCOMMONS_DATABASE_URL")),
         *(f"--env={name}" for name in images.PASSED_ON + images.PROXIES if name in os.environ),
+        f"--env=LOGNAME={_who()}",
         *options,
         *("labcommons/builder", "labcommons", *words),
     ]
+
+
+def _who() -> str:
+    """Who gives the command, for the records: the person's own name where sudo knows it."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return "administrator"
 
 
 def databases(*names: str) -> dict[str, str]:

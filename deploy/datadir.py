@@ -63,6 +63,8 @@ FOLDERS = {
     "shipping": 0o700,
     # What everybody may know of the site's authority for SSH; its key is a secret.
     "ssh": 0o755,
+    # The public half of the key that images are signed with; its private half is a secret.
+    "signing": 0o755,
     "teams": 0o755,
     "tls": 0o755,
     # What nginx has of it: certificate and key in one file.
@@ -85,6 +87,8 @@ SECRETS = (
     "proxy-token",
     # Signs receipts of hand-ins, as the audit-key does the trail.
     "receipt-key",
+    # Signs what images of environments were made of, as the audit-key does the trail.
+    "signing-key",
     # Of the service ssh: its authority and its own host key, each Ed25519 as its 32 bytes.
     "ssh-authority-key",
     "ssh-host-key",

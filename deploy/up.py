@@ -55,6 +55,7 @@ CHECKED = (
     "audit",
     "backup",
     "ssh",
+    "signer",
     "db",
 )
 LOGIN_TIMEOUT = 120  # seconds until the proxy knows the way to the healthy hub
@@ -101,8 +102,9 @@ def up() -> None:
         copies = Copies(docker, site, compose)
         _tables(docker, site, copies, progress)
         _people(compose, site, progress)
-        with progress.step("starting the agent") as step:
-            compose.run(step, "up", "--detach", "--wait", "agent", timeout=HEALTH_TIMEOUT)
+        with progress.step("starting the agent and the signer") as step:
+            words = ("up", "--detach", "--wait", "agent", "signer")
+            compose.run(step, *words, timeout=HEALTH_TIMEOUT)
         with progress.step("environments") as step:
             _environments(docker, site, step)
         with progress.step("starting the services") as step:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from environments.maker import IMAGE_WEIGHTS, Locked, Made, Maker, alone, suffix
 from environments.messages import making as texts
 from environments.messages import steps
 from environments.progress import Meter, Report
+from environments.provenance import Provenance
 from environments.spec import EnvironmentSpec, load_spec
 
 SERVER_IMAGE = "labcommons/server:latest"
@@ -86,7 +89,8 @@ class Outcome:
 class Builder:
     """Locks and builds the image environments of one site.
 
-    ``report`` is told what happens. Every method raises BuildError, with cause and remedy.
+    ``report`` is told what happens. With ``provenance`` what images were made of is stated and
+    signed. Every method raises BuildError, with cause and remedy.
     """
 
     def __init__(
@@ -97,10 +101,11 @@ class Builder:
         report: Report,
         server_image: str = SERVER_IMAGE,
         images: Images | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         self.settings, self.places, self.store = settings, places, store
         self.report, self.server_image = report, server_image
-        self.images = images or Images()
+        self.images, self.provenance = images or Images(), provenance
 
     def _maker(self) -> Maker:
         return Maker(self.settings, self.places.channel, self.places.cache, self.report)
@@ -191,6 +196,8 @@ class Builder:
         entry = self._recorded(spec, lock, base)
         if entry is None or self.images.id_of(entry.image_id) is None:
             return None
+        if self.provenance and self.provenance.must_build_again(entry):
+            return None
         folder = self.places.versions / entry.name / entry.version
         if folder.is_dir() and not (folder / EXPORTS).is_dir():  # built before these were kept
             write_exports(folder)
@@ -227,7 +234,7 @@ class Builder:
     ) -> CatalogEntry:
         """Steps 3 to 7."""
         prefix = f"{PREFIXES}/{spec.name}"
-        old = self._recorded(spec, locked.lock, base)
+        started, old = datetime.now(UTC), self._recorded(spec, locked.lock, base)
         stamp = maker.stamp(spec, locked.lock, SOURCE, base)
         if old:  # a lost image is built again as the version that it was
             stamp = replace(stamp, version=old.version)
@@ -237,30 +244,43 @@ class Builder:
         labels = _labels(entry, spec)
         image = self.images.build(spec.name, entry.version, base, staging, prefix, labels)
         meter.step(7, steps.TRYING())
+        entry = replace(entry, image_id=image)
         try:
             has_python = locked.lock.version_of("python") is not None
             modules = must_import(spec, locked.lock) if has_python else None
             self.images.check(spec, image, prefix, modules)
+            self._keep(staging, entry, partial(self._state, entry, base, locked.lock, started))
+            if self.provenance and (remark := self.provenance.wait(entry)):
+                meter.remark(remark)
         except BuildError:
             self.images.discard(image)
             raise
         for tag in filter(None, (entry.version, entry.tag)):
             self.images.tag(image, entry.name, tag)
-        self._keep(staging, entry)
-        entry = replace(entry, image_id=image)
         self.store.transact(lambda session: catalog.record(session, entry))
         meter.done(steps.IMAGE_READY(image=entry.image, size=made.staged.size >> 20))
         return entry
 
-    def _keep(self, staging: Path, entry: CatalogEntry) -> None:
+    def _keep(self, staging: Path, entry: CatalogEntry, state: Callable[[Path], None]) -> None:
         """What a version was made from stays, so that it can be shown and exported."""
         target = self.places.versions / entry.name / entry.version
-        partial = target.with_name(f".{target.name}.part")
-        remove(partial)
-        shutil.copytree(staging / FOLDER, partial)
-        write_exports(partial)
+        new = target.with_name(f".{target.name}.part")
+        remove(new)
+        shutil.copytree(staging / FOLDER, new)
+        write_exports(new)
+        state(new)
         remove(target)
-        partial.rename(target)
+        new.rename(target)
+
+    def _state(
+        self, entry: CatalogEntry, base: str, lock: Lock, started: datetime, folder: Path
+    ) -> None:
+        """Say in a version's folder what its image was made of."""
+        if self.provenance is not None:
+            image, below = self.images.identity(entry.image_id), self.images.identity(base)
+            if image is None or below is None:
+                raise BuildError(texts.NO_BASE(image=self.server_image))
+            self.provenance.write(folder, entry, image, below, lock, started)
 
     def _entry(
         self, spec: EnvironmentSpec, lock: Lock, made: Made, old: CatalogEntry | None

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from commons.errors import LabError
 from commons.messages import Message
+from commons.signatures.statement import Identity
 from environments import compiler
 from environments.bytecode import Hands, ask, python_needs
 from environments.errors import BuildError
@@ -98,6 +99,11 @@ class Images:
     def id_of(self, image: str) -> str | None:
         """An image's id; None where there is no such image."""
         return self._ask(texts.LOOKING_FOR(image=image), lambda store: store.resolve(image))
+
+    def identity(self, image: str) -> Identity | None:
+        """What an image is, as it is signed; None where there is no such image."""
+        found = self._ask(texts.LOOKING_FOR(image=image), lambda store: store.identity(image))
+        return Identity(found.id, found.media_type, found.layers) if found else None
 
     def updated(self, image: str) -> date | None:
         """When Debian's updates went into an image (deploy/images.py); None where not said."""

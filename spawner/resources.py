@@ -12,6 +12,7 @@ from pathlib import Path
 from commons.audit import AuditTrail, Chain
 from commons.leases import ServerKey
 from commons.readers import Readers
+from commons.signatures.check import Checker
 from commons.site import Site, load_site
 from commons.store import Store
 from commons.work import OneByOne
@@ -40,6 +41,7 @@ class Resources:
         failed: called with each server whose start has failed.
         one_by_one: before JupyterHub writes to its own database, which holds up the hub.
         turns: taken by a server from before its container is made until it answers.
+        signatures: whether images are what was signed.
         audit: the hub's part of the audit trail.
     """
 
@@ -54,9 +56,11 @@ class Resources:
     turns: Turns = field(init=False)
     readers: Readers = field(init=False)
     audit: AuditTrail = field(default_factory=AuditTrail)
+    signatures: Checker = field(init=False)
 
     def __post_init__(self) -> None:
         self.readers = Readers(self.store, self.site)
+        self.signatures = Checker(self.site.signatures, self.data)
         self.watch = Watch(self.runtime, log)
         self.admission = Admission(self.store)
         self.turns = Turns(self.watch, self.site.servers)

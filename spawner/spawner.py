@@ -28,6 +28,7 @@ from commons.messages import Text, listed
 from commons.principal import Principal
 from commons.scopes import Scope
 from commons.shared_accounts import scope_of
+from commons.signatures.check import Image
 from commons.site import Site, Size, parse_bytes, words_in
 from commons.store import StoreError, ends, runs
 from commons.store.ends import Ending
@@ -153,6 +154,7 @@ class LabSpawner(Dialogue):
             entries = settings.catalog(found)
             site = settings.site(self.resources.site)
             self._choice = options.resolve(request, entries, site, person)
+            await self._prove(self._choice)
             if request.course or request.account or request.gpus:
                 frozen.check_account(self._choice.account, self._frozen)
             self._identity()
@@ -182,6 +184,16 @@ class LabSpawner(Dialogue):
         except BaseException:
             await asyncio.shield(self._clean_up("cancelled"))
             raise
+
+    async def _prove(self, choice: Choice) -> None:
+        """Raises NotAvailable for an image that is not signed, where the site wants that; before
+        anything is waited for. The agent looks again at what it starts.
+        """
+        entry = choice.entry.runs_in
+        image = Image(entry.name, entry.version, entry.image_id, entry.lock_digest)
+        refusal = await asyncio.to_thread(self.resources.signatures.refusal, image)
+        if refusal is not None:
+            raise NotAvailable(refusal)
 
     async def _has_room(
         self, person: Principal, choice: Choice, sizes: Mapping[str, Size], site: Site

@@ -45,6 +45,7 @@ from commons.site.https import Acme, Https
 from commons.site.mounts import Mount
 from commons.site.parts import Memory, Name, Section, Words, parse_bytes, words_in
 from commons.site.servers import Kernels, Mail, Servers, Size, Sums
+from commons.site.signatures import Signatures, SigningKey
 from commons.site.ssh import Ssh
 from commons.site.storage import Storage
 
@@ -77,6 +78,8 @@ __all__ = [
     "Name",
     "Servers",
     "Severity",
+    "Signatures",
+    "SigningKey",
     "Site",
     "SiteFileError",
     "SiteInfo",
@@ -163,6 +166,7 @@ class Site(Section):
     https: Https = Https()
     backup: Backup = Backup()
     ssh: Ssh | None = None
+    signatures: Signatures = Signatures()
 
     @model_validator(mode="after")
     def _one_default_size(self) -> Site:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from commons.messages import Message, verbatim
-from commons.site import Environments
+from commons.site import Environments, Signatures
 from environments import policy, private
 from environments.builds.messages import kind_of
 from environments.builds.names import VERSIONS
@@ -355,12 +355,17 @@ def _kernels(prefix: Path) -> dict[str, Any]:
 
 
 def _image(job: dict[str, Any]) -> dict[str, Any]:
+    from commons.signatures.check import Checker
     from commons.store import Store
     from environments.build import Builder, Places
+    from environments.provenance import Provenance
 
     settings = Environments.model_validate(job["settings"])
     places = Places(Path(sys.argv[1], "environments"), Path(job["cache"]).parent)
-    entry = Builder(settings, places, Store(), _report(0, 99)).build(job["name"]).entry
+    checker = Checker(Signatures.model_validate(job["signatures"]), places.data)
+    stated = Provenance.of(checker, job["asked_by"])
+    builder = Builder(settings, places, Store(), _report(0, 99), provenance=stated)
+    entry = builder.build(job["name"]).entry
     return {"version": entry.version, "lock_digest": entry.lock_digest}
 
 

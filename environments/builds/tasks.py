@@ -74,10 +74,15 @@ class Works:
         return ImageStep(
             job_id=job.id,
             limits=self._limits,
-            job=_job("image", self._payload(job, None)),
+            job=_job("image", self._payload(job, None) | self._signing(job)),
             files={f"environments/{job.name}/{name}": text for name, text in files.items() if text},
             env=dict(self.variables),
         )
+
+    def _signing(self, job: EnvironmentBuild) -> dict[str, Any]:
+        """What a statement about an image says of this site, and who asked."""
+        decided = self.site.signatures.model_dump(mode="json", by_alias=True)
+        return {"signatures": decided, "asked_by": job.requested_by}
 
     def of_person(
         self,

@@ -16,8 +16,15 @@ from commons.i18n import gettext_for, terminal_language
 from commons.store import Store
 from commons.units import amount
 from environments import catalog
-from environments.cli import versions
-from environments.cli.common import need_builder, places, settings, table
+from environments.cli import signing, versions
+from environments.cli.common import (
+    need_builder,
+    operator,
+    places,
+    settings,
+    signatures,
+    table,
+)
 from environments.progress import Progress
 
 if TYPE_CHECKING:
@@ -58,7 +65,7 @@ def env() -> None:
     """
 
 
-for _command in versions.COMMANDS:
+for _command in (*versions.COMMANDS, *signing.COMMANDS):
     env.add_command(_command)
 
 
@@ -287,7 +294,9 @@ def list_environments(as_json: bool, all_versions: bool) -> None:
 def _builder(
     environments: Path | None, data: Path | None, as_json: bool, server_image: str = ""
 ) -> Builder:
+    from commons.signatures.check import Checker
     from environments.build import Builder
+    from environments.provenance import Provenance
 
     gettext = gettext_for(terminal_language())
 
@@ -299,7 +308,9 @@ def _builder(
         )
         click.echo(words, err=True)
 
-    return Builder(settings(), places(environments, data), Store(), report, server_image)
+    where = places(environments, data)
+    stated = Provenance.of(Checker(signatures(), where.data), operator())
+    return Builder(settings(), where, Store(), report, server_image, provenance=stated)
 
 
 def _chosen(names: Sequence[str], everything: bool, folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from commons.site import DEFAULT_SITE_FILE, Environments, Gpus, load_site
+from commons.site import DEFAULT_SITE_FILE, Environments, Gpus, Signatures, load_site
 
 if TYPE_CHECKING:
     from environments.build import Places
@@ -50,6 +51,21 @@ def gpus() -> Gpus:
     if "LABCOMMONS_SITE_FILE" not in os.environ and not DEFAULT_SITE_FILE.exists():
         return Gpus()
     return load_site().gpus
+
+
+def signatures() -> Signatures:
+    """What the site file says of signatures; the defaults where there is no site file."""
+    if "LABCOMMONS_SITE_FILE" not in os.environ and not DEFAULT_SITE_FILE.exists():
+        return Signatures()
+    return load_site().signatures
+
+
+def operator() -> str:
+    """Who gives the command, for the records."""
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (KeyError, OSError):
+        return "command line"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ import click
 
 from commons.audit import record_command
 from commons.errors import in_terminal
+from commons.signatures.check import ENVELOPE
 from commons.store import ScopeEnvironment, Store
 from commons.store.models import utcnow
 from commons.units import amount
@@ -27,7 +28,7 @@ _DATA = click.option(
 _VERSION = click.argument("version", metavar="NAME[:VERSION]")
 
 
-def _entry(text: str, store: Store | None = None) -> CatalogEntry:
+def entry_named(text: str, store: Store | None = None) -> CatalogEntry:
     """The version that ``name``, ``name:version`` or ``name:tag`` means."""
     name, _, version = text.partition(":")
     try:
@@ -50,7 +51,7 @@ def show(version: str, as_json: bool, data: Path | None) -> None:
       labcommons env show py313-data
       labcommons env show py313-data:1.2.0 --json
     """
-    entry = _entry(version)
+    entry = entry_named(version)
     folder = places(data=data).versions / entry.name / entry.version
     sbom = folder / SBOM_FILE
     if as_json:
@@ -107,14 +108,14 @@ def diff(before: str, after: str | None, as_json: bool) -> None:
 
     store = Store()
     if after is None:
-        right = _entry(before, store)
+        right = entry_named(before, store)
         entries = store.transact(catalog.newest, read=True)[right.name]
         older = entries[entries.index(right) + 1 :]
         if not older:
             raise click.ClickException(f"{right.name} has nothing older than {right.version}")
         left = older[0]
     else:
-        left, right = _entry(before, store), _entry(after, store)
+        left, right = entry_named(before, store), entry_named(after, store)
     changes = compare(left.packages, right.packages)
     if as_json:
         names = {
@@ -140,7 +141,8 @@ def export(version: str, format_: str, output: Path | None, data: Path | None) -
     """A version in a format that makes it again elsewhere, without LabCommons.
 
     Formats: environment.yml, explicit (conda's @EXPLICIT list with hashes), conda-lock, pixi.lock,
-    requirements (pip's part, with hashes), dockerfile; all writes every one into a folder.
+    requirements (pip's part, with hashes), dockerfile; all writes every one into a folder, with
+    the bill of materials and the signed statement of what it was made of (docs/signatures.md).
 
     \b
     Examples:
@@ -156,7 +158,7 @@ def export(version: str, format_: str, output: Path | None, data: Path | None) -
         raise click.UsageError(f"--format is one of {', '.join(FORMATS)}, all")
     if format_ == "all" and output is None:
         raise click.UsageError("--format all needs --output FOLDER")
-    entry = _entry(version)
+    entry = entry_named(version)
     folder = places(data=data).versions / entry.name / entry.version
     try:
         if format_ == "all":
@@ -164,7 +166,10 @@ def export(version: str, format_: str, output: Path | None, data: Path | None) -
             output.mkdir(parents=True, exist_ok=True)
             for name in FORMATS:
                 (output / FILE_NAMES[name]).write_text(export_folder(folder, name), "utf-8")
-            click.echo(f"{output}: {', '.join(FILE_NAMES.values())}")
+            proofs = [name for name in (ENVELOPE, SBOM_FILE) if (folder / name).is_file()]
+            for name in proofs:
+                (output / name).write_bytes((folder / name).read_bytes())
+            click.echo(f"{output}: {', '.join([*FILE_NAMES.values(), *proofs])}")
         elif output:
             output.write_text(export_folder(folder, format_), "utf-8")
         else:

@@ -360,6 +360,18 @@ LISTING_IMAGES = Text("image_listing", N_("listing images"))
 CHECK_FAILED = Text(
     "image_check_failed", N_("the image does not pass its check (status {status}): {words}")
 )
+SIGNER_SILENT = Text(
+    "signer_silent",
+    N_("the service “signer” did not sign it within a minute; see “docker compose logs signer”"),
+)
+NOT_SIGNED = Text(
+    "image_not_signed_at_build",
+    N_(
+        "the image is built, but not offered, as it is not signed and the site starts signed "
+        "images alone (signatures.policy): {reason}. Then build again"
+    ),
+)
+NOT_SIGNED_YET = Text("image_not_signed_yet", N_("the image is not signed: {reason}"))
 
 # Exports ----------------------------------------------------------------------------------------
 

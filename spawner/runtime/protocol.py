@@ -142,6 +142,20 @@ class FolderUse(Said):
     whole: bool = True
 
 
+class ImageIdentity(Said):
+    """What an image is, as it is signed.
+
+    Attributes:
+        media_type: what its id is the digest of: the configuration, or, where the Engine has the
+            containerd store, a manifest or an index.
+        layers: ``sha256:…`` of each layer's contents, the lowest first.
+    """
+
+    id: ImageId
+    media_type: Words
+    layers: tuple[ImageId, ...] = Field((), max_length=500)
+
+
 class Dangling(Said):
     """Images without a name that went, or would: their number, and the bytes of their layers."""
 
@@ -389,6 +403,9 @@ class ImageStore(Protocol):
 
     async def resolve(self, image: ImageName) -> ImageId | None:
         """The id of ``repository:tag`` or of an id; None where there is no such image."""
+
+    async def identity(self, image: ImageName) -> ImageIdentity | None:
+        """What an image is; None where there is no such image."""
 
     async def updated(self, image: ImageName) -> date | None:
         """When Debian's updates went into an image; None where it does not say."""

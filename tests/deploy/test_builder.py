@@ -32,7 +32,7 @@ def test_a_builder_writes_to_its_own_folders_and_reads_what_is_put_there(
         "store", "channel", "command", "locks", "cache", "versions", "logs"
     }  # fmt: skip
     assert {Path(place).name for place, word in ours.items() if word.endswith(":ro")} == {
-        "advisories", "logins", "pgpass", "ca.crt", "builder.crt", "builder.key"
+        "advisories", "signing", "logins", "pgpass", "ca.crt", "builder.crt", "builder.key"
     }  # fmt: skip
 
 

@@ -8,19 +8,25 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import docker
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from docker.errors import DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
-from commons.site import Environments, GpuDeviceSpec, Gpus
+from commons.errors import RuntimeRefused
+from commons.signatures.check import ENVELOPE, Checker, Image
+from commons.signatures.signer import Signer
+from commons.site import Environments, GpuDeviceSpec, Gpus, Signatures
 from commons.store import GpuQuota, Store
 from commons.store.models import utcnow
 from commons.store.usage import Started, add_starts
@@ -30,10 +36,13 @@ from environments.doctor import examine
 from environments.errors import BuildError
 from environments.files import FILE_NAMES
 from environments.progress import Progress
+from environments.provenance import Provenance
 from environments.prune import Keeping, prune
 from rig import agent
 from rig.channel import TinyChannel
 from rig.images import glibc, imported
+from spawner.runtime.docker.images import Images as DockerImages
+from spawner.runtime.docker.settings import AgentSettings
 from spawner.runtime.protocol import EngineState
 from spawner.runtime.spec import CDI
 
@@ -192,6 +201,62 @@ def test_an_environment_becomes_an_image_with_a_row_in_the_catalog(
         entry.prefix,
         f"{entry.prefix}/lib/python3.11/site-packages/__pycache__/six.cpython-311.pyc",
     ]
+
+
+def test_an_image_is_signed_and_only_what_was_signed_can_be_started(
+    bench: Bench, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bench.builder.places.data
+    checker = Checker(Signatures(policy="refuse"), data)
+    stated = Provenance(checker, "alice", patience=20)
+    monkeypatch.setattr(bench.builder, "provenance", stated)
+    (data / "signing").mkdir(exist_ok=True)
+    before = bench.newest()
+    assert before is not None  # built without a word about it: to be built again
+    with signing(checker):
+        outcome = bench.builder.build(NAME)
+    entry = outcome.entry
+    assert outcome.is_new
+    assert entry.version == before.version
+    found = engine.inspect_image(entry.image_id)
+    image = Image(NAME, entry.version, found["Id"], entry.lock_digest)
+    image = replace(image, layers=tuple(found["RootFS"]["Layers"]))
+    verdict = checker.files(image)
+    assert (verdict.state, verdict.why) == ("signed", None)
+    assert verdict.facts is not None
+    assert verdict.facts.asked_by == "alice"
+    assert verdict.facts.materials == len(entry.packages) + 3
+    assert not bench.builder.build(NAME).is_new
+
+    site = agent.SITE.model_copy(update={"signatures": checker.settings})
+    asked = AgentSettings(site, found["Config"]["Labels"]["labcommons.site"], data, data, "none")
+    started = DockerImages(cast(Any, None), asked, cast(Any, None))
+    started.check_startable(engine, entry.image_id, NAME, entry.version)
+    (checker.folder(NAME, entry.version) / ENVELOPE).write_bytes(b"{}")
+    with pytest.raises(RuntimeRefused, match=r"cannot be read.*labcommons env build"):
+        started.check_startable(engine, entry.image_id, NAME, entry.version)
+    monkeypatch.setattr(bench.builder, "provenance", replace(stated, patience=0.0))
+    with pytest.raises(BuildError, match=r"not offered.*signer"):
+        bench.builder.build(NAME)
+    assert bench.newest() == entry
+
+
+@contextmanager
+def signing(checker: Checker) -> Iterator[None]:
+    """The service signer, beside."""
+    over = threading.Event()
+    signer = Signer(Ed25519PrivateKey.generate(), checker)
+    signer.tell_key()
+
+    def work() -> None:
+        while not over.wait(0.05):
+            signer.look()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
 
 
 def test_the_image_keeps_what_the_server_image_says_of_itself(bench: Bench, engine: Any) -> None:

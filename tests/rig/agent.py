@@ -34,7 +34,7 @@ from spawner.runtime.protocol import Runtime
 OWNER = 990
 FOLDERS = (
     "advisories", "agent", "archives", "cache/packages", "channel", "courses", "homes", "kernels",
-    "locks", "logs", "shared", "store", "teams", "versions",
+    "locks", "logs", "shared", "signing", "store", "teams", "versions",
 )  # fmt: skip
 # Where a builder has its Python: here it runs the job as a script of the shell, and of materials it
 # says what it sees of them.

@@ -31,7 +31,7 @@ GRADING = (
 )  # fmt: skip
 READ = (
     "kernels/*", "kernels/image/*/*", "shared", "cache/packages", "cache/bytecode", "channel",
-    "advisories", "logins", "agent/tasks/*", "agent/private/*", "secrets/pgpass",
+    "advisories", "signing", "logins", "agent/tasks/*", "agent/private/*", "secrets/pgpass",
     "agent-tls/ca.crt", "agent-tls/builder.crt", "agent-tls/builder.key",
 )  # fmt: skip
 

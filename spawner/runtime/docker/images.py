@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ from requests.exceptions import ConnectionError as RequestsConnectionError
 from requests.exceptions import Timeout
 
 from commons.errors import LabError, RuntimeRefused
+from commons.signatures.check import Checker, Image
+from commons.signatures.statement import CONFIG
 from spawner.runtime import labels
 from spawner.runtime.docker import engine as engines
 from spawner.runtime.docker import layers
@@ -39,6 +42,7 @@ from spawner.runtime.protocol import (
     PUBLISH_SECONDS,
     Dangling,
     EngineState,
+    ImageIdentity,
     TrialEnd,
 )
 from spawner.runtime.spec import Account, CheckImage, CompileModules
@@ -47,6 +51,7 @@ log = logging.getLogger(__name__)
 PREFIXES = PurePosixPath("/opt/conda/envs")
 VERSION = "labcommons.version"
 UPDATED = "labcommons.updated"  # see deploy/images.py
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OURS = "labcommons.inputs"  # on what make up has built; the same
 # Of what publishing writes on an image, what the builder may say.
 _SAID = re.compile(
@@ -62,6 +67,16 @@ _SERVICES = Account(uid=OWNER, gid=OWNER)
 Send = Callable[[IO[bytes]], None]
 
 
+@dataclass(frozen=True)
+class Published:
+    """An image of an environment, as its labels and the Engine say it."""
+
+    name: str
+    version: str
+    id: str
+    layers: tuple[str, ...]
+
+
 def publisher(site_id: str) -> str:
     """How the names of containers begin that are filled to be published, and never started."""
     return f"{site_id}-env-build-"
@@ -74,30 +89,47 @@ class Images:
         self.engine, self.settings, self.places = engine, settings, places
         self.site_id = settings.site_id
         self._locks = Locks()
-        self._startable: dict[str, tuple[str, str]] = {}  # what never changes of an image's id
+        self._startable: dict[str, Published] = {}  # what never changes of an image's id
+        self._signatures = Checker(settings.site.signatures, settings.data)
 
     # -- what there is ---------------------------------------------------------------------------
 
     def check_startable(self, api: Any, image: str, name: str, version: str) -> None:
-        """Raises RuntimeRefused for an image that is not this version, or none of ours at all."""
+        """Raises RuntimeRefused for an image that is not this version, or none of ours at all, or
+        not signed where the site wants that.
+        """
         known = self._startable.get(image)
         if known is None:
             known = self._startable[image] = self._published(api, image)
-        if known != (name, version):
+        if (known.name, known.version) != (name, version):
             raise against_rules(f"the image is not {name}:{version}")
+        found = Image(name, version, known.id, layers=known.layers)
+        if (refusal := self._signatures.refusal(found)) is not None:
+            raise RuntimeRefused(refusal)
 
-    def _published(self, api: Any, image: str) -> tuple[str, str]:
-        marks = _labels(api, image)
-        if marks is None:
-            raise against_rules("there is no such image")
+    def _published(self, api: Any, image: str) -> Published:
+        try:
+            found = api.inspect_image(image)
+        except ImageNotFound:
+            raise against_rules("there is no such image") from None
+        marks = found["Config"].get("Labels") or {}
         if marks.get(labels.SITE) != self.site_id or not marks.get(labels.ENVIRONMENT):
             raise against_rules("the image is none of this site's environments")
-        return marks[labels.ENVIRONMENT], marks.get(VERSION, "")
+        what = _identity(found)
+        return Published(marks[labels.ENVIRONMENT], marks.get(VERSION, ""), what.id, what.layers)
 
     async def resolve(self, image: str) -> str | None:
         def work(api: Any) -> str | None:
             with suppress(ImageNotFound):
                 return str(api.inspect_image(_reference(image))["Id"])
+            return None
+
+        return await self.engine.call(work)
+
+    async def identity(self, image: str) -> ImageIdentity | None:
+        def work(api: Any) -> ImageIdentity | None:
+            with suppress(ImageNotFound):
+                return _identity(api.inspect_image(_reference(image)))
             return None
 
         return await self.engine.call(work)
@@ -244,7 +276,7 @@ class Images:
 
     async def tag(self, image: str, name: str, version: str) -> None:
         def work(api: Any) -> None:
-            if self._published(api, image)[0] != name:
+            if self._published(api, image).name != name:
                 raise against_rules(f"the image is none of {name}")
             api.tag(image, f"labcommons/env-{name}", version, force=True)
 
@@ -325,6 +357,19 @@ def _labels(api: Any, image: str) -> dict[str, str] | None:
         return dict(api.inspect_image(image)["Config"].get("Labels") or {})
     except ImageNotFound:
         return None
+
+
+def _identity(found: Mapping[str, Any]) -> ImageIdentity:
+    """Of what the Engine says of an image. With the containerd store it has a descriptor, and its
+    id is that one's digest.
+    """
+    described = found.get("Descriptor") or {}
+    is_manifest = described.get("digest") == found["Id"]
+    return ImageIdentity(
+        id=found["Id"],
+        media_type=str(described.get("mediaType") or MANIFEST)[:200] if is_manifest else CONFIG,
+        layers=tuple((found.get("RootFS") or {}).get("Layers") or ()),
+    )
 
 
 def _reference(image: str) -> str:

@@ -190,7 +190,7 @@ class Tasks:
         """Building an image: our services' user, and the builder's own certificate."""
         host = self.places.host
         binds = [self._job(task), *self._data("channel", "cache", "locks", "versions", "logs")]
-        binds += [*self._data("store"), self._read("advisories")]
+        binds += [*self._data("store"), self._read("advisories"), self._read("signing")]
         binds.append(Bind(str(host / "secrets" / "pgpass"), "/run/labcommons/pgpass"))
         for mine, theirs in (("ca.crt", "ca.crt"), ("builder.crt", "client.crt"),
                              ("builder.key", "client.key")):  # fmt: skip

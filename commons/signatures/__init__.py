@@ -1,0 +1,1 @@
+"""What images of environments were made of, who says so, and whether that is true."""
