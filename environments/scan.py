@@ -54,10 +54,11 @@ def scan(prefix: Path, settings: EnvironmentScan) -> list[Finding]:
     if settings.command:
         for hole in _command(prefix, settings):
             holes.setdefault((hole.id, hole.package), hole)
-    return [finding for hole in holes.values() for finding in _finding(hole, settings)]
+    return [finding for hole in holes.values() for finding in finding_of(hole, settings)]
 
 
-def _finding(hole: Hole, settings: EnvironmentScan) -> list[Finding]:
+def finding_of(hole: Hole, settings: EnvironmentScan) -> list[Finding]:
+    """What the site's rules say of a hole: one finding, or none where it is let be."""
     if hole.id in settings.ignore:
         return []
     limit = settings.threshold
