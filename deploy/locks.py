@@ -56,6 +56,8 @@ HUB = "config/images/hub/requirements.lock"
 # An optional check of jsonschema, which costs each process with JupyterHub three quarters of a
 # second at its start, and a person's server half of its own.
 SLOW = ("rfc3987-syntax", "lark")
+# The other optional ones: one is named by a schema, for addresses of schemas, all JupyterHub's own.
+FORMATS = ("arrow", "fqdn", "isoduration", "rfc3986-validator", "uri-template", "webcolors")
 # What nbgrader has for its pages in JupyterLab: tests use none of it.
 PAGES = (
     *("async-lru", "h11", "httpcore", "httpx", "ipywidgets", "json5", "jupyter-builder"),
@@ -63,8 +65,14 @@ PAGES = (
     *("notebook-shim", "widgetsnbextension"),
 )
 LOCKS = (
-    Lock(HUB, ("hub",), without=SLOW),
-    Lock("config/images/builder/requirements.lock", ("build",), agrees=HUB, beside=True),
+    Lock(HUB, ("hub",), without=(*SLOW, *FORMATS)),
+    Lock(
+        "config/images/builder/requirements.lock",
+        ("build",),
+        agrees=HUB,
+        beside=True,
+        without=(*SLOW, *FORMATS),
+    ),
     Lock(
         "config/images/server/requirements.lock",
         file="config/images/server/requirements.in",

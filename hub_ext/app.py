@@ -9,10 +9,12 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import cached_property, partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
+import jupyterhub.traitlets
 import tornado.httpserver
 from sqlalchemy.orm import Session
 from tornado.log import access_log, app_log
@@ -96,6 +98,10 @@ RESERVED = 600  # seconds between two looks at the file that is kept
 PATIENCE = 2  # seconds between two tries for the agent, and for its list of what runs
 
 
+# It would look through all packages again for each of the ten settings that can name one of theirs.
+jupyterhub.traitlets.entry_points = entry_points().select
+
+
 class LabCommonsHub(GuardedHub):
     """JupyterHub that waits for the agent, keeps the GPU ledger true and its proxy routed."""
 
@@ -158,15 +164,6 @@ class LabCommonsHub(GuardedHub):
         hub_database.write_ahead(self.db_url)
         super().init_db()
         hub_database.without_pings(self.db.get_bind())
-        self._hold_room()
-
-    def _hold_room(self) -> None:
-        """For both databases, on a disk that others fill."""
-        for engine in (self.db.get_bind(), self.resources.store.engine):
-            file = engine.url.database
-            if engine.dialect.name == "sqlite" and file not in (None, "", ":memory:"):
-                with suppress(sqlite3.Error, OSError):  # a full disk: what there is has to do
-                    room.hold(Path(file))
 
     async def init_spawners(self) -> int:
         """JupyterHub's, which forgets what was starting; how many there are."""
@@ -425,7 +422,7 @@ class LabCommonsHub(GuardedHub):
             postman.run(),
             Periodic("maintenance", window.look, maintenance.INTERVAL, self.log).run(),
             Periodic("announced stops", announced.look, stops.INTERVAL, self.log).run(),
-            Periodic("room on the disk", self._keep_reserve, RESERVED, self.log).run(),
+            Periodic("room on the disk", self._keep_room, RESERVED, self.log).run(),
             *([disk.run()] if shared.site.storage.measure else []),
             Periodic("disk prune", prune, disk_prune.EVERY, self.log, expected=expected).run(),
             builds.forever(),
@@ -454,7 +451,13 @@ class LabCommonsHub(GuardedHub):
         ):
             self._keep_going(work)
 
-    async def _keep_reserve(self) -> None:
+    async def _keep_room(self) -> None:
+        """For both databases, and to open them, on a disk that others fill."""
+        for engine in (self.db.get_bind(), self.resources.store.engine):
+            file = engine.url.database
+            if engine.dialect.name == "sqlite" and file not in (None, "", ":memory:"):
+                with suppress(sqlite3.Error, OSError):  # a full disk: what there is has to do
+                    await asyncio.to_thread(room.hold, Path(file))
         with suppress(OSError):  # others were faster
             for folder in await asyncio.to_thread(room.folders, self.resources.data):
                 await asyncio.to_thread(reserve.keep, folder)

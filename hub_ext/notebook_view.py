@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from markdown_it import MarkdownIt
-
 MOST_CELLS, MOST_TEXT = 500, 20_000  # of a notebook, and characters of one output
 MOST_PICTURES = 4 * 2**20  # bytes of all pictures, as text
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -36,6 +34,8 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 
 def rendered(notebook: object) -> str:
     """The page of a notebook. What is none has no cells."""
+    from markdown_it import MarkdownIt  # 20 ms of a hub that starts
+
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     pictures = [MOST_PICTURES]

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 from sqlalchemy.orm import Session
@@ -49,6 +50,7 @@ BUSY = 1.0  # the same while anything runs: its time limit
 YIELD = 2.0  # seconds between two looks at who makes room
 GRACE = 60  # seconds from SIGTERM to SIGKILL: time to save
 PATIENCE = 10.0  # seconds for the last of what a job has printed
+ENDS_FIRST = 0.5  # seconds at most for which who is new lets a GPU pass to who waits already
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two tries of one that is held up
 TIDY = 3600.0
 FRESH = 10.0  # seconds for which it is known who somebody is: an array asks for each task
@@ -80,6 +82,9 @@ class JobKeeper:
         self._logs = Keyed("jobs: output", log, expected=expected)
         self._starts: dict[int, asyncio.Task[None]] = {}
         self._begun: set[int] = set()  # of those, what is past waiting
+        self._ends = 0  # under way
+        self._no_end = asyncio.Event()
+        self._no_end.set()
         self._holds: dict[int, tuple[float, float]] = {}  # not before; the pause
         self._lines: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._written: dict[int, asyncio.Event] = {}  # of those whose request is on its way
@@ -238,7 +243,18 @@ class JobKeeper:
         )
 
     async def _over(self, row: Job, state: ServerState | None) -> None:
-        """Its container runs no more: keep what is known, then remove it, then free its GPUs."""
+        """Its container runs no more."""
+        self._ends += 1
+        self._no_end.clear()
+        try:
+            await self._end(row, state)
+        finally:
+            self._ends -= 1
+            if not self._ends:
+                self._no_end.set()
+
+    async def _end(self, row: Job, state: ServerState | None) -> None:
+        """Keep what is known, then remove the container, then free its GPUs."""
         there = state is not None and state.status != "removed"
         if there:
             self._follow(row)
@@ -336,6 +352,9 @@ class JobKeeper:
     async def _try(self, row: Job) -> None:
         # Of one person they ask in the order in which they were asked for.
         async with self._lines[row.username]:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ENDS_FIRST):
+                    await self._no_end.wait()
             plan = await self._plan(row)
             asking = asyncio.create_task(self._obtain(row, plan)) if plan.choice.gpus else None
             try:

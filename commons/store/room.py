@@ -15,6 +15,7 @@ from pathlib import Path
 from commons.reserve import drop, left
 
 ROOM = 16 * 2**20  # bytes within a database, and within its log
+_STEP = 2**20  # bytes in one transaction, for which others who write wait
 _BUSY = 10.0  # seconds for another writer
 
 
@@ -33,11 +34,14 @@ def hold(file: Path, size: int = ROOM) -> bool:
                 return True
         if left(file.parent) < 4 * size:
             return False
-        connection.execute("BEGIN IMMEDIATE")
+        # Over the log's whole length, which a checkpoint in between would begin anew.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("DROP TABLE IF EXISTS labcommons_room")  # of one that was killed
         connection.execute("CREATE TABLE labcommons_room (bytes BLOB)")
-        connection.execute("INSERT INTO labcommons_room VALUES (zeroblob(?))", (size,))
+        for _ in range(0, size, _STEP):
+            connection.execute("INSERT INTO labcommons_room VALUES (zeroblob(?))", (_STEP,))
         connection.execute("DROP TABLE labcommons_room")
-        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # nobody waits for it
         return True
 
 

@@ -29,6 +29,11 @@ def test_every_method_of_the_protocols_is_a_call() -> None:
     assert {name for name, call in wire.CALLS.items() if call.stream} == {"follow", "events"}
 
 
+def test_the_version_that_both_sides_compare_is_that_of_the_messages() -> None:
+    assert wire.digest() == wire.MESSAGES
+    assert wire.protocol_version().endswith(f"+{wire.MESSAGES}")
+
+
 def test_ids_of_images_are_understood() -> None:
     """`env prune` asked so, and was refused."""
     known = [SPEC.image, f"sha256:{'1' * 64}"]

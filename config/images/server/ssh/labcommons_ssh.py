@@ -45,6 +45,7 @@ HostKey {folder}/host_key
 HostCertificate {own}/host_key-cert.pub
 AuthorizedKeysFile {own}/authorized_keys
 AuthenticationMethods publickey
+Ciphers aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes128-ctr
 UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
