@@ -430,6 +430,7 @@ class LabSpawner(Dialogue):
             tmp=parse_bytes(servers.tmp),
         )
         shut = {Scope("course", name).source for name in self._frozen}
+        key = (self.user.name, self.name)
         return ServerSpec(
             user=self.user.name,
             server=self.name,
@@ -455,6 +456,8 @@ class LabSpawner(Dialogue):
                 "TZ": str(timezone),
                 # Never in anybody's own server.
                 **({"LABCOMMONS_TOGETHER": "1"} if scope_of(self.user.name) else {}),
+                # Nobody waits for it yet.
+                **({"LABCOMMONS_AHEAD": "1"} if key in self.resources.turns.ahead else {}),
                 "MEM_LIMIT": str(limits.memory),
                 "CPU_LIMIT": f"{limits.cpu:g}",
             }

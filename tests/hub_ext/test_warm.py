@@ -151,6 +151,14 @@ async def test_a_class_finds_its_servers_ready_and_what_failed_has_its_reason(
     assert (notice.username, notice.code) == ("bob", "released")
 
 
+async def test_only_a_server_for_which_nobody_waits_asks_itself_ahead(school: School) -> None:
+    await school.lab.servers.start("bob", "", {"size": "small"})
+    await school.ask(people=["alice"])
+    await school.until(alice="ready")
+    ahead = {one.user: "LABCOMMONS_AHEAD" in one.env for one in school.lab.memory.specs.values()}
+    assert ahead == {"alice": True, "bob": False}
+
+
 async def test_in_maintenance_none_is_started_and_none_fails(school: School) -> None:
     await school.store.run(lambda s: maintenance.start(s, en="Disks", by="carol").id)
     await school.ask(subject=COURSE, starts=(utcnow() + timedelta(minutes=5)).isoformat())
