@@ -40,6 +40,7 @@ WORDS = {
     "open": N_("Open a copy"),
     "refuse": N_("No more from {name}"),
     "send": N_("Send a Copy to a Colleague or Team…"),
+    "run_as_job": N_("Run as a Job…"),
     "send_to": N_("To whom? A login name, or team-NAME, course-NAME"),
     "send_now": N_("Send"),
     "send_bare": N_("Send without outputs"),

@@ -26,7 +26,14 @@ def test_a_notebook_is_sent_in_jupyterlab_and_opened_in_one_click(
     in_lab(alice)
     open_notebook(alice, SHOWN)
     run_cell(alice, "print('from', 'alice', 6 * 7)")
-    alice.locator(".jp-Notebook .jp-OutputArea-output").click(button="right")
+    output = alice.locator(".jp-Notebook .jp-OutputArea-output")
+    output.click(button="right")
+    with alice.context.expect_page() as opened:
+        alice.get_by_role("menuitem", name="Run as a Job").click()
+    # The page Jobs, for the notebook that is open.
+    expect(opened.value.get_by_label("Or a notebook")).to_have_value("Untitled.ipynb")
+    opened.value.close()
+    output.click(button="right")
     alice.get_by_role("menuitem", name="Send a Copy to a Colleague or Team").click()
     dialog = alice.get_by_role("dialog")
     dialog.get_by_role("textbox").fill("bob")

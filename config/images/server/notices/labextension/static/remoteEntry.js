@@ -63,14 +63,14 @@
   async function makePlugins() {
     const [
       apputils, coreutils, services, statusbar, translation, notebook, consoles, browser, signaling, widgets,
-      meter, deaths, sending, broadcasts, materials,
+      meter, deaths, sending, broadcasts, materials, jobs,
     ] =
       await Promise.all([
         ...["apputils", "coreutils", "services", "statusbar", "translation", "notebook", "console", "filebrowser"].map((n) =>
           shared(`@jupyterlab/${n}`),
         ),
         ...["signaling", "widgets"].map((n) => shared(`@lumino/${n}`)),
-        ...["meter.js", "deaths.js", "sending.js", "broadcasts.js", "materials.js"].map((name) => import(new URL(name, here))),
+        ...["meter.js", "deaths.js", "sending.js", "broadcasts.js", "materials.js", "jobs.js"].map((name) => import(new URL(name, here))),
       ]);
     return [
       {
@@ -104,6 +104,13 @@
             apputils,
             hub: hubOf(coreutils.PageConfig),
             changed: () => watch.look(),
+            words: () => watch.words,
+          });
+          watch.jobs = new jobs.Jobs({
+            app, palette,
+            hub: watch.sending.hub,
+            opened: () => watch.sending.opened(),
+            chosen: () => watch.sending.chosen(),
             words: () => watch.words,
           });
           for (const tracker of [notebooks, consolePanels]) if (tracker) died.follow(tracker);
@@ -161,6 +168,7 @@
     update({ notices, leases, gpu_percent, words, server }) {
       this.words = words;
       this.sending?.ready();
+      this.jobs?.ready();
       this.lease = leases.find((lease) => lease.server === server) ?? null;
       this.item?.show(this.lease);
       this.meter.lease = this.lease && { gpu_percent: gpu_percent?.[this.lease.id] };
