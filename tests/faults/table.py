@@ -185,6 +185,61 @@ def engine_crash(world: World) -> str:
     return f"the site was back {seconds:.0f} s after Docker"
 
 
+def with_a_job(fault: Callable[[World], object], outcome: str) -> Scene:
+    """Somebody's job with a GPU runs meanwhile: it is not lost, run or charged twice."""
+    program = "echo begun >>begun; sleep 25; echo over"
+
+    def scene(world: World) -> str:
+        site = world.site
+        site.login_once("dan")
+
+        def jobs(*words: str) -> Any:
+            said = site.docker("exec", site.container("hub"), "labcommons", *words)
+            return json.loads(said)
+
+        folder = f"job-{uuid.uuid4().hex[:6]}"
+        words = f"mkdir {folder} && cd {folder} && {program}"
+        [job] = jobs("run", "--json", "--user", "dan", "--gpus", "1", "--", "sh", "-c", words)
+
+        def state() -> dict[str, Any]:
+            return dict(jobs("jobs", "show", "--json", job["id"])[0])
+
+        begun = site.root / "data" / "homes" / "dan" / folder / "begun"
+        wait_for(begun.exists, "the job to run", 90)
+        fault(world)
+        world.healthy()
+        wait_for(lambda: state()["state"] not in ("running", "starting"), "the job's end", 120)
+        found = state()
+        if found["state"] != outcome:
+            raise Unkept(f"the job is {found['state']}: {found['reason']}")
+        if (times := begun.read_text().count("begun")) != 1:
+            raise Unkept(f"it ran {times} times")
+        said = jobs("jobs", "log", "--json", job["id"])["log"]
+        if outcome == "done" and said != "over\n":
+            raise Unkept(f"of what it printed there is {said!r}")
+        leases = site.docker(
+            "exec", site.container("hub"), "/opt/labcommons/hub/bin/python", "-c",
+            "from commons.store import Store; from commons.store.models import Lease; s = Store(); "
+            "print(s.transact(lambda x: x.query(Lease).filter_by(username='dan', "
+            f"server_name='job-{job['id']}').count()))",
+        )  # fmt: skip
+        if leases.strip() != "1":
+            raise Unkept(f"it has {leases.strip()} leases")
+        world.in_order()
+        return f"the job was {outcome}"
+
+    return scene
+
+
+def programs_killed(world: World) -> None:
+    """Hub, agent, console and proxy, one after the other."""
+    for name in ("hub", "agent", "console", "chp"):
+        world.site.kill(name)
+    world.healthy()
+    world.served()
+    world.unharmed()
+
+
 def told_as(world: World, user: str, cause: str) -> None:
     """How somebody's server ended, as the store has it."""
     code = (
@@ -458,6 +513,12 @@ ROWS: tuple[Row, ...] = (
         people=TEN),
     Row("engine-live-restore", "kill -9 of dockerd with live-restore",
         "nothing ends; the agent reaches the new daemon", engine_live),
+    Row("jobs-kill", "kill -9 of hub, agent, console and chp while a job runs on a GPU",
+        "the job goes on to its end: it is run once, its output is whole, it has one lease",
+        with_a_job(programs_killed, "done")),
+    Row("jobs-engine-crash", "kill -9 of dockerd, no live-restore, while a job runs on a GPU",
+        "the job is told to be lost and is not run again unasked; its GPU is free",
+        with_a_job(lambda world: world.kill_engine(), "lost")),
     Row("power-cut", "all processes and dockerd killed at once",
         "the site returns by itself; databases whole; no lease without a server", power_cut),
     Row("kill-postgresql", "kill -9 of PostgreSQL, three people at work",

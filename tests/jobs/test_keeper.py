@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from commons import notices
 from commons.errors import RuntimeRefused
+from commons.site import Site
+from commons.store import Store
 from commons.store.models import DiskUse, EnvironmentVersion, ExamSitting, Job, utcnow
 from jobs import output, records
 from jobs.records import State
@@ -66,6 +69,23 @@ async def test_gpus_are_leased_and_charged_as_a_servers(world: World) -> None:
     assert [len(world.leases(job)) for job in jobs] == [1, 1, 1]
     assert (world.live(), world.charged()) == ([], 3)
     assert world.leases(jobs[0])[0].time_limit == 3600
+
+
+async def test_on_either_database_a_job_is_begun_as_soon_as_it_is_asked_for_and_taken_up_again(
+    store: Store, site: Site, tmp_path: Path
+) -> None:
+    world = World(store, site, tmp_path)
+    async with world.hub():
+        [first] = world.ask(gpus=1, gpu_type="T4")
+        await world.finish(first, 0, b"said")
+        await world.over(first)
+        [second] = world.ask(gpus=1, gpu_type="T4")
+        await world.runs(second)
+    async with world.hub():
+        await world.finish(second)
+        assert (await world.over(second)).state == State.DONE
+    assert len(world.runtime.ran) == len(set(world.runtime.ran)) == 2
+    assert (world.live(), world.charged()) == ([], 2)
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
