@@ -46,6 +46,7 @@ bench:
 	@.venv/bin/python tests/bench/jobs.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/in_hub.py hub_alone.py
 	@.venv/bin/python tests/bench/audit.py
+	@.venv/bin/python tests/bench/signatures.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/backup.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/spawn.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/crowd.py

@@ -112,6 +112,14 @@ KINDS: Mapping[str, NoticeKind] = {
         remedy=N_("Start it again when you need its GPUs, or without GPUs for other work."),
         ended=True,
     ),
+    "environment_holes": NoticeKind(
+        "warning",
+        N_("{environment}, which you use, has known security holes: {holes}."),
+        remedy=N_(
+            "Take a newer version where there is one; an environment of your own is built anew "
+            "with newer packages. What runs goes on."
+        ),
+    ),
     "kept": NoticeKind(
         "info",
         N_("The server is not stopped for idle GPUs before {keep_until_at}."),

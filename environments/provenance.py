@@ -12,7 +12,7 @@ from typing import Any
 
 from commons.messages import Message
 from commons.signatures import statement
-from commons.signatures.check import Checker, Image, Verdict, digest_of
+from commons.signatures.check import Checker, Verdict, digest_of
 from commons.signatures.signer import ASKED
 from commons.signatures.statement import Facts, Identity, resource
 from commons.version import version
@@ -21,6 +21,7 @@ from environments.errors import BuildError
 from environments.files import SPEC_FILE, WORDS_FILE
 from environments.lock import Lock
 from environments.messages import making as texts
+from environments.signed import as_image
 from environments.stamp import iso
 
 PATIENCE = 60.0  # seconds for the signer, which looks twice a second
@@ -93,11 +94,6 @@ class Provenance:
     def must_build_again(self, entry: CatalogEntry) -> bool:
         """Whether a version that is there cannot be started as it is not signed."""
         return self.checker.enforces and self.verdict(entry).state != "signed"
-
-
-def as_image(entry: CatalogEntry) -> Image:
-    """What of a version is compared with what was signed."""
-    return Image(entry.name, entry.version, entry.image_id, entry.lock_digest)
 
 
 def _materials(lock: Lock, base: Identity, folder: Path) -> Iterator[dict[str, Any]]:

@@ -185,7 +185,7 @@ def match(packages: Sequence[Installed], documents: Iterable[Mapping[str, Any]])
     for item in packages:
         for name, version in item.distributions:
             versions.setdefault(name, []).append(version)
-    hits: list[_Hit] = []
+    hits: dict[tuple[str, str], list[_Hit]] = {}
     for document in documents:
         if document.get("withdrawn"):
             continue
@@ -195,8 +195,8 @@ def match(packages: Sequence[Installed], documents: Iterable[Mapping[str, Any]])
             if package.get("ecosystem") == "PyPI" and name in versions:
                 for version in versions[name]:
                     if hit := _hit(document, affected, name, version):
-                        _add(hits, hit)
-    return [hit.hole for hit in hits]
+                        _add(hits.setdefault((name, version), []), hit)
+    return [hit.hole for of_package in hits.values() for hit in of_package]
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,9 @@ class _Hit:
 
 
 def _add(hits: list[_Hit], hit: _Hit) -> None:
+    """``hits`` are those of one version of one package."""
     for index, other in enumerate(hits):
-        if other.hole.package == hit.hole.package and other.names & hit.names:
+        if other.names & hit.names:
             better = hit if hit.is_rated and not other.is_rated else other
             hits[index] = _Hit(other.names | hit.names, better.hole, better.is_rated)
             return

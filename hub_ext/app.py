@@ -61,6 +61,7 @@ from hub_ext.guarded_hub import GuardedHub
 from hub_ext.log_lines import Lowered
 from hub_ext.mail import Addressee, Postman
 from hub_ext.maintenance import Maintenance
+from hub_ext.nightly_scan import NightlyScan
 from hub_ext.routes import TimedProxy, use_of
 from hub_ext.servers import HubServers, owners, unfinished_starts
 from hub_ext.shared_keeper import SharedKeeper
@@ -367,6 +368,7 @@ class LabCommonsHub(GuardedHub):
             shared.audit,
             self.log,
         ).once
+        scanned = NightlyScan(shared.store, shared.runtime, shared.site, self.log).once
         builds = Runner(
             shared.runtime,
             shared.store,
@@ -425,6 +427,7 @@ class LabCommonsHub(GuardedHub):
             Periodic("room on the disk", self._keep_room, RESERVED, self.log).run(),
             *([disk.run()] if shared.site.storage.measure else []),
             Periodic("disk prune", prune, disk_prune.EVERY, self.log, expected=expected).run(),
+            Periodic("known holes", scanned, disk_prune.EVERY, self.log, expected=expected).run(),
             builds.forever(),
             Periodic(
                 "doctor",

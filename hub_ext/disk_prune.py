@@ -5,28 +5,21 @@ prune`` does it.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 from commons.audit import AuditTrail, make_event
-from commons.errors import LabError
 from commons.i18n import choose_timezone
-from commons.messages import Message
 from commons.site import Site
 from commons.store import Store, prunes
 from commons.store.models import utcnow
-from environments.builds.build_container import read_event
+from hub_ext.in_builder import NoEnd, in_builder
 from spawner.runtime.protocol import Runtime
-from spawner.runtime.spec import ImageStep, Limits
 
 EVERY = 60.0  # seconds between two looks at the clock
-LONGEST = 3600.0  # seconds for one
 MAX_LOCK, MAX_LOCKS = 4 * 2**20, 24 * 2**20  # bytes of one, and of all, that a builder is told
-_LIMITS = Limits(cpu=1, memory=2**30, pids=128, shared_memory=2**26, tmp=2**30)
 
 
 def moment(at: time, zone: tzinfo, now: datetime) -> datetime:
@@ -70,7 +63,7 @@ class NightlyPrune:
         problem, removed = "", list[dict[str, Any]]()
         try:
             removed = await self._remove(f"prune-{due:%Y%m%dT%H%M}")
-        except _Failed as error:
+        except NoEnd as error:
             problem = str(error)
             self.log.error("disk prune: %s", problem)
         await self.store.run(lambda session: prunes.note(session, removed, problem))
@@ -80,7 +73,7 @@ class NightlyPrune:
         self.log.info("disk prune: %d MiB given back", freed >> 20)
 
     async def _remove(self, job_id: str) -> list[dict[str, Any]]:
-        """In a builder; one that an earlier hub began is found. Raises _Failed, LabError."""
+        """In a builder; one that an earlier hub began is found. Raises NoEnd, LabError."""
         locks = await asyncio.to_thread(_locks, self.environments)
         job = {
             "work": "prune",
@@ -90,36 +83,8 @@ class NightlyPrune:
             "locks": locks,
             "asked_for": await self.store.read(prunes.asked_for),
         }
-        handle = await self.runtime.begin(
-            ImageStep(job_id=job_id, limits=_LIMITS, job=json.dumps(job))
-        )
-        try:
-            async with asyncio.timeout(LONGEST):
-                return await self._result(handle)
-        except TimeoutError:
-            raise _Failed(f"no end after {LONGEST:.0f} s") from None
-        finally:
-            with suppress(LabError):  # else the next start of the hub removes it
-                await self.runtime.remove(handle)
-
-    async def _result(self, handle: str) -> list[dict[str, Any]]:
-        found, why, last = None, "", ""
-        async for line in self.runtime.follow(handle):
-            event = await asyncio.to_thread(read_event, line)
-            if isinstance(event.get("result"), dict):
-                found = event["result"].get("removed")
-            elif "error" in event:
-                why = str(Message.from_json(event.get("message") or event["error"]))
-            elif isinstance(said := event.get("log"), str) and said.strip():
-                last = said.strip()[:500]
-        end = await self.runtime.task_end(handle)
-        if found is None or end is None or end.exit_code:
-            raise _Failed(why or f"it ended without a result ({last or 'and said nothing'})")
-        return list(found)
-
-
-class _Failed(Exception):
-    """It came to no end."""
+        result = await in_builder(self.runtime, job_id, job)
+        return list(result.get("removed") or [])
 
 
 def _locks(folder: Path) -> list[str]:
@@ -130,6 +95,6 @@ def _locks(folder: Path) -> list[str]:
             raw = file.read(MAX_LOCK + 1)
         room -= len(raw)
         if len(raw) > MAX_LOCK or room < 0:
-            raise _Failed(f"{path} is too large to be told to a builder")
+            raise NoEnd(f"{path} is too large to be told to a builder")
         found.append(raw.decode("utf-8", "replace"))
     return found

@@ -28,12 +28,12 @@ from commons.messages import Text, listed
 from commons.principal import Principal
 from commons.scopes import Scope
 from commons.shared_accounts import scope_of
-from commons.signatures.check import Image
 from commons.site import Site, Size, parse_bytes, words_in
 from commons.store import StoreError, ends, runs
 from commons.store.ends import Ending
 from commons.store.models import ExamSitting
 from commons.web.refused import Refused
+from environments.signed import as_image
 from spawner import (
     endings,
     exams,
@@ -189,8 +189,7 @@ class LabSpawner(Dialogue):
         """Raises NotAvailable for an image that is not signed, where the site wants that; before
         anything is waited for. The agent looks again at what it starts.
         """
-        entry = choice.entry.runs_in
-        image = Image(entry.name, entry.version, entry.image_id, entry.lock_digest)
+        image = as_image(choice.entry.runs_in)
         refusal = await asyncio.to_thread(self.resources.signatures.refusal, image)
         if refusal is not None:
             raise NotAvailable(refusal)

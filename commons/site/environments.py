@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import time
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -66,7 +67,9 @@ class EnvironmentScan(Section):
 
     ``{sbom}`` in the command is the version's CycloneDX file, ``{prefix}`` its folder. The
     command prints Trivy's JSON. Findings from ``threshold`` on keep a version from being
-    offered. ``advisories``: a folder or file of OSV documents, matched without any network.
+    offered. ``advisories``: a folder or file of OSV documents, matched without any network; with
+    them all versions are looked at again each day at ``rescan``, by the clock of
+    ``servers.timezone``.
     """
 
     command: list[str] = []
@@ -74,6 +77,12 @@ class EnvironmentScan(Section):
     threshold: Severity | Literal["never"] = "high"
     advisories: Path | None = None
     ignore: dict[str, str] = {}
+    rescan: str = Field("04:30", pattern=r"^(([01]\d|2[0-3]):[0-5]\d|never)$")
+
+    def rescan_time(self) -> time | None:
+        """When all versions are looked at again each day; None: never."""
+        never = self.advisories is None or self.rescan == "never"
+        return None if never else time.fromisoformat(self.rescan)
 
 
 DEFAULT_CHANNELS = ("conda-forge",)

@@ -1,4 +1,4 @@
-"""Tables of environments outside images: the jobs that build them, and what was built."""
+"""Tables of environments: the jobs that build those outside images, what was built, known holes."""
 
 from __future__ import annotations
 
@@ -138,3 +138,34 @@ class ScopeEnvironment(Base):
     __table_args__ = (
         Index("uq_scope_environments", "scope", "owner", "name", "version", unique=True),
     )
+
+
+class EnvironmentHole(Base):
+    """One known hole of one package of one version; ``seen_at`` is when it was first found."""
+
+    __tablename__ = "environment_holes"
+
+    source: Mapped[str] = mapped_column(String(80), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    hole: Mapped[str] = mapped_column(String(100), primary_key=True)
+    package: Mapped[str] = mapped_column(String(128), primary_key=True)
+    package_version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    severity: Mapped[str] = mapped_column(String(16))
+    title: Mapped[str] = mapped_column(String(200), default="")
+    fixed: Mapped[str] = mapped_column(String(64), default="")
+    blocks: Mapped[bool] = mapped_column(default=False)  # it would be refused if it were built now
+    seen_at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+
+
+class EnvironmentScanning(Base):
+    """One look at all versions; the last ones are kept."""
+
+    __tablename__ = "environment_scannings"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    versions: Mapped[int] = mapped_column(Integer, default=0)
+    advisories: Mapped[int] = mapped_column(Integer, default=0)
+    problem: Mapped[str] = mapped_column(Text, default="")  # why it came to no end

@@ -5,14 +5,15 @@ prints is a JSON object: ``{"progress": {…}}``, then one ``{"result": {…}}``
 ``{"error": "…"}``. The hub reads them from the container's log, and believes nothing in them that
 matters to others.
 
-It has seven works. ``lock`` chooses the packages, as the user of our services, so that the index of
+It has eight works. ``lock`` chooses the packages, as the user of our services, so that the index of
 the channels is fetched once for all, the offline channel can grow, and private channels and package
 indexes are asked with the site's logins: no program of a package runs there. ``install`` builds a
 version from a lock and makes it the current one, as the person or lead who asked, so that the
 kernel decides whether they may. ``decide`` notes in a version that it is deprecated or withdrawn,
 ``look`` says what is in a folder, and ``delete`` removes an environment, likewise. ``image``
-builds an image of it, for an administrator, and ``prune`` removes what nobody needs: these two
-alone may ask the agent, and nothing of a package runs in them.
+builds an image of it, for an administrator, ``prune`` removes what nobody needs, and ``rescan``
+compares all versions with the advisories: these alone may ask the agent or the store, and nothing
+of a package runs in them.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def main() -> int:
             "look": _look,
             "image": _image,
             "prune": _tidy_up,
+            "rescan": _rescan,
         }
         say(result=works[job["work"]](job))
     except BuildError as error:
@@ -367,6 +369,15 @@ def _image(job: dict[str, Any]) -> dict[str, Any]:
     builder = Builder(settings, places, Store(), _report(0, 99), provenance=stated)
     entry = builder.build(job["name"]).entry
     return {"version": entry.version, "lock_digest": entry.lock_digest}
+
+
+def _rescan(job: dict[str, Any]) -> dict[str, Any]:
+    """Look for known holes in all versions, as ``labcommons env vulnerable --scan`` does."""
+    from commons.store import Store
+    from environments.rescan import rescan
+
+    settings = Environments.model_validate(job["settings"]).scan
+    return dict(rescan(Store(), settings, Path(job["cache"]).parent))
 
 
 def _tidy_up(job: dict[str, Any]) -> dict[str, Any]:

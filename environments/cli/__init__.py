@@ -16,7 +16,7 @@ from commons.i18n import gettext_for, terminal_language
 from commons.store import Store
 from commons.units import amount
 from environments import catalog
-from environments.cli import checking, signing, versions
+from environments.cli import checking, signing, versions, vulnerable
 from environments.cli.common import (
     need_builder,
     operator,
@@ -65,7 +65,7 @@ def env() -> None:
     """
 
 
-for _command in (*versions.COMMANDS, *signing.COMMANDS, *checking.COMMANDS):
+for _command in (*versions.COMMANDS, *signing.COMMANDS, *checking.COMMANDS, *vulnerable.COMMANDS):
     env.add_command(_command)
 
 

@@ -108,7 +108,7 @@ def _entries(version: str | None) -> list[CatalogEntry]:
 def _check(entry: CatalogEntry, checker: Checker) -> Checked:
     from environments.errors import BuildError
     from environments.image import Images
-    from environments.provenance import as_image
+    from environments.signed import as_image
 
     image, seen = as_image(entry), "not asked"
     with suppress(BuildError, KeyError, OSError):

@@ -59,6 +59,7 @@ from hub_ext.console import (
     shared_pages,
     ssh_pages,
     usage_pages,
+    vulnerable_pages,
     warm_api,
     warm_pages,
 )
@@ -83,6 +84,7 @@ _ROUTES = (
     *maintenance_api.ROUTES,
     *metrics.ROUTES,
     *doctor_pages.ROUTES,
+    *vulnerable_pages.ROUTES,
     Route("/health", handlers.Health),
 )
 _WITH_DATA = (
@@ -157,6 +159,7 @@ def make_app(
         (f"{prefix}files/download", backup_pages.EarlierFile, shared),
         (f"{prefix}ssh", ssh_pages.SshPage, with_data),
         (f"{prefix}doctor", doctor_pages.HealthPage, shared),
+        (f"{prefix}vulnerable", vulnerable_pages.VulnerablePage, shared),
         (f"{prefix}jobs", jobs_pages.JobsPage, shared),
         (f"{prefix}jobs/([0-9_]{{1,30}})", jobs_pages.JobPage, with_data),
         (f"{prefix}inbox", inbox_pages.Inbox, shared),

@@ -42,6 +42,10 @@ class Version(Told):
     lock_digest: str
     size: str | None
     size_bytes: Count | None
+    signature: Literal["signed", "unsigned", "wrong"] | None = Field(
+        description="of an image: whether what it was made of is signed by a key that counts"
+    )
+    signature_why: str = Field(description="why it is not")
 
 
 class MainPackage(Told):
@@ -89,6 +93,7 @@ class Described(BaseModel):
     built_by: str
     created: Time
     findings: list[Finding]
+    holes: Count = Field(0, description="known holes of this version, found since it was built")
 
 
 class Environment(Described):

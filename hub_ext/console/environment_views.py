@@ -18,7 +18,9 @@ from commons.messages import Message, Text
 from commons.principal import Principal
 from commons.rights import Action, can
 from commons.scopes import IMAGE, SHARED, SITE, Keeper, Scope, personal
+from commons.signatures.check import Checker
 from commons.site import words_in
+from commons.store import holes
 from commons.store.environments import BuildState, EnvironmentBuild, ScopeEnvironment
 from commons.store.models import utcnow
 from environments.about import About, parse_about
@@ -35,6 +37,7 @@ from environments.document import Document
 from environments.errors import SpecError
 from environments.kinds import Kind, kind_of
 from environments.pythons import python_end, python_state
+from environments.signed import as_image
 from spawner.options import show_bytes
 
 _LOGS = ("lock.log", "pip.log", "install.log", "decide.log", "delete.log", "image.log")
@@ -47,9 +50,15 @@ MAX_LOG_PART = 256 * 1024  # bytes
 NOTHING_OLDER = Text("nothing_older", N_("“{name}” has nothing older than {version}."))
 
 
-def listing(session: Session, who: Principal, lang: str) -> list[dict[str, Any]]:
-    """All environments that somebody may use, by scope and name."""
-    found = [_image(versions, lang) for versions in service.image_versions(session, who).values()]
+def listing(
+    session: Session, who: Principal, lang: str, checker: Checker | None = None
+) -> list[dict[str, Any]]:
+    """All environments that somebody may use, by scope and name; ``checker``: and who signed."""
+    known = holes.counts(session)
+    found = [
+        _image(versions, lang, checker)
+        for versions in service.image_versions(session, who).values()
+    ]
     scopes = _visible(session, who)
     order = {scope: number for number, scope in enumerate(scopes)}
     rows = repository.of_scopes(session, scopes)
@@ -63,6 +72,9 @@ def listing(session: Session, who: Principal, lang: str) -> list[dict[str, Any]]
         item["may"] = _may(who, item["source"], item["owner"])
         state, end = python_state(item["python"] or "", today), python_end(item["python"] or "")
         item["python_state"], item["python_end"] = state, end.isoformat() if end else None
+        owner = item["owner"] if item["source"] == personal("x").source else ""
+        which = holes.Version(item["source"], owner, item["name"], item["version"])
+        item["holes"] = known.get(which, 0)
     return found
 
 
@@ -74,6 +86,7 @@ def digest(found: Iterable[Mapping[str, Any]]) -> str:
             item["now"]["state"],
             # What was changed by hand is found while the page is open.
             [(one["code"], one.get("change")) for one in item["findings"]],
+            (item["now"]["signature"], item["holes"]),
         )
         for item in found
     ]
@@ -111,10 +124,16 @@ def details(
     }
 
 
-def version(entry: CatalogEntry | ScopeEnvironment) -> dict[str, Any]:
+def version(
+    entry: CatalogEntry | ScopeEnvironment, checker: Checker | None = None, lang: str = "en"
+) -> dict[str, Any]:
     """One version: where it comes from, and what was decided about it."""
     row = entry if isinstance(entry, ScopeEnvironment) else None
+    proven = checker.check(as_image(entry)) if checker and isinstance(entry, CatalogEntry) else None
+    why = proven.why.in_words(gettext_for(lang)) if proven and proven.why else ""
     return {
+        "signature": proven.state if proven else None,
+        "signature_why": why,
         "version": entry.version,
         "tag": entry.tag,
         "state": entry.state,
@@ -132,7 +151,9 @@ def version(entry: CatalogEntry | ScopeEnvironment) -> dict[str, Any]:
     }
 
 
-def image_details(session: Session, who: Principal, item: dict[str, Any]) -> dict[str, Any]:
+def image_details(
+    session: Session, who: Principal, item: dict[str, Any], checker: Checker, lang: str
+) -> dict[str, Any]:
     """One image environment with its packages and versions."""
     entries = service.image_history(session, who, item["name"])
     shown = next(entry for entry in entries if entry.version == item["version"])
@@ -141,7 +162,9 @@ def image_details(session: Session, who: Principal, item: dict[str, Any]) -> dic
             {key: package.get(key, "") for key in ("name", "version", "channel")}
             for package in shown.packages
         ],
-        "history": [version(entry) | {"current": entry is shown} for entry in entries],
+        "history": [
+            version(entry, checker, lang) | {"current": entry is shown} for entry in entries
+        ],
     }
 
 
@@ -281,7 +304,7 @@ def _may(who: Principal, source: str, owner: str) -> dict[str, bool]:
     }
 
 
-def _image(versions: list[CatalogEntry], lang: str) -> dict[str, Any]:
+def _image(versions: list[CatalogEntry], lang: str, checker: Checker | None) -> dict[str, Any]:
     entry = versions[0]
     return {
         "source": IMAGE.source,
@@ -290,7 +313,7 @@ def _image(versions: list[CatalogEntry], lang: str) -> dict[str, Any]:
         "title": words_in(entry.words.get("title") or entry.name, lang),
         "description": words_in(entry.words.get("description") or "", lang),
         "version": entry.version,
-        "now": version(entry),
+        "now": version(entry, checker, lang),
         "versions": [one.version for one in versions],
         "python": entry.python,
         "main_packages": list(entry.main_packages),

@@ -15,6 +15,7 @@ from commons.messages import Text
 from commons.principal import Principal
 from commons.rights import Action, can, check
 from commons.scopes import Scope, parse_source, personal
+from commons.signatures.check import ENVELOPE, Checker, read_file
 from commons.web.operations import Part, Route, operation
 from commons.web.pages import language_of
 from commons.web.refused import Refused
@@ -22,7 +23,7 @@ from environments import compare
 from environments.builds import decisions, editing, repository, service
 from environments.builds.names import check_name
 from environments.edit import Change
-from environments.files import EXPORTS, FILE_NAMES
+from environments.files import EXPORTS, FILE_NAMES, SBOM_FILE
 from hub_ext.console import environment_schemas as schemas
 from hub_ext.console import environment_views as views
 from hub_ext.console.handlers import Api, Base, Page
@@ -38,6 +39,10 @@ _ASKED: dict[str, Any] = {
 }
 
 
+# What lies beside an image version, as exports do: format -> file.
+PROOFS = {"sbom": SBOM_FILE, "provenance": ENVELOPE}
+MOST_PROOF = 64 * 2**20  # bytes
+
 EXPORT_FORMAT = Text(
     "export_format", N_("“{format}” is no format of an export; there are {formats}.")
 )
@@ -52,6 +57,13 @@ class _Mine(Base):
         self.data = data
 
     @property
+    def checker(self) -> Checker:
+        """Knows who has signed what; one for all requests, as it remembers what it has read."""
+        if "signatures" not in self.settings:
+            self.settings["signatures"] = Checker(self.site.signatures, self.data)
+        return cast(Checker, self.settings["signatures"])
+
+    @property
     def who(self) -> Principal:
         """Who asks."""
         return self.viewer
@@ -62,10 +74,10 @@ class EnvironmentsPage(_Mine, Page):
 
     async def get(self) -> None:
         """Render what the viewer may see."""
-        lang, who = language_of(self), self.who
+        lang, who, checker = language_of(self), self.who, self.checker
 
         def work(session: Session) -> dict[str, Any]:
-            found = views.listing(session, who, lang)
+            found = views.listing(session, who, lang, checker)
             return {
                 "environments": found,
                 "digest": views.digest(found),
@@ -82,6 +94,7 @@ class EnvironmentsPage(_Mine, Page):
             targets=views.targets(who),
             copy_targets=views.copy_targets(who),
             exports=list(FILE_NAMES),
+            proofs=list(PROOFS),
             xsrf=self.xsrf_token.decode("ascii"),
             **await self.read(work),
         )
@@ -123,8 +136,9 @@ class EnvironmentsApi(_Asking):
     @operation("Environments that one may use", schemas.Environments)
     async def get(self) -> None:
         """Environments that the viewer may use, with words in the language of the request."""
-        lang, who = language_of(self), self.who
-        self.reply({"environments": await self.read(lambda s: views.listing(s, who, lang))})
+        lang, who, checker = language_of(self), self.who, self.checker
+        found = await self.read(lambda s: views.listing(s, who, lang, checker))
+        self.reply({"environments": found})
 
     @operation("Build an environment", body=schemas.NewEnvironment, **_ASKED)
     async def post(self, body: schemas.NewEnvironment) -> None:
@@ -148,8 +162,8 @@ class LookApi(_Asking):
     )
     async def get(self) -> None:
         """A digest of names, versions and states: another one means that the list has changed."""
-        who, lang = self.who, language_of(self)
-        found = await self.read(lambda s: views.listing(s, who, lang))
+        who, lang, checker = self.who, language_of(self), self.checker
+        found = await self.read(lambda s: views.listing(s, who, lang, checker))
         self.reply({"digest": views.digest(found)})
 
     @operation(
@@ -177,13 +191,14 @@ class EnvironmentApi(_Asking):
     async def get(self, source: str, name: str, query: schemas.Whose) -> None:
         """One environment with all its packages and versions."""
         scope, who, lang = self.scope(source, query.user), self.who, language_of(self)
+        checker = self.checker
 
         def work(session: Session) -> dict[str, Any]:
             check(who, Action.SEE, scope)
             if not scope.has_folder:
-                for item in views.listing(session, who, lang):
+                for item in views.listing(session, who, lang, checker):
                     if item["source"] == source and item["name"] == name:
-                        return views.image_details(session, who, item)
+                        return views.image_details(session, who, item, checker, lang)
             versions = repository.versions(session, scope, check_name(name))
             shown = next((row for row in versions if row.current), None)
             if shown is None:
@@ -289,8 +304,11 @@ class ExportApi(_Asking):
     async def get(self, source: str, name: str, query: schemas.Export) -> None:
         """The file."""
         scope, who, wanted = self.scope(source, query.user), self.who, query.wanted
+        if wanted in PROOFS:
+            await self._proof(scope, name, query.version, PROOFS[wanted])
+            return
         if wanted not in FILE_NAMES:
-            error = BadRequest(EXPORT_FORMAT(format=wanted[:40], formats=[*FILE_NAMES]))
+            error = BadRequest(EXPORT_FORMAT(format=wanted[:40], formats=[*FILE_NAMES, *PROOFS]))
             raise Refused(error, self._)
         file = FILE_NAMES[wanted]
         found, text = await self.read(
@@ -306,6 +324,21 @@ class ExportApi(_Asking):
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="{file}"')
         self.finish(text)
+
+    async def _proof(self, scope: Scope, name: str, version: str, file: str) -> None:
+        """A file beside an image version: its bill of materials, or its signed statement."""
+        who = self.who
+        found = await self.read(lambda s: service.find_version(s, who, scope, name, version))
+        path = self.checker.folder(name, found.version) / file
+        try:
+            if scope.has_folder:
+                raise FileNotFoundError(0, "of images alone", file)
+            raw = await asyncio.to_thread(read_file, path, MOST_PROOF)
+        except (OSError, ValueError) as error:
+            raise Refused(service.no_export(name, found.version), self._) from error
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.set_header("Content-Disposition", f'attachment; filename="{file}"')
+        self.finish(raw)
 
 
 class DiffApi(_Asking):

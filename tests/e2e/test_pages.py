@@ -53,6 +53,7 @@ PAGES = {
         f"{SERVICES}/quotas",
         f"{SERVICES}/quotas/edit",
         f"{SERVICES}/doctor",
+        f"{SERVICES}/vulnerable",
         f"{SERVICES}/broadcasts",
         f"{SERVICES}/maintenance",
         f"{SERVICES}/audit",

@@ -327,7 +327,7 @@
   };
 
   const standing = (item) => [
-    item.tag, item.current ? words.current : "", words[item.state], item.pinned ? words.pinned : "",
+    item.tag, item.current ? words.current : "", words[item.state], item.pinned ? words.pinned : "", words[item.signature] ?? "",
   ].filter(Boolean).join(words.between);
 
 
@@ -353,7 +353,7 @@
 
   const exported = (environment, where) => {
     const list = element("ul", { className: "lc-packages" });
-    const show = (version) => list.replaceChildren(...words.exports.map((format) => element("li", {}, element("a", {
+    const show = (version) => list.replaceChildren(...[...words.exports, ...(environment.source === "image" ? words.proofs : [])].map((format) => element("li", {}, element("a", {
       href: `${api}environments/${where}/export?format=${encodeURIComponent(format)}&version=${encodeURIComponent(version)}&_xsrf=${encodeURIComponent(page.dataset.xsrf)}`,
       textContent: format, download: "",
     }))));

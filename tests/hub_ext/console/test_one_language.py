@@ -71,6 +71,7 @@ VISITS: dict[str, tuple[str, ...]] = {
     "disk": ("alice@disk", "carol@disk"),
     "files": ("alice@files",),
     "doctor": ("carol@doctor", "alice@doctor"),
+    "vulnerable": ("carol@vulnerable", "alice@vulnerable"),
     "broadcasts": ("carol@broadcasts", "alice@broadcasts"),
     "maintenance": ("carol@maintenance", "alice@maintenance"),
     "audit": ("carol@audit", "carol@audit?person=nobody&before=x", "alice@audit"),
@@ -108,6 +109,7 @@ NAMES = names_in(
     "VS Code PyCharm TensorBoard Remote-SSH scp sftp rsync Ed25519 ECDSA RSA known_hosts",
     "~/.ssh/id_ed25519.pub pub ssh ssh/config alice.main alice.NAME carol.main carol.NAME",
     "labcommons run gpus time python train.py LABCOMMONS_TASK true",
+    "OSV data/advisories environments.scan.advisories Python",
     "UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
     "SHA-256 none MB UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
 )  # fmt: skip

@@ -227,6 +227,8 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     ("dan-token", "delete", "/api/v1/shared-servers/{scope}/{server}",
      {**TOGETHER, "server": "none"}, None, 404),
     (ADMIN, "get", "/api/v1/doctor", {}, None, 200),
+    (ADMIN, "get", "/api/v1/vulnerable", {}, None, 200),
+    ("alice-token", "get", "/api/v1/vulnerable", {}, None, 403),
     (ADMIN, "get", "/api/v1/audit", {}, None, 200),
     ("alice-token", "get", "/api/v1/audit", {}, None, 403),
     ("alice-token", "get", "/api/v1/doctor", {}, None, 403),

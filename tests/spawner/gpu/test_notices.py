@@ -193,6 +193,7 @@ KNOWN = {
     "handin_refused": {"handin", "course"},
     "feedback_given": {"handin", "course"},
     "folders_missing": {"folders"},
+    "environment_holes": {"environment", "holes"},
     "job_done": {"job", "command"},
     "job_not_done": {"job", "command"},
     "jobs_over": {"job", "done", "count", "command"},
