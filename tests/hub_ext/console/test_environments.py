@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tornado.httpclient import AsyncHTTPClient
 
 from commons.scopes import SHARED, Scope, personal
+from commons.signatures import dsse, statement
+from commons.signatures.statement import Facts, Identity
 from commons.site import Builds
+from commons.store import holes
 from commons.store.environments import BuildState
-from environments import policy
+from environments import catalog, policy
 from environments.builds import messages, queue, repository
 from environments.messages import making, rules
 from hub_ext.console.app import PREFIX
@@ -181,6 +186,48 @@ async def test_details_and_exports_are_for_those_who_may_see_it(console: Console
     ).code == 400
 
 
+async def test_who_signed_an_image_and_what_is_known_of_its_holes_is_said(filled: Console) -> None:
+    async def seen() -> tuple[str | None, str, int]:
+        found = await filled.json("api/v1/environments", "alice-token")
+        [one] = [one for one in found["environments"] if one["source"] == "image"]
+        return one["now"]["signature"], one["now"]["signature_why"], one["holes"]
+
+    assert await seen() == (
+        "unsigned",
+        "It was never signed, as versions from before signatures.",
+        0,
+    )
+    version = "20261121-ab12cd34"
+    [entry, *_] = filled.store.transact(catalog.newest, read=True)["py313-data"]
+    entry = replace(entry, image_id=f"sha256:{'a' * 64}")
+    filled.store.transact(lambda s: catalog.record(s, entry))
+    facts = Facts(entry.name, version, Identity(entry.image_id), entry.lock_digest, {})
+    key = Ed25519PrivateKey.generate()
+    envelope = dsse.Envelope(statement.compose(facts, "lab", "", [], "1")).with_signature(key)
+    folder = filled.data / "versions" / entry.name / version
+    folder.mkdir(parents=True)
+    (folder / "provenance.dsse.json").write_bytes(envelope.as_bytes())
+    assert (await seen())[0] == "wrong"
+    assert "Signature wrong" in (await filled.get("environments", "alice-token")).body.decode()
+    (filled.data / "signing").mkdir()
+    (filled.data / "signing" / "key.pem").write_bytes(dsse.as_pem(key.public_key()))
+    assert await seen() == ("signed", "", 0)
+
+    of = holes.Version("image", "", entry.name, version)
+    ones = [
+        holes.Found(of, "X-1", "numpy", "1", "high", fixed="2", blocks=True),
+        holes.Found(of, "X-2", "numpy", "1", "low"),
+    ]
+    filled.store.transact(lambda s: holes.record(s, ones, 1, 2))
+    assert (await seen())[2] == 1
+    listed = await filled.json("api/v1/vulnerable", "carol-token")
+    assert listed["looked"]["advisories"] == 2
+    [one] = listed["vulnerable"]
+    assert (one["version"], one["ask_for"]) == (version, ["numpy >=2"])
+    page = (await filled.get("vulnerable", "carol-token")).body.decode()
+    assert "numpy &gt;=2" in page
+
+
 async def test_a_lead_publishes_and_an_administrator_promotes_with_the_same_lock(
     console: Console,
 ) -> None:
@@ -215,6 +262,9 @@ async def test_exports_and_differences_are_of_any_version_also_of_images(
     path = "api/v1/environments/image/py313-data"
     answer = await filled.get(f"{path}/export?format=explicit", "alice-token")
     assert (answer.code, answer.body) == (200, b"@EXPLICIT\n")
+    assert (await filled.get(f"{path}/export?format=sbom", "alice-token")).code == 404
+    (folder.parent / "sbom.cdx.json").write_text("{}")
+    assert (await filled.get(f"{path}/export?format=sbom", "alice-token")).body == b"{}"
     older = await filled.get(
         f"{path}/export?format=explicit&version=20261101-ab12cd34", "alice-token"
     )
