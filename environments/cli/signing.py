@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,9 @@ from commons.store import Store
 from environments import catalog
 from environments.catalog import CatalogEntry
 from environments.cli.common import places, signatures, table
+
+if TYPE_CHECKING:
+    from environments.image import Images
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _DATA = click.option(
@@ -64,7 +68,8 @@ def verify(version: str | None, as_json: bool, data: Path | None) -> None:
       labcommons env verify py313-data:1.2.0 --json
     """
     checker = Checker(signatures(), places(data=data).data)
-    found = [_check(entry, checker) for entry in _entries(version)]
+    images = _images()
+    found = [_check(entry, checker, images) for entry in _entries(version)]
     if as_json:
         document = {
             "policy": checker.settings.policy,
@@ -105,17 +110,24 @@ def _entries(version: str | None) -> list[CatalogEntry]:
     return [entry for entries in versions.values() for entry in entries]
 
 
-def _check(entry: CatalogEntry, checker: Checker) -> Checked:
-    from environments.errors import BuildError
+def _images() -> Images | None:
+    """The agent's images; None where there is no way to an agent."""
     from environments.image import Images
+
+    return Images() if os.environ.get("LABCOMMONS_AGENT_URL") else None
+
+
+def _check(entry: CatalogEntry, checker: Checker, images: Images | None) -> Checked:
+    from environments.errors import BuildError
     from environments.signed import as_image
 
     image, seen = as_image(entry), "not asked"
-    with suppress(BuildError, KeyError, OSError):
-        known = Images().identity(entry.image_id)
-        seen = "seen" if known else "gone"
-        if known:
-            image = replace(image, id=known.id, layers=known.layers)
+    with suppress(BuildError):
+        if images is not None:
+            known = images.identity(entry.image_id)
+            seen = "seen" if known else "gone"
+            if known:
+                image = replace(image, id=known.id, layers=known.layers)
     return Checked(entry, checker.files(image), seen)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deployment import ROOT, Deployment
@@ -79,3 +82,43 @@ def test_the_dockerfile_makes_the_same_environment(
         assert found == wanted
     finally:
         deployment.docker("image", "rm", "--force", "lctest/exported")
+
+
+NAME = "py311-numpy1"  # nobody's server has it here
+
+
+def test_what_was_built_is_signed_by_a_service_that_alone_has_the_key(
+    clean: Deployment, admin: str, tmp_path: Path
+) -> None:
+    def labcommons(*words: str) -> Any:
+        command = str(clean.root / "bin" / "labcommons")
+        return json.loads(clean.run(command, "env", *words, "--json"))
+
+    [one] = labcommons("verify", NAME)["versions"]
+    if one["state"] == "unsigned":  # of a folder of earlier runs: a lost image is built again
+        clean.docker("image", "rm", "--force", one["image_id"])
+        labcommons("build", NAME)
+        [one] = labcommons("verify", NAME)["versions"]
+    assert (one["state"], one["image"], one["why"]) == ("signed", "seen", None)
+    assert one["materials"] > 10
+
+    request = urllib.request.Request(
+        clean.url + EXPORT.replace("py313-data", NAME) + "provenance",
+        headers={"Authorization": f"token {admin}"},
+    )
+    with clean.opener().open(request, timeout=30) as answer:
+        envelope = json.loads(answer.read())
+    payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"]
+    head = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode()
+    (tmp_path / "message").write_bytes(head + payload)
+    (tmp_path / "signature").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
+    [key] = labcommons("keys")["keys"]
+    (tmp_path / "key.pem").write_text(key["pem"])
+    clean.run(
+        *("openssl", "pkeyutl", "-verify", "-pubin", "-inkey", str(tmp_path / "key.pem")),
+        *("-rawin", "-in", str(tmp_path / "message"), "-sigfile", str(tmp_path / "signature")),
+    )
+    for service in ("hub", "console", "agent", "kernels", "audit", "signer"):
+        seen = "test -e /run/labcommons/signing-key && echo yes || echo no"
+        said = clean.docker("exec", clean.container(service), "sh", "-c", seen).strip()
+        assert said == ("yes" if service == "signer" else "no"), service

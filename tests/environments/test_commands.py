@@ -203,3 +203,24 @@ def test_every_command_has_help_with_examples(labcommons: Labcommons) -> None:
         shown = labcommons(name, "--help").output
         assert f"labcommons env {name}" in shown, name
         assert command.help
+
+
+def test_signatures_are_verified_where_no_agent_is_to_be_asked(
+    labcommons: Labcommons, tmp_path: Path
+) -> None:
+    done = labcommons("verify", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["policy"] == "warn"
+    assert [(one["version"], one["state"], one["image"]) for one in found["versions"]] == [
+        (NEW.version, "unsigned", "not asked"),
+        (OLD.version, "unsigned", "not asked"),
+    ]
+    folder = tmp_path / "data" / "versions" / "tiny" / NEW.version
+    folder.mkdir(parents=True)
+    (folder / "provenance.dsse.json").write_text("{}")
+    wrong = labcommons("verify", "tiny:1.1.0")
+    assert wrong.exit_code == 1
+    assert "WRONG" in wrong.stdout
+    assert "1 of 1 versions do not pass" in wrong.stderr
+    assert "has not told its key yet" in labcommons("keys").stdout
