@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -176,7 +177,8 @@ def _pytest_in_lanes() -> int:
         (_Lane("rest", [], "not docker and not e2e"),),
     )
     at_work: dict[str, subprocess.Popen[bytes]] = {}
-    stopped = Event()
+    ended: dict[str, float] = {}
+    stopped, began = Event(), time.monotonic()
 
     def row(lanes: Sequence[_Lane]) -> list[tuple[_Lane, int]]:
         codes = []
@@ -190,19 +192,23 @@ def _pytest_in_lanes() -> int:
                         stderr=subprocess.STDOUT,
                     )
                 codes.append((lane, process.wait()))
+                ended[lane.name] = time.monotonic()
         return codes
 
     with ThreadPoolExecutor() as pool:
         try:
             rows = [pool.submit(row, lanes) for lanes in beside]
-            ended = subprocess.run(whole.command("--cache-clear"), cwd=ROOT, check=False)
-            codes = [(whole, ended.returncode)]
+            done = subprocess.run(whole.command("--cache-clear"), cwd=ROOT, check=False)
+            ended[whole.name] = time.monotonic()
+            codes = [(whole, done.returncode)]
             for one in rows:
                 codes += one.result()
         finally:
             stopped.set()
             for process in at_work.values():
                 process.terminate()  # a test bed takes down what it has
+    minutes = ", ".join(f"{name} {(at - began) / 60:.0f} min" for name, at in ended.items())
+    print(f"lanes ended after: {minutes}", flush=True)
     for lane, _ in codes[1:]:
         print(f"{lane.name} (it ran meanwhile):", flush=True)
         print(lane.report.read_text("utf-8", "replace"), flush=True)
