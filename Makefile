@@ -44,6 +44,7 @@ bench:
 	@.venv/bin/python tests/bench/gpu_grants.py
 	@.venv/bin/python tests/bench/gpu_reconcile.py
 	@.venv/bin/python tests/bench/jobs.py
+	@.venv/bin/python tests/bench/mirror.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/in_hub.py hub_alone.py
 	@.venv/bin/python tests/bench/audit.py
 	@.venv/bin/python tests/bench/signatures.py

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deploy import engine, images, settings
+from deploy import datadir, engine, images, settings
 from deploy.settings import ROOT, Settings
 from deploy.shell import Failure, output
 
 IN_CONTAINER = "/srv/labcommons/data"
 SQLITE = f"sqlite:///{IN_CONTAINER}/store/labcommons.sqlite"
 _REMEDIES = {
+    "mirror-fetch": "add `mirror: {}` to the site file and mirror to COMPOSE_PROFILES in .env "
+    "(docs/mirror.md), then run make up",
     "backup": "set backup.target in the site file (docs/backup.md), then run make up",
 }
 # Folders that a builder writes to, and those that it only reads.
@@ -58,6 +60,7 @@ def builder(site: Settings, words: Sequence[str], options: Sequence[str] = ()) -
         *(f"--env={name}" for name in databases("LABCOMMONS_DATABASE_URL")),
         *(f"--env={name}" for name in images.PASSED_ON + images.PROXIES if name in os.environ),
         f"--env=LOGNAME={_who()}",
+        *_not_proxied(os.environ),
         *options,
         *("labcommons/builder", "labcommons", *words),
     ]
@@ -69,6 +72,15 @@ def _who() -> str:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):
         return "administrator"
+
+
+def _not_proxied(environ: Mapping[str, str]) -> list[str]:
+    """The site's own services are not behind the machine's proxy, where it has one."""
+    if not any(environ.get(name) for name in images.PROXIES):
+        return []
+    known = environ.get("no_proxy") or environ.get("NO_PROXY", "")
+    value = ",".join(filter(None, (known, datadir.NOT_PROXIED)))
+    return [f"--env={name}={value}" for name in ("no_proxy", "NO_PROXY")]
 
 
 def databases(*names: str) -> dict[str, str]:
@@ -95,7 +107,7 @@ def labcommons(words: Sequence[str]) -> None:
     if output(["docker", "image", "inspect", "labcommons/builder"], env=docker.env) is None:
         raise Failure("the images of LabCommons are not there yet", "run make up first")
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
-    if words[:1] == ["env"] or words[:2] == ["disk", "prune"]:
+    if words[:1] == ["env"] or words[:2] in (["disk", "prune"], ["mirror", "fill"]):
         options = ["--interactive", *terminal, *_language(os.environ)]
         options += [f"--volume={Path.cwd()}:/work:ro", "--workdir=/work"]
         command = builder(site, words, options)
@@ -103,6 +115,8 @@ def labcommons(words: Sequence[str]) -> None:
         # The perimeter's rules are seen from its own container alone.
         # and the trail is seen, with its key, from that of who keeps it.
         service = words[0] if words[0] in ("perimeter", "audit", "backup") else "hub"
+        # What is tried is tried from where the mirror asks.
+        service = "mirror-fetch" if words[:2] == ["mirror", "check"] else service
         found = output(
             [
                 *("docker", "ps", "--quiet"),

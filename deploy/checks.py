@@ -31,6 +31,7 @@ _PYTEST: list[str | Path] = [str(VENV / "bin" / "python"), "-m", "pytest", "--du
 PACKAGES = (
     "age",
     "chromium",
+    "docker-registry",
     "docker.io",
     "firefox-esr",
     "fonts-noto-cjk",
@@ -45,6 +46,7 @@ PACKAGES = (
     "libfaketime",
     "libnss3-tools",
     "mmdebstrap",
+    "nginx-light",
     "openssh-server",
     "openssl",
     "pebble",

@@ -53,6 +53,11 @@ FOLDERS = {
     "jobs": 0o750,
     "store": 0o700,
     "kernels": 0o755,
+    # The mirror's: what it keeps, and the sockets between its two parts.
+    "mirror": 0o700,
+    "mirror/cache": 0o700,
+    "mirror/images": 0o700,
+    "mirror/run": 0o700,
     # Logins of package channels, put there by an administrator: only builders see them.
     "logins": 0o700,
     "locks": 0o755,
@@ -98,6 +103,7 @@ SECRETS = (
 # may have a password in it, so it is a secret, too. Written anew each time.
 BUILD_ENVIRONMENT = "build-environment"
 BUILD_SETTINGS = "LABCOMMONS_BUILD_SETTINGS"
+NOT_PROXIED = "mirror,mirror-control"
 
 
 def prepare(data: Path, owner: int) -> list[str]:
@@ -141,7 +147,13 @@ def _move_trails(data: Path, owner: int) -> None:
 def _build_settings() -> dict[str, str]:
     """The variables whose names are listed in BUILD_SETTINGS, as far as there are such."""
     names = os.environ.get(BUILD_SETTINGS, "").split()
-    return {name: os.environ[name] for name in names if os.environ.get(name)}
+    found = {name: os.environ[name] for name in names if os.environ.get(name)}
+    if any(name.lower() in ("http_proxy", "https_proxy") for name in found):
+        # The site's own services are not behind the machine's proxy.
+        for name in ("no_proxy", "NO_PROXY"):
+            known = found.get(name) or found.get(name.swapcase(), "")
+            found[name] = ",".join(filter(None, (known, NOT_PROXIED)))
+    return found
 
 
 def _replace(path: Path, text: str) -> None:

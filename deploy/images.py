@@ -67,6 +67,7 @@ IMAGES = (
     Image("perimeter", "base"),
     Image("chp", "base"),
     Image("proxy", "base"),
+    Image("registry", "base", profile="mirror"),
     Image("directory", "base", profile="demo", context="config/demo/directory"),
     Image("postgres", "base", profile="postgres"),
 )

@@ -23,7 +23,7 @@ LABEL_SITE = "labcommons.site"
 LABEL_LAYOUT = "labcommons.layout"
 LAYOUT = "1"
 # In the order of their addresses; Docker has the network's first for the gateway.
-SERVICES = ("gate", "chp", "hub")
+SERVICES = ("gate", "chp", "hub", "mirror")
 SMALLEST = 27  # bits: as many services as addresses below those that Docker gives out
 TIMEOUT = 120  # seconds
 REMEDY = (

@@ -34,14 +34,16 @@ def plan(
     builders: Network,
     resolvers: Iterable[str],
     environment: Mapping[str, str],
+    mirror: object = None,
 ) -> dict[str, Any]:
     """The plan as perimeter/plan.py reads it.
 
     Args:
         decided: what the site file says, from ``labcommons site check``.
         environment: has proxies and package indexes of this machine, which builders need.
+        mirror: whether the site has a cache of packages.
     """
-    services = users.services
+    services, here = users.services, bool(mirror)
     return {
         "version": 1,
         "site": project,
@@ -52,8 +54,13 @@ def plan(
             "gate": str(services["gate"]),
             "clients": [str(services["chp"]), str(services["hub"])],
             "closed": str(users.closed),
+            **({"mirror": str(services["mirror"])} if here else {}),
         },
-        "builders": {"interface": builders.interface, "subnet": str(builders.subnet)},
+        "builders": {
+            "interface": builders.interface,
+            "subnet": str(builders.subnet),
+            **({"mirror": str(builders.services["mirror"])} if here else {}),
+        },
         "resolvers": sorted(resolvers),
         "builder_places": builder_places(environment),
     }

@@ -26,6 +26,7 @@ from deploy import (
     datadir,
     engine,
     images,
+    mirror,
     networks,
     perimeter,
     release,
@@ -56,6 +57,9 @@ CHECKED = (
     "backup",
     "ssh",
     "signer",
+    "mirror",
+    "mirror-fetch",
+    "images",
     "db",
 )
 LOGIN_TIMEOUT = 120  # seconds until the proxy knows the way to the healthy hub
@@ -68,7 +72,8 @@ def up() -> None:
     with alone():
         site = settings.prepare()
         wanted = images.needed(site.profiles)
-        extra = sum((*(name in site.profiles for name in ("postgres", "demo")), backup.waits(site)))
+        profiles = ("postgres", "demo", mirror.PROFILE)
+        extra = sum((*(name in site.profiles for name in profiles), backup.waits(site)))
         total = 17 + len(wanted) + extra
         progress = Progress(total, _logs(site))
 
@@ -93,18 +98,17 @@ def up() -> None:
             facts = _site_file(docker, site, step)
             places, demo = _places(site, facts), bool(facts["demo"])
             backup.record(facts["backup"])
+            mirror.record(facts["mirror"], site)
             _record(docker, site, places)
         with progress.step("certificates") as step:
             _certificates(docker, site, places, step)
         _record(docker, site, places)
         compose = Compose(docker, site)
-        _keep_apart(docker, site, compose, facts["perimeter"], progress)
+        _keep_apart(docker, site, compose, facts, progress)
         copies = Copies(docker, site, compose)
         _tables(docker, site, copies, progress)
         _people(compose, site, progress)
-        with progress.step("starting the agent and the signer") as step:
-            words = ("up", "--detach", "--wait", "agent", "signer")
-            compose.run(step, *words, timeout=HEALTH_TIMEOUT)
+        _before_builds(compose, bool(facts["mirror"]), progress)
         with progress.step("environments") as step:
             _environments(docker, site, step)
         with progress.step("starting the services") as step:
@@ -301,17 +305,21 @@ def _places(site: Settings, facts: dict[str, Any]) -> Places:
 
 
 def _keep_apart(
-    docker: Engine, site: Settings, compose: Compose, decided: dict[str, Any], progress: Progress
+    docker: Engine, site: Settings, compose: Compose, facts: dict[str, Any], progress: Progress
 ) -> None:
     """The networks of servers and builders, and the perimeter around them."""
+    decided, has_mirror = facts["perimeter"], bool(facts["mirror"])
     with progress.step("networks") as step:
         users, builders = networks.ensure(docker, site, step)
     found = perimeter.resolvers(docker)
-    perimeter.write(perimeter.plan(decided, site.project, users, builders, found, os.environ))
+    perimeter.write(
+        perimeter.plan(decided, site.project, users, builders, found, os.environ, has_mirror)
+    )
     recorded = {
         f"LABCOMMONS_{name.upper()}_ADDRESS": str(address)
         for name, address in users.services.items()
     }
+    recorded["LABCOMMONS_MIRROR_BUILDERS_ADDRESS"] = str(builders.services["mirror"])
     # Without the perimeter nothing is closed, and no exam can be.
     recorded["LABCOMMONS_CLOSED_ADDRESSES"] = str(users.closed) if decided["enabled"] else ""
     recorded["LABCOMMONS_PERIMETER_HASH"] = _hash([ROOT / perimeter.PLAN_FILE])
@@ -428,6 +436,16 @@ def _hash(paths: Iterable[Path]) -> str:
         if path.exists():
             total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()[:16]
+
+
+def _before_builds(compose: Compose, has_mirror: bool, progress: Progress) -> None:
+    """What builds of environments ask: agent and signer, and for their packages the mirror."""
+    wanted = {"agent and the signer": ("agent", "signer")}
+    if has_mirror:
+        wanted["mirror"] = ("mirror-fetch", "mirror")
+    for name, services in wanted.items():
+        with progress.step(f"starting the {name}") as step:
+            compose.run(step, "up", "--detach", "--wait", *services, timeout=HEALTH_TIMEOUT)
 
 
 def _environments(docker: Engine, site: Settings, step: Step) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from commons.scopes import IMAGE, Scope
 from commons.site import Environments
+from commons.site.mirror import PYPI_INDEX
 
 PACKAGES = "/opt/labcommons/pkgs"  # of images, in servers
 _IMAGE_ENVIRONMENTS = "/opt/conda/envs"
@@ -26,6 +27,8 @@ def condarc(settings: Environments, scopes: Sequence[Scope]) -> str:
         above, _, last = urls[0].rpartition("/")
         if last == channel:
             custom[channel] = above
+        elif channel == "defaults":
+            several[channel] = [f"{url}/{part}" for url in urls[:1] for part in ("main", "r")]
         else:
             several[channel] = urls
     folders = [str(scope.environments) for scope in reversed(scopes) if scope != IMAGE]
@@ -37,6 +40,8 @@ def condarc(settings: Environments, scopes: Sequence[Scope]) -> str:
         "envs_dirs": [*folders, _IMAGE_ENVIRONMENTS],
         "notify_outdated_conda": False,
         "auto_update_conda": False,
+        # Many who ask the mirror for one large package wait until it is there.
+        **({"remote_read_timeout_secs": 600.0} if settings.pip_index == PYPI_INDEX else {}),
         **({"custom_channels": custom} if custom else {}),
         **({"custom_multichannels": several} if several else {}),
     }

@@ -27,7 +27,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from packaging.utils import canonicalize_name
 
-from commons.site import Environments
+from commons.site import Environments, mirror
 from environments import pip_words
 from environments.child import ENDING_WITH_US
 from environments.credentials import Credentials
@@ -311,6 +311,7 @@ def _indexes(settings: Environments, credentials: Credentials) -> dict[str, str]
     found = {
         "PIP_INDEX_URL": credentials.in_url(own),
         "PIP_EXTRA_INDEX_URL": " ".join(map(credentials.in_url, extra)),
+        **mirror.pip_words(own),
     }
     return {key: value for key, value in found.items() if value}
 

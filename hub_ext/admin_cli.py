@@ -18,6 +18,7 @@ from commons.site import DEFAULT_SITE_FILE, Site, load_site, parse_bytes, site_d
 from commons.site.egress import mirror_places
 from commons.store.database import MIGRATIONS, Store
 from commons.web import origins
+from environments.mirror import conf
 from hub_ext.directory.cli import DirectoryOfSite
 from hub_ext.directory.errors import DirectoryError
 from hub_ext.directory.report import Finding
@@ -98,6 +99,8 @@ def check(file: Path | None, offline: bool, as_json: bool) -> None:
             "ssh": checked.ssh.port if checked.ssh else 0,
             # What the perimeter opens.
             "perimeter": perimeter_of(checked),
+            # What the service mirror is started with; null for none.
+            "mirror": mirror_of(checked),
             # Where backups go.
             "backup": checked.backup.target,
             # What there is to say of its groups; nothing wrong, or it would not come so far.
@@ -179,6 +182,19 @@ def perimeter_of(checked: Site) -> dict[str, Any]:
         "enabled": checked.servers.perimeter == "on",
         "egress": {"mode": "list", "places": egress} if listed else {"mode": egress},
         "mirrors": mirror_places(checked.environments),
+    }
+
+
+def mirror_of(checked: Site) -> dict[str, Any] | None:
+    """The configuration of the service mirror; None where the site file has none of it."""
+    if checked.mirror is None:
+        return None
+    return {
+        "nginx": conf.nginx(checked.mirror),
+        "registry": conf.registry(checked.mirror),
+        "kept": conf.kept(),
+        "images": bool(checked.mirror.images),
+        "images_port": checked.mirror.images_port,
     }
 
 

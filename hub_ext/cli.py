@@ -31,6 +31,7 @@ COMMANDS = {
     "kernels": "kernels.service.cli:kernels",
     "ldap": "hub_ext.directory.cli:ldap",
     "maintenance": "hub_ext.maintenance_cli:maintenance",
+    "mirror": "environments.mirror.cli:mirror",
     "quota": "spawner.gpu.cli.quota:quota",
     "reservation": "spawner.gpu.cli.reservation:reservation",
     "server": "spawner.warm.cli:server",

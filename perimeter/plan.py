@@ -55,6 +55,7 @@ class Users:
         clients: addresses of CHP and hub, which may ask servers.
         closed: addresses of servers that reach the gate and nothing else, whatever the site's
             egress is: those of exams.
+        mirror: address of the site's cache of packages, at port 8000, where it has one.
     """
 
     interface: str
@@ -62,14 +63,21 @@ class Users:
     gate: IPv4Address
     clients: tuple[IPv4Address, ...]
     closed: IPv4Network | None = None
+    mirror: IPv4Address | None = None
+
+    @property
+    def ours(self) -> tuple[IPv4Address, ...]:
+        """Addresses of the site's own services, the gate's first."""
+        return (self.gate, *self.clients, *([self.mirror] if self.mirror else []))
 
 
 @dataclass(frozen=True)
 class Builders:
-    """The network of builders of environments."""
+    """The network of builders of environments; ``mirror`` as in that of servers."""
 
     interface: str
     subnet: IPv4Network
+    mirror: IPv4Address | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +155,13 @@ def _parse(found: Any) -> Plan:
             _address(users["gate"]),
             tuple(_address(one) for one in users["clients"]),
             _network(users["closed"]) if "closed" in users else None,
+            _address(users["mirror"]) if "mirror" in users else None,
         ),
-        Builders(_matching(INTERFACE, builders["interface"]), _network(builders["subnet"])),
+        Builders(
+            _matching(INTERFACE, builders["interface"]),
+            _network(builders["subnet"]),
+            _address(builders["mirror"]) if "mirror" in builders else None,
+        ),
         tuple(_address(one) for one in found["resolvers"]),
         _egress(found["egress"]),
         _places(found["mirrors"]),
@@ -163,10 +176,13 @@ def _parse(found: Any) -> Plan:
     for address in (plan.users.gate, *plan.users.clients):
         if address not in plan.users.subnet:
             raise ValueError(f"{address} is not in {plan.users.subnet}")
+    for network in (plan.users, plan.builders):
+        if network.mirror is not None and network.mirror not in network.subnet:
+            raise ValueError(f"{network.mirror} is not in {network.subnet}")
     if (closed := plan.users.closed) is not None:
         if not closed.subnet_of(plan.users.subnet):
             raise ValueError(f"{closed} is not in {plan.users.subnet}")
-        if any(one in closed for one in (plan.users.gate, *plan.users.clients)):
+        if any(one in closed for one in plan.users.ours):
             raise ValueError(f"{closed} has addresses of the site's own services")
     if plan.users.subnet.overlaps(plan.builders.subnet):
         raise ValueError("the networks of users and builders overlap")

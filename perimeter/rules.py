@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
-from perimeter.plan import INTERFACE, Egress, Place, Plan, network_of
+from perimeter.plan import INTERFACE, Builders, Egress, Place, Plan, Users, network_of
 
 GATE_PORT = 8000
+MIRROR_PORT = 8000
 Resolved = Mapping[str, Sequence[IPv4Address]]
 
 # Nobody's business, whatever the egress: this host, link-local with the metadata services of
@@ -48,7 +49,11 @@ def ruleset(plan: Plan, resolved: Resolved, bridges: Iterable[str]) -> str:
 def _bridge(plan: Plan) -> str:
     """Between two ports of one network: what never comes to the machine's own IP."""
     users, builders = plan.users.subnet, plan.builders.subnet
-    ours = _set([plan.users.gate, *plan.users.clients])
+    ours, theirs = _set(plan.users.ours), ""
+    mirror = plan.builders.mirror
+    if mirror is not None:
+        theirs = f" arp saddr ip != {mirror} arp daddr ip != {mirror}"
+    reached = "".join(f"\t\t{line}\n" for line in _mirror(plan.builders))
     return f"""\
 table bridge {plan.table} {{
 	chain inside {{
@@ -60,11 +65,11 @@ table bridge {plan.table} {{
 		ip saddr {users} ip daddr {users} goto inside
 		ip saddr {users} drop
 		ip daddr {users} drop
-		ip saddr {builders} drop
+{reached}		ip saddr {builders} drop
 		ip daddr {builders} drop
 		arp operation reply arp saddr ip {users} arp saddr ip != {ours} \
 arp daddr ip {users} arp daddr ip != {ours} drop
-		arp operation reply arp saddr ip {builders} arp daddr ip {builders} drop
+		arp operation reply arp saddr ip {builders} arp daddr ip {builders}{theirs} drop
 	}}
 }}
 """
@@ -73,14 +78,30 @@ arp daddr ip {users} arp daddr ip != {ours} drop
 def _inside(plan: Plan) -> str:
     """Within the network of users' servers."""
     gate, clients = plan.users.gate, _set(plan.users.clients)
-    ours = _set([gate, *plan.users.clients])
+    ours = _set(plan.users.ours)
+    exams = ""
+    if plan.users.mirror and plan.users.closed:
+        exams = f"\t\tip saddr {plan.users.closed} ip daddr {plan.users.mirror} drop\n"
+    reached = "".join(f"\t\t{line}\n" for line in _mirror(plan.users))
     return f"""\
 		ip saddr {ours} ip daddr {ours} accept
 		ip daddr {gate} tcp dport {GATE_PORT} accept
 		ip saddr {gate} tcp sport {GATE_PORT} {ANSWER} accept
-		ip saddr {clients} meta l4proto tcp accept
+{exams}{reached}		ip saddr {clients} meta l4proto tcp accept
 		ip daddr {clients} {ANSWER} accept
 		drop"""
+
+
+def _mirror(network: Users | Builders) -> list[str]:
+    """The site's cache of packages, which answers, and asks nobody here."""
+    if network.mirror is None:
+        return []
+    to, back = f"ip daddr {network.mirror} tcp dport", f"ip saddr {network.mirror} tcp sport"
+    return [
+        f"ip saddr {network.subnet} {to} {MIRROR_PORT} accept",
+        f"{back} {MIRROR_PORT} ip daddr {network.subnet} {ANSWER} accept",
+        f"ip saddr {network.mirror} drop",
+    ]
 
 
 def _inet(plan: Plan, resolved: Resolved, bridges: Sequence[str]) -> list[str]:
@@ -106,6 +127,8 @@ def _inet(plan: Plan, resolved: Resolved, bridges: Sequence[str]) -> list[str]:
                 "meta nfproto != ipv4 drop",
                 f"ip saddr != {users.subnet} drop",
                 f"ip saddr {_set([users.gate, *users.clients])} accept",
+                # It answers, and reaches nothing outside.
+                *([f"ip saddr {users.mirror} goto inside"] if users.mirror else []),
                 # Not even the name servers: what is asked of them leaves the machine.
                 *(
                     [f"ip saddr {users.closed} ip daddr != {users.subnet} drop"]
@@ -122,6 +145,7 @@ def _inet(plan: Plan, resolved: Resolved, bridges: Sequence[str]) -> list[str]:
             [
                 "meta nfproto != ipv4 drop",
                 f"ip saddr != {builders.subnet} drop",
+                *_mirror(builders),
                 *_resolvers(plan),
                 f"ip daddr {builders.subnet} drop",
                 "goto egress_builders",
@@ -141,6 +165,12 @@ def _inet(plan: Plan, resolved: Resolved, bridges: Sequence[str]) -> list[str]:
             [
                 "type filter hook forward priority -10; policy accept;",
                 f'iifname "{users.interface}" oifname "{users.interface}" accept',
+                # Who of them asks whom was said where it arrived.
+                *(
+                    [f'iifname "{builders.interface}" oifname "{builders.interface}" accept']
+                    if builders.mirror
+                    else []
+                ),
                 *([f"iifname {names} oifname {_names(bridges)} drop"] if bridges else []),
                 f"oifname {names} ct state new drop",
             ],

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from commons.principal import Principal
 from commons.scopes import Keeper, owners
 from commons.site import Environments, Site
+from commons.site.mirror import pip_words
 from commons.web import origins
 from environments.condarc import condarc
 from spawner.resources import Resources, of_this_machine
@@ -100,7 +101,7 @@ def indexes(settings: Environments, machine: Mapping[str, str]) -> dict[str, str
     extra = settings.pip_extra_indexes or machine.get("PIP_EXTRA_INDEX_URL", "").split()
     first, more = own if is_open(own) else "", " ".join(filter(is_open, extra))
     found = {"PIP_INDEX_URL": first, "PIP_EXTRA_INDEX_URL": more}
-    found |= {"UV_DEFAULT_INDEX": first, "UV_INDEX": more}
+    found |= {"UV_DEFAULT_INDEX": first, "UV_INDEX": more, **pip_words(first)}
     return {name: value for name, value in found.items() if value}
 
 

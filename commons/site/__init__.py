@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
@@ -42,6 +42,7 @@ from commons.site.environments import (
 )
 from commons.site.gpus import GpuDeviceSpec, Gpus, GpuSharing, GpuWatching
 from commons.site.https import Acme, Https
+from commons.site.mirror import Mirror, behind
 from commons.site.mounts import Mount
 from commons.site.parts import Memory, Name, Section, Words, parse_bytes, words_in
 from commons.site.servers import Kernels, Mail, Servers, Size, Sums
@@ -167,6 +168,21 @@ class Site(Section):
     backup: Backup = Backup()
     ssh: Ssh | None = None
     signatures: Signatures = Signatures()
+    mirror: Mirror | None = None
+    _written: Environments = PrivateAttr()
+
+    @property
+    def written(self) -> Environments:
+        """``environments`` as the file has it; the field itself has the site's mirror in it."""
+        return self._written
+
+    @model_validator(mode="after")
+    def _behind_the_mirror(self) -> Site:
+        self._written = self.environments
+        if self.mirror is not None:
+            # Whoever reads the site file goes by it: builds, servers, the perimeter.
+            object.__setattr__(self, "environments", behind(self.mirror, self.environments))
+        return self
 
     @model_validator(mode="after")
     def _one_default_size(self) -> Site:
@@ -179,6 +195,8 @@ class Site(Section):
 
     @model_validator(mode="after")
     def _mirrors_are_named(self) -> Site:
+        if self.mirror is not None:
+            return self
         if self.servers.egress == "mirrors" and not mirror_places(self.environments):
             raise ValueError(
                 "servers.egress: mirrors: environments names none: set environments.mirrors or "

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
+from commons.site.mirror import PYPI_INDEX, URL
+
 if TYPE_CHECKING:
     from commons.site.environments import Environments
 
@@ -57,15 +59,18 @@ def places_of(urls: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def mirror_places(environments: Environments) -> list[tuple[str, int]]:
-    """Where the site's packages come from: channels' mirrors, and indexes of Python packages."""
-    channels = environments.mirrors
-    return places_of(
-        [
-            *(place for places in channels.values() for place in places),
-            # A channel that is named by its own address, which is tried last.
-            *channels,
-            environments.pip_index,
-            *environments.pip_extra_indexes,
-            environments.pip_files,
-        ]
-    )
+    """Where the site's packages come from: channels' mirrors, and indexes of Python packages.
+
+    The site's own mirror is a service with a place in the rules (perimeter/rules.py), and what it
+    stands for is open to nobody else.
+    """
+    channels, index = environments.mirrors, environments.pip_index
+    found = [
+        *(place for places in channels.values() for place in places),
+        # A channel that is named by its own address, which is tried last.
+        *channels,
+        index,
+        *environments.pip_extra_indexes,
+        environments.pip_files if index != PYPI_INDEX else "",
+    ]
+    return places_of(place for place in found if not place.startswith(URL))

@@ -225,6 +225,7 @@ def template_vars(site: Site) -> dict[str, Any]:
         "demo_accounts": DEMO_ACCOUNTS if site.site.demo else (),
         "gpus_simulated": site.gpus.source == "simulated",
         "has_ssh": site.ssh is not None,
+        "has_mirror": site.mirror is not None,
         "size_titles": {name: size.title or name for name, size in site.sizes.items()},
     }
 

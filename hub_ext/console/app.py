@@ -50,6 +50,7 @@ from hub_ext.console import (
     maintenance_api,
     material_api,
     metrics,
+    mirror_pages,
     notice_api,
     quota_api,
     quota_pages,
@@ -160,6 +161,7 @@ def make_app(
         (f"{prefix}ssh", ssh_pages.SshPage, with_data),
         (f"{prefix}doctor", doctor_pages.HealthPage, shared),
         (f"{prefix}vulnerable", vulnerable_pages.VulnerablePage, shared),
+        (f"{prefix}mirror", mirror_pages.MirrorPage, with_data),
         (f"{prefix}jobs", jobs_pages.JobsPage, shared),
         (f"{prefix}jobs/([0-9_]{{1,30}})", jobs_pages.JobPage, with_data),
         (f"{prefix}inbox", inbox_pages.Inbox, shared),
@@ -179,6 +181,7 @@ def make_app(
         default_handler_args=shared,
         described=described(prefix),
         audit=audit or AuditTrail(),
+        health=data / "health",
         readers=Readers(store, site),
         board=Board(store),
         # For the cookie of a login under way only; a restart asks to log in once more.

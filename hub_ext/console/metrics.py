@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from commons.rights import Action
 from commons.store.models import utcnow
 from commons.web.operations import Route, operation
+from hub_ext.console import mirror_pages
 from hub_ext.console.handlers import Api
 from hub_ext.doctor import kept
 from spawner.gpu.watch import metrics
@@ -28,15 +30,17 @@ class Metrics(Api):
         self.need(Action.READ_METRICS)
         at, text = self.settings.get("labcommons_metrics", (0.0, b""))
         if time.monotonic() - at > FRESH:
-            text = await self.read(_text)
+            health = self.settings["health"]
+            text = await self.read(lambda session: _text(session, health))
             self.settings["labcommons_metrics"] = (time.monotonic(), text)
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.finish(text)
 
 
-def _text(session: Session) -> bytes:
+def _text(session: Session, health: Path) -> bytes:
     now = utcnow()
-    return metrics.text(session, now, kept.metrics(session, now))
+    more = [*kept.metrics(session, now), *mirror_pages.metrics(health)]
+    return metrics.text(session, now, more)
 
 
 ROUTES = (Route("/metrics", Metrics),)

@@ -20,6 +20,7 @@ from hub_ext.doctor import (  # noqa: F401  (they add theirs)
     checks,
     compared,
     kept,
+    mirror,
     storage,
 )
 from hub_ext.doctor.registry import CHECKS, Here, examine, exit_code

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commons.site import Mount, SiteFileError, load_site, parse_bytes, words_in
+from commons.site import Mount, Site, SiteFileError, load_site, parse_bytes, words_in
+from commons.site.egress import mirror_places
+from environments.condarc import condarc
 
 CONFIG = Path(__file__).parents[2] / "config"
 GOOD = """
@@ -48,6 +50,13 @@ def test_the_files_that_come_with_labcommons_are_right(file: str) -> None:
         (GOOD.replace("cpu: 1", "cpu: .nan"), "sizes.small.cpu:"),
         (GOOD.replace("ldaps://d.example.org", "http://d"), "ldaps://HOST"),
         (GOOD + "site: {public_url: 'http://x'}\n", "must be https://"),
+        (GOOD + "mirror: {upstreams: [nearby]}\n", "mirror.upstreams.0:.*tuna"),
+        (GOOD + "mirror: {upstreams: []}\n", "mirror.upstreams:"),
+        (GOOD + "mirror: {conda: ['https://x.org/c']}\n", "{channel} where"),
+        (GOOD + "mirror: {pypi: ['https://a:b@x.org/simple']}\n", "wants a login"),
+        (GOOD + "mirror: {pypi: ['ftp://x.org']}\n", "such as https://pypi"),
+        (GOOD + "mirror: {channels: ['../x']}\n", "a channel's name"),
+        (GOOD + "mirror: {images: 'here'}\n", "a registry such as"),
         (GOOD + "site: {public_url: 'https://localhost'}\n", "set subdomains: false"),
         (GOOD + "site: {public_url: 'https://192.0.2.1'}\n", "set subdomains: false"),
         (GOOD + "site: {servers_host: 'https://x.example.org'}\n", "servers_host.*without https"),
@@ -103,6 +112,47 @@ def test_the_files_that_come_with_labcommons_are_right(file: str) -> None:
 def test_a_wrong_file_names_the_key_and_the_remedy(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(SiteFileError, match=f"(?s)site.yaml.*{words}"):
         load(tmp_path, text)
+
+
+def test_a_mirror_stands_for_its_channels_and_for_pypi(tmp_path: Path) -> None:
+    text = """
+environments:
+  channels: [conda-forge, bioconda]
+  mirrors:
+    bioconda: [https://near.example.org/bioconda]
+    private: [https://conda.lab.example/private]
+  credentials: {conda.lab.example: {token_file: /x}}
+mirror: {upstreams: [tuna, official]}
+"""
+    site = load(tmp_path, GOOD + text)
+    assert isinstance(site, Site)
+    assert site.mirror is not None
+    assert site.environments.mirrors == {
+        "conda-forge": ["http://mirror:8000/conda/conda-forge"],
+        "bioconda": ["http://mirror:8000/conda/bioconda"],
+        "private": ["https://conda.lab.example/private"],  # wants a login
+    }
+    assert site.environments.pip_index == "http://mirror:8000/pypi/simple"
+    assert site.environments.pip_files == "https://files.pythonhosted.org"
+    assert site.mirror.places(site.written)["bioconda"] == (
+        "https://near.example.org/bioconda",
+        "https://mirrors.tuna.tsinghua.edu.cn/anaconda/cloud/bioconda",
+        "https://conda.anaconda.org/bioconda",
+    )
+    # Nobody but the mirror is open for what it stands for.
+    assert mirror_places(site.environments) == [("conda.lab.example", 443)]
+
+
+def test_defaults_are_two_channels_of_the_mirror(tmp_path: Path) -> None:
+    site = load(tmp_path, GOOD + "mirror: {channels: [defaults], upstreams: [ustc]}\n")
+    assert isinstance(site, Site)
+    assert site.mirror is not None
+    assert site.environments.mirrors == {"defaults": ["http://mirror:8000/conda/pkgs"]}
+    assert site.mirror.places(site.written) == {
+        "pkgs/main": ("https://mirrors.ustc.edu.cn/anaconda/pkgs/main",),
+        "pkgs/r": ("https://mirrors.ustc.edu.cn/anaconda/pkgs/r",),
+    }
+    assert "http://mirror:8000/conda/pkgs/r" in condarc(site.environments, [])
 
 
 def test_a_missing_file_names_the_variable(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ PAGES = {
         f"{SERVICES}/quotas/edit",
         f"{SERVICES}/doctor",
         f"{SERVICES}/vulnerable",
+        f"{SERVICES}/mirror",
         f"{SERVICES}/broadcasts",
         f"{SERVICES}/maintenance",
         f"{SERVICES}/audit",

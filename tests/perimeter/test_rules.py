@@ -194,6 +194,31 @@ words = st.text(max_size=15) | st.sampled_from(
 places = st.lists(st.tuples(words, st.integers(1, 65535) | words), max_size=3)
 
 
+def test_the_sites_mirror_answers_servers_and_builders_and_nobody_else(
+    document: dict[str, Any],
+) -> None:
+    document["users"]["mirror"], document["builders"]["mirror"] = "10.1.0.5", "10.1.1.5"
+    text = ruleset(parse(document), ADDRESSES, [])
+    inside = _chain(text, "inside")
+    to = "ip saddr 10.1.0.0/24 ip daddr 10.1.0.5 tcp dport 8000 accept"
+    exam = "ip saddr 10.1.0.64/26 ip daddr 10.1.0.5 drop"
+    assert inside.index(exam) < inside.index(to) < inside.index("ip saddr 10.1.0.5 drop")
+    from_users, from_builders = _chain(text, "from_users"), _chain(text, "from_builders")
+    assert "ip saddr 10.1.0.5 goto inside" in from_users
+    assert "10.1.0.5" not in next(line for line in from_users if line.endswith("} accept"))
+    to = "ip saddr 10.1.1.0/24 ip daddr 10.1.1.5 tcp dport 8000 accept"
+    out = "ip saddr 10.1.1.5 drop"
+    assert from_builders.index(to) < from_builders.index(out) < len(from_builders) - 1
+    between = text.partition("chain between {")[2].partition("}")[0]
+    assert between.index(to) < between.index("ip saddr 10.1.1.0/24 drop")
+
+
+def test_a_mirror_elsewhere_is_no_plan(document: dict[str, Any]) -> None:
+    document["builders"]["mirror"] = "10.9.9.9"
+    with pytest.raises(PlanError, match=r"10\.9\.9\.9"):
+        parse(document)
+
+
 @given(st.data())
 def test_no_name_gets_a_word_of_its_own_into_the_text(data: st.DataObject) -> None:
     draw = data.draw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from commons.site import Environments
+from commons.site.mirror import PYPI_INDEX
 from spawner.server_mounts import indexes
 
 
@@ -14,6 +15,13 @@ def test_the_sites_index_is_the_servers() -> None:
         "PIP_INDEX_URL": "https://mirror.lab/simple",
         "UV_DEFAULT_INDEX": "https://mirror.lab/simple",
     }
+
+
+def test_the_sites_mirror_is_taken_without_a_certificate_and_with_patience() -> None:
+    found = indexes(Environments(pip_index=PYPI_INDEX), {})
+    assert found["PIP_INDEX_URL"] == "http://mirror:8000/pypi/simple"
+    assert found["PIP_TRUSTED_HOST"] == "mirror"
+    assert int(found["PIP_DEFAULT_TIMEOUT"]) > 60
 
 
 def test_what_wants_a_login_stays_with_the_builds() -> None:
