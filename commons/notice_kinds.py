@@ -357,6 +357,7 @@ KINDS: Mapping[str, NoticeKind] = {
         N_("{by} (course {course}): “{message}”"),
         mailed=False,
     ),
+    "server_message": NoticeKind("info", N_("{by}: “{message}”"), mailed=False),
     "maintenance": NoticeKind(
         "warning",
         N_("The server was stopped for maintenance. Your files are all there."),

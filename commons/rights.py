@@ -57,6 +57,8 @@ class Action(StrEnum):
     RUN_JOB = "run-job"  # a program without one's server
     SEE_JOB = "see-job"  # with its output
     END_JOB = "end-job"
+    SEE_SERVER = "see-server"  # that it runs, with what, and what it uses
+    RUN_SERVER = "run-server"  # stop it, write to who uses it
 
 
 class Who(Flag):
@@ -149,6 +151,7 @@ NOT_MADE_SHARED = _denial(
 )
 NO_JOB = _denial("job_unknown", N_("There is no such job. It may be long over."), status=404)
 NOT_RUN_FOR = _denial("job_for_another", N_("Jobs are run by the person whose they are."))
+NO_SERVER = _denial("server_unknown", N_("There is no such server, or it is over."), status=404)
 ADMINS_ONLY = _denial("admins_only", N_("Only an administrator may do this."))
 SCOPE_MISSING = _denial("scope_missing", N_("This needs a token with the scope “{token_scope}”."))
 PERSON_WANTED = _denial(
@@ -236,6 +239,9 @@ RIGHTS: dict[Action, Right] = {
     Action.RUN_JOB: Right(_NOBODY, _NOBODY, _OWNER, NOT_RUN_FOR, servers=True),
     Action.SEE_JOB: Right(_NOBODY, _NOBODY, _OWNER | _ADMIN, NO_JOB, servers=True),
     Action.END_JOB: Right(_NOBODY, _NOBODY, _OWNER | _ADMIN, NO_JOB, servers=True),
+    # A server is of whom it is charged to: of others, who leads a group is told nothing.
+    Action.SEE_SERVER: Right(_MINE, _MINE | _LEAD, _MINE, NO_SERVER),
+    Action.RUN_SERVER: Right(_MINE, _MINE | _LEAD, _MINE, NO_SERVER),
 }
 
 

@@ -44,6 +44,7 @@ from courses.people import Rosters
 from courses.term_keeper import TermKeeper
 from environments.builds.runner import Runner
 from hub_ext import (
+    blocks,
     disk_prune,
     disk_watch,
     hub_database,
@@ -54,6 +55,7 @@ from hub_ext import (
     standing,
     stops,
 )
+from hub_ext.blocks import Blocks
 from hub_ext.disk_prune import NightlyPrune
 from hub_ext.disk_watch import DiskWatch
 from hub_ext.doctor import rounds as doctor
@@ -218,6 +220,8 @@ class LabCommonsHub(GuardedHub):
         self.tornado_settings["readers"] = self.resources.readers
         self.tornado_settings["audit"] = self.resources.audit
         self.tornado_settings["board"] = Board(self.resources.store)
+        self._blocks = Blocks(self, self.resources.store, self.log)
+        self.tornado_settings["blocks"] = self._blocks
         super().init_tornado_settings()
 
     def load_config_file(self, *args: Any, **kwargs: Any) -> None:
@@ -320,6 +324,9 @@ class LabCommonsHub(GuardedHub):
             await window.look()
         if hasattr(self.authenticator, "rosters"):
             self.authenticator.rosters = Rosters(shared.store).of
+            self.authenticator.blocked = self._blocks.ask
+        with suppress(StoreError):  # read again soon
+            await self._blocks.look()
         await super().start()
         await self._begin_quotas()
         await self._reconcile()
@@ -425,6 +432,8 @@ class LabCommonsHub(GuardedHub):
             Periodic("maintenance", window.look, maintenance.INTERVAL, self.log).run(),
             Periodic("announced stops", announced.look, stops.INTERVAL, self.log).run(),
             Periodic("room on the disk", self._keep_room, RESERVED, self.log).run(),
+            Periodic("blocks", self._blocks.look, blocks.INTERVAL, self.log).run(),
+            Periodic("room on the disk", self._keep_reserve, RESERVED, self.log).run(),
             *([disk.run()] if shared.site.storage.measure else []),
             Periodic("disk prune", prune, disk_prune.EVERY, self.log, expected=expected).run(),
             Periodic("known holes", scanned, disk_prune.EVERY, self.log, expected=expected).run(),

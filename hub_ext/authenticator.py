@@ -17,6 +17,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from tornado import web
 
 from commons import shared_accounts
 from commons.audit import AuditTrail, Chain, Outcome, make_event
-from commons.i18n import Gettext, gettext_for
+from commons.i18n import gettext_for
+from commons.messages import Locale
 from commons.scopes import Scope
 from commons.store import Store, StoreError
+from commons.store.blocks import Block
 from commons.store.trouble import DatabaseUnavailable
-from commons.web.pages import language_of
+from commons.web.pages import locale_of
 from hub_ext.sessions import end_sessions
 
 from .directory.client import Directory, Person
@@ -38,6 +41,7 @@ from .directory.errors import (
     DirectoryUnavailable,
     NameTaken,
     NotAdmitted,
+    ShutOut,
     TooManyAttempts,
     WrongCredentials,
 )
@@ -80,6 +84,8 @@ class LDAPAuthenticator(DirectoryTraits):
         self._sweep: asyncio.Task[None] | None = None
         # What rosters say of somebody, by course; the hub sets it, which has the store of courses.
         self.rosters: Callable[[str], Awaitable[Mapping[str, str]]] | None = None
+        # Whom an administrator has shut out here; the hub sets it, too.
+        self.blocked: Callable[[str], Awaitable[Block | None]] | None = None
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
         """JupyterHub's own; called once, while it starts, which is when this one starts too."""
@@ -131,16 +137,17 @@ class LDAPAuthenticator(DirectoryTraits):
             person = await self._try_password(typed, _field(data, "password"), address, attempt)
             name = self._hub_name(person)
             self._check_admitted(person, name)
+            await self._check_blocked(name)
             roles = await self._roles_of(person, name)
         except StoreError as error:
             self.log.error("event=login outcome=database: %s", error)
             unavailable = DatabaseUnavailable(error.trouble)
-            raise web.HTTPError(503, unavailable.sentence(_gettext(handler))) from None
+            raise web.HTTPError(503, unavailable.sentence(_locale(handler))) from None
         except DirectoryError as error:
             self._refused(typed, address, error)
             if isinstance(error, WrongCredentials | TooManyAttempts):
                 await asyncio.sleep(self.failed_login_seconds - (time.monotonic() - started))
-            raise web.HTTPError(error.status, error.sentence(_gettext(handler))) from None
+            raise web.HTTPError(error.status, error.sentence(_locale(handler))) from None
         self.log.info("event=login outcome=ok name=%s address=%s", ascii(name), address or "-")
         self._event("login", "success", name, address, user_id=person.account.id)
         await self._end_older_sessions(handler, name, person)
@@ -161,6 +168,7 @@ class LDAPAuthenticator(DirectoryTraits):
             await asyncio.to_thread(self._load)
         known = self._memory.person(user.name)
         try:
+            await self._check_blocked(user.name)
             person = await self._directory.lookup(
                 self._directory_name(user.name), known.id if known else ""
             )
@@ -200,6 +208,13 @@ class LDAPAuthenticator(DirectoryTraits):
         check_admitted(person.groups, self._roles, by_name)
         if not (by_name or self._roles.allowed):
             raise NotAdmitted(("allowed_users",))
+
+    async def _check_blocked(self, name: str) -> None:
+        """Raises ShutOut, and StoreError where that cannot be known."""
+        block = await self.blocked(self.normalize_username(name)) if self.blocked else None
+        if block is not None:
+            until = block.until.replace(tzinfo=UTC).timestamp() if block.until else None
+            raise ShutOut(block.reason, block.by, until)
 
     # -- logins ---------------------------------------------------------------------------
 
@@ -493,7 +508,5 @@ def _loggable(name: str) -> str:
     return ascii(name[:_LOGGED_NAME])
 
 
-def _gettext(handler: web.RequestHandler | None) -> Gettext:
-    if handler is None:
-        return gettext_for("en")
-    return gettext_for(language_of(handler))
+def _locale(handler: web.RequestHandler | None) -> Locale:
+    return Locale(gettext_for("en")) if handler is None else locale_of(handler)

@@ -34,13 +34,14 @@ COMMANDS = {
     "mirror": "environments.mirror.cli:mirror",
     "quota": "spawner.gpu.cli.quota:quota",
     "reservation": "spawner.gpu.cli.reservation:reservation",
-    "server": "spawner.warm.cli:server",
+    "server": "hub_ext.server_cli:server",
     "shared": "hub_ext.shared_cli:shared",
     "site": "hub_ext.admin_cli:site",
     "ssh": "hub_ext.ssh_cli:ssh",
     "store": "hub_ext.admin_cli:store",
     "tls": "hub_ext.tls_cli:group",
     "usage": "hub_ext.usage_cli:usage",
+    "user": "hub_ext.user_cli:user",
 }
 
 

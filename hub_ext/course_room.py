@@ -9,7 +9,6 @@ That somebody has another server is told, and nothing of it: it is its owner's a
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
@@ -47,6 +46,7 @@ from commons.work import Keyed
 from courses import looks, people, records
 from courses.document import check_in_site
 from hub_ext import course_look
+from hub_ext.metering import Meter
 from hub_ext.servers import HubServers, runs_with
 from spawner import stops
 from spawner.gpu.ledger import transitions
@@ -54,12 +54,10 @@ from spawner.spawner import LabSpawner
 from spawner.stops import MOST
 
 DOES = ("message", "extend", "look", "restart", "stop")
-METERED = 8.0  # seconds for which what servers use is not asked for again
 IDLE = 600.0  # seconds without a sign of the person, after which a server is idle here
 AT_ONCE = 5
 LONGEST = 4 * 3600  # seconds by which time is given at once
 CONSOLE = "access:services!service=labcommons"  # what a token needs for our REST
-PATIENCE = 10.0
 
 NOTHING_CHOSEN = Text("room_nobody", N_("Choose somebody first."))
 NO_MESSAGE = Text("room_no_message", N_("Write a message of at most {most} characters."))
@@ -131,9 +129,7 @@ class Room:
         self._app = app
         self.servers = HubServers(app)
         self.acts = Keyed("servers of courses", app.log, expected=(LabError,), at_once=AT_ONCE)
-        self._used: Mapping[str, Any] = {}
-        self._asked = -METERED
-        self._asking = Keyed("what servers of courses use", app.log, expected=(LabError,))
+        self._meter = Meter("what servers of courses use", app.log)
 
     async def look(self, course: str) -> list[Place]:
         """Everybody in a course, by name, with each server of it."""
@@ -160,7 +156,7 @@ class Room:
         shared = LabSpawner.shared
         assert shared is not None
         size = shared.site.sizes.get(str(options.get("size")))
-        used = self._used.get(spawner.container_ref)
+        used = self._meter.used.get(spawner.container_ref)
         lease, percent = leases.get((name, spawner.name), (None, None))
         moving = {"spawn": "starting", "stop": "stopping"}
         return Place(
@@ -172,7 +168,7 @@ class Room:
             str(options.get("size") or ""),
             row.started,
             row.last_activity,
-            used and used.memory,
+            used.memory if used is not None else None,
             size.memory_bytes if size else None,
             int(options.get("gpus") or 0),
             percent,
@@ -181,9 +177,6 @@ class Room:
 
     def meter(self, places: Sequence[Place]) -> None:
         """Have what they use asked for, for the next look: nobody waits for two hundred answers."""
-        if time.monotonic() - self._asked < METERED:
-            return
-        self._asked = time.monotonic()
         handles = [
             spawner.container_ref
             for one in places
@@ -192,15 +185,7 @@ class Room:
             and (spawner := owner.spawners.get(one.server)) is not None
             and spawner.container_ref
         ]
-
-        async def ask() -> None:
-            shared = LabSpawner.shared
-            if shared is not None and handles:
-                async with asyncio.timeout(PATIENCE):
-                    self._used = {**self._used, **await shared.runtime.usage(handles)}
-
-        if handles:
-            self._asking.start("all", ask)
+        self._meter.ask(handles)
 
     async def act(self, asked: Asked, viewer: Principal, places: Sequence[Place]) -> Done:
         """Do what somebody asks for. Raises BadRequest for what cannot be at all."""

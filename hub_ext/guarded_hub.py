@@ -18,7 +18,7 @@ from jupyterhub.apihandlers.users import (
 from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler, PrefixRedirectHandler, UserUrlHandler
 from jupyterhub.handlers.login import LogoutHandler
-from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
+from jupyterhub.handlers.pages import AdminHandler, HealthCheckHandler, SpawnHandler
 from jupyterhub.scopes import needs_scope
 from jupyterhub.spawner import SpawnException
 from jupyterhub.user import User
@@ -44,10 +44,13 @@ from hub_ext import (
     course_room,
     exam_link,
     held,
+    live_link,
     shared_link,
     ssh_link,
     standing,
 )
+from hub_ext.admin_page import AdminPage
+from hub_ext.blocks import Blocks
 from hub_ext.failures import failure
 from hub_ext.jupyterhub_words import refusal
 from hub_ext.servers import OneByOneHandler
@@ -313,12 +316,18 @@ class _Told(BaseHandler):  # type: ignore[misc]
     async def get_current_user(self) -> Any:
         """JupyterHub's, which takes somebody whom it cannot look up for nobody."""
         try:
-            return await super().get_current_user()
+            user = await super().get_current_user()
         except (SQLAlchemyError, StoreError) as error:
             if trouble.of(error) is None:
                 raise
             self._trouble = error
             return None
+        blocks: Blocks | None = self.settings.get("blocks")
+        # Who is shut out is nobody; but that a server goes on is heard.
+        heard = isinstance(self, Activity) or not isinstance(user, User)
+        if not heard and blocks is not None and blocks.of(user.name):
+            self._jupyterhub_user = user = None
+        return user
 
     async def prepare(self) -> None:
         """JupyterHub's."""
@@ -448,6 +457,7 @@ def _in_turn(handler: type) -> type:
 
 
 _OURS = {
+    AdminHandler: AdminPage,
     LogoutHandler: SignOut,
     SpawnHandler: Spawn,
     UserUrlHandler: shared_link.UserUrl,
@@ -489,6 +499,7 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
         given["headers"] = _HEADERS | given.get("headers", {})
         shared = LabSpawner.shared
         given["room"] = course_room.Room(self)
+        given["live"] = live_link.Live(self)
         given["one_by_one"] = shared.one_by_one if shared is not None else OneByOne()
         given["xsrf_cookie_kwargs"] = XSRF_COOKIE | given.get("xsrf_cookie_kwargs", {})
         super().init_tornado_settings()
@@ -509,6 +520,7 @@ class GuardedHub(JupyterHub):  # type: ignore[misc]
             *course_look.HANDLERS,
             *shared_link.HANDLERS,
             *ssh_link.HANDLERS,
+            *live_link.HANDLERS,
         ]
         self.handlers = self.add_url_prefix(self.hub_prefix, ours) + rules
 

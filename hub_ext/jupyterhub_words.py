@@ -1,18 +1,15 @@
 """What JupyterHub itself says on pages, in English, for the catalogue: by its text, or by its form.
 
-Its Admin page is a program of React's; ``admin.js`` puts our words over it. What its REST API
-refuses with is in ``jupyterhub_refusals``.
+What its REST API refuses with is in ``jupyterhub_refusals``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
-from commons.i18n import N_, NP_, Gettext, in_context
+from commons.i18n import N_, Gettext, in_context
 from hub_ext.jupyterhub_refusals import FORMS as REFUSALS
 from hub_ext.jupyterhub_refusals import by_status, plain
-from spawner import options
 
 SENTENCES = (
     N_("Invalid username or password"),
@@ -166,91 +163,6 @@ SCOPES = (
     N_("Shutdown the hub."),
     N_("Read prometheus metrics."),
 )
-# Words of the Admin page.
-ADMIN = (
-    N_("Access Server"), N_("Actions"), N_("Add Item"), N_("Add Users"), N_("Add by username"),
-    N_("Add user"), N_("Admin"), N_("Apply"), N_("Back"), N_("Close"), N_("Close alert"),
-    N_("Create"),
-    N_("Could not update groups list."), N_("Could not update users list."), N_("Create Group"),
-    N_("Delete Group"), N_("Delete Server"), N_("Delete user"), N_("Delete User"), N_("Displaying"),
-    N_("Edit User"), N_("Editing Group"), N_("Editing user"), N_("Failed to create group."),
-    N_("Failed to create user."), N_("Failed to delete group."), N_("Failed to delete server."),
-    N_("Failed to edit group."), N_("Failed to edit user."), N_("Failed to start server."),
-    N_("Failed to start servers."), N_("Failed to stop server."), N_("Failed to stop servers."),
-    N_("Failed to update group list."), N_("Failed to update user list."),
-    N_("Failed to update users."), N_("Group already exists."), N_("Groups"),
-    N_("Items per page:"), N_("Key"), N_("Last Activity"), N_("Manage Groups"),
-    N_("Manage group members"), N_("Manage group properties"), N_("Never"), N_("New Group"),
-    NP_("Admin page", "Next"), N_("Only Active Servers"), N_("Previous"), N_("Profile"),
-    N_("Search Users"),
-    N_("Server"), N_("Server Start Time"), N_("Server is pending"), N_("Shutdown Hub"),
-    N_("Spawn Page"), N_("Start All"), N_("Start Server"),
-    N_("Start all default servers on the current page"), N_("Stop All"), N_("Stop Server"),
-    N_("Stop all servers including named servers on the current page"), N_("User"),
-    N_("User already exists."), N_("Users"), N_("Value"), N_("group name..."),
-    N_("updated username"), N_("usernames separated by line"),
-    N_("admin"), N_("no groups created..."),
-)  # fmt: skip
-# Of ADMIN, what has a number in it, as a regular expression of JavaScript.
-ADMIN_FORMS = {
-    r"^(\d+) seconds ago$": N_("{1} s ago"),
-    r"^(\d+) minutes ago$": N_("{1} min ago"),
-    r"^(\d+) hours ago$": N_("{1} h ago"),
-    r"^(\d+) days ago$": N_("{1} d ago"),
-    r"^(\d+) months ago$": N_("{1} months ago"),
-    r"^(\d+) years ago$": N_("{1} years ago"),
-    r"^of (\d+)$": N_("of {1}"),
-}
-
-# What REST says of people and servers, by its keys, in the details of a row; also some values.
-DETAILS = {
-    "admin": N_("Administrator"),
-    "auth_state": N_("From the directory"),
-    "created": N_("Added"),
-    "display_name": N_("Title"),
-    "full_name": N_("Full name"),
-    "full_progress_url": N_("Progress, whole address"),
-    "full_url": N_("Whole address"),
-    "groups": N_("Groups"),
-    "kind": N_("Kind"),
-    "last_activity": N_("Last Activity"),
-    "name": N_("Account or server"),
-    "pending": N_("Under way"),
-    "progress_url": N_("Progress, address"),
-    "ready": N_("Running"),
-    "roles": N_("Roles"),
-    "started": N_("Server Start Time"),
-    "state": N_("State"),
-    "stopped": N_("Stopped"),
-    "url": N_("Address"),
-    "user_options": N_("Chosen options"),
-    # What the directory says.
-    "courses": N_("Courses"),
-    "dn": N_("Entry (DN)"),
-    "gid": N_("Group ID (GID)"),
-    "gids": N_("Group IDs"),
-    "id": N_("Permanent ID"),
-    "language": N_("Language"),
-    "mail": N_("Mail"),
-    "teams": N_("Teams"),
-    "uid": N_("User ID (UID)"),
-    # What was chosen for a server.
-    "profile": N_("Profile"),
-    "title": N_("Title"),
-    **options.TITLES,
-}
-VALUES = {
-    "true": N_("yes"),
-    "false": N_("no"),
-    "user": N_("User"),
-    "lead": N_("leads it"),
-    "member": N_("member of it"),
-    "instructor": N_("teaches it"),
-    "assistant": N_("assists in it"),
-    "student": N_("takes it"),
-    "spawn": N_("being started"),
-    "stop": N_("being stopped"),
-}
 
 
 def translated(said: str, gettext: Gettext) -> str:
@@ -292,17 +204,3 @@ def in_frame(source: str) -> str:
 def is_known(said: str) -> bool:
     """Whether ``translated`` has words of ours for it, or the catalogue has it."""
     return said in SENTENCES or any(form.fullmatch(said.strip()) for form, _ in (*FORMS, *REFUSALS))
-
-
-def for_admin(gettext: Gettext) -> dict[str, dict[str, str]]:
-    """The Admin page's words, by JupyterHub's: exact ones, and those with a number."""
-
-    def table(words: Iterable[tuple[str, str]]) -> dict[str, str]:
-        return {theirs: in_context(gettext, ours) for theirs, ours in words}
-
-    return {
-        "said": table((one.rpartition("\4")[2], one) for one in ADMIN),
-        "forms": table(ADMIN_FORMS.items()),
-        "details": table(DETAILS.items()),
-        "values": table(VALUES.items()),
-    }

@@ -66,14 +66,6 @@ def foreign(context: Context, text: object) -> bool:
     return language(context) != "en" and known(context, text).isascii()
 
 
-@pass_context
-def admin_words(context: Context) -> dict[str, dict[str, str]]:
-    """What ``admin.js`` puts over words on JupyterHub's Admin page; in English over keys alone."""
-    lang = language(context)
-    words = jupyterhub_words.for_admin(gettext_for(lang))
-    return words if lang != "en" else {"details": words["details"]}
-
-
 def token_lives(longest: int | None) -> list[int]:
     """For how many seconds a token may be valid; 0: as long as the site lets it be."""
     hour, day = 3600, 86400
@@ -135,7 +127,6 @@ class HubPageExtension(pages.PageExtension):
             in_language=in_language,
             known=known,
             foreign=foreign,
-            admin_words=admin_words,
             token_lives=token_lives,
             show_minutes=show_minutes,
             all_minutes=all_minutes,

@@ -140,7 +140,8 @@ class AnnouncedStops:
             started = self.servers.started(username, server)
             # One that was stopped and started again meanwhile is another.
             if started is not None and started <= at:
-                await self.servers.stop(username, server, stops.ending(by, message))
+                ending = stops.ending(by, message) if by != username else None
+                await self.servers.stop(username, server, ending)
             await self.store.run(
                 lambda session, key=(username, server): stops.over(session, *key)  # type: ignore[misc]
             )

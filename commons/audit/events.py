@@ -45,6 +45,10 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "server-start": ("process", "start"),  # what was asked for, by whom, and what it got
     "server-end": ("process", "end"),  # with its cause
     "server-stopped": ("process", "end"),
+    # Of the console, with those of others: stops, messages, more time.
+    "servers-change": ("process", "change"),
+    # Somebody is shut out here, or let in again, whatever the directory says.
+    "person-block": ("iam", "change"),
     "hub-change": ("configuration", "change"),
     "site-file": ("configuration", "info"),  # what a service starts with
     "command": ("configuration", "change"),  # of an administrator's shell

@@ -601,6 +601,20 @@ class DirectoryPerson(Base):
     roles: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class PersonBlock(Base):
+    """Somebody who may not come in here, whatever the directory says (commons.store.blocks)."""
+
+    __tablename__ = "person_blocks"
+
+    username: Mapped[str] = mapped_column(String(255), primary_key=True)
+    reason: Mapped[str] = mapped_column(String(500))  # they read it at the login
+    by: Mapped[str] = mapped_column(String(255))
+    at: Mapped[datetime] = mapped_column(DateTime, default=utcnow)
+    until: Mapped[datetime | None] = mapped_column(DateTime)  # None: until it is taken back
+    stops: Mapped[bool] = mapped_column(Boolean, default=False)  # their servers, too
+    acted_at: Mapped[datetime | None] = mapped_column(DateTime)  # the hub has ended their logins
+
+
 class DirectoryFailures(Base):
     """Failed logins of a name or from an address, within the throttle's window."""
 

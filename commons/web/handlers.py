@@ -283,6 +283,7 @@ class Page(Base):
                 viewer=viewer,
                 who=viewer.name if viewer else "",
                 is_admin=bool(viewer and can(viewer, Action.ADMINISTER, SITE)),
+                is_lead=bool(viewer and viewer.led),
                 in_courses=bool(viewer and any(one.kind == "course" for one in viewer.positions)),
                 home_url=f"{hub}home",
                 hub_url=hub,

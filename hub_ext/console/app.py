@@ -52,18 +52,24 @@ from hub_ext.console import (
     metrics,
     mirror_pages,
     notice_api,
+    people_api,
+    people_pages,
     quota_api,
     quota_pages,
     reservation_api,
     reservation_pages,
+    server_api,
+    server_pages,
     shared_api,
     shared_pages,
     ssh_pages,
+    today,
     usage_pages,
     vulnerable_pages,
     warm_api,
     warm_pages,
 )
+from hub_ext.console.live import Live
 from spawner import options
 
 _ROUTES = (
@@ -84,6 +90,9 @@ _ROUTES = (
     *broadcast_api.ROUTES,
     *maintenance_api.ROUTES,
     *metrics.ROUTES,
+    *server_api.ROUTES,
+    *people_api.ROUTES,
+    *today.ROUTES,
     *doctor_pages.ROUTES,
     *vulnerable_pages.ROUTES,
     Route("/health", handlers.Health),
@@ -128,6 +137,10 @@ def make_app(
     handed = "handed-in/([0-9a-f]{12})"
     rules: list[tuple[str, type, dict[str, Any]]] = [
         (prefix, gpu_pages.Overview, shared),
+        (f"{prefix}today", today.TodayPage, shared),
+        (f"{prefix}servers", server_pages.ServersPage, shared),
+        (f"{prefix}people", people_pages.PeoplePage, shared),
+        (f"{prefix}people/([^/]{{1,255}})", people_pages.PersonPage, shared),
         (f"{prefix}quotas", quota_pages.Quotas, shared),
         (f"{prefix}quotas/edit", quota_pages.Edit, shared),
         (f"{prefix}quotas\\.yaml", quota_pages.Export, shared),
@@ -184,6 +197,7 @@ def make_app(
         health=data / "health",
         readers=Readers(store, site),
         board=Board(store),
+        live=Live(hub_auth),
         # For the cookie of a login under way only; a restart asks to log in once more.
         cookie_secret=secrets.token_bytes(32),
         xsrf_cookie_kwargs=XSRF_COOKIE,

@@ -48,6 +48,8 @@ WORDS: Mapping[str, str] = {
     "server-start": N_("Server started"),
     "server-end": N_("Server ended"),
     "server-stopped": N_("Server stopped"),
+    "servers-change": N_("Servers stopped, written to or given more time"),
+    "person-block": N_("Person blocked or let in again"),
     "hub-change": N_("Hub changed"),
     "site-file": N_("Site file read"),
     "command": N_("Command of an administrator"),

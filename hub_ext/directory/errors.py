@@ -121,6 +121,19 @@ class Denied(DirectoryError):
         )
 
 
+class ShutOut(DirectoryError):
+    """An administrator has shut this person out here; ``reason`` is what they say to them."""
+
+    outcome = "blocked"
+    status = 403
+
+    def __init__(self, reason: str, by: str, until: float | None) -> None:
+        """``until``: seconds since 1970; None for no end."""
+        super().__init__(
+            messages.SHUT_OUT(reason=reason, until=until), detail=f"blocked by {by}: {reason}"
+        )
+
+
 class NameTaken(DirectoryError):
     """The name belonged to somebody else before, whose home and servers it still has."""
 

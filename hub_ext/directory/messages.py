@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+from commons import notices
 from commons.i18n import N_, NN_, NP_
 from commons.messages import Locale, Text
 
 from .standing import Standing
+
+
+def moment(at: Any, locale: Locale) -> str:
+    """Seconds since 1970, by the reader's clock."""
+    return notices.moment(
+        datetime.fromtimestamp(float(at), UTC).replace(tzinfo=None), locale.timezone
+    )
+
 
 # -- to a person who logs in ------------------------------------------------------------------
 
@@ -43,6 +53,16 @@ BARRED = {
         "account_not_now", N_("Your account may not log in at this time or from this place.")
     ),
 }
+SHUT_OUT = Text(
+    "account_blocked",
+    N_("An administrator of this site has blocked your account: {reason}"),
+    when={
+        "until": N_(
+            "An administrator of this site has blocked your account until {until}: {reason}"
+        )
+    },
+    shown={"until": moment},
+)
 NAME_UNUSABLE = Text(
     "account_name_unusable",
     N_(

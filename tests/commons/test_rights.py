@@ -36,6 +36,8 @@ EXPECTED = {
     Action.RUN_JOB: ("", "", "alice"),
     Action.SEE_JOB: ("", "", "alice carol"),
     Action.END_JOB: ("", "", "alice carol"),
+    Action.SEE_SERVER: ("hal carol", "hal lea carol", "hal carol"),
+    Action.RUN_SERVER: ("hal carol", "hal lea carol", "hal carol"),
     Action.SEE: (ALL, "max lea carol", "alice carol"),
     Action.USE: (ALL, "max lea", "alice"),
     Action.LOOK: ("", "", "alice"),

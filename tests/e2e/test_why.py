@@ -95,24 +95,26 @@ def test_a_server_that_ended_says_why_wherever_its_owner_looks(
     in_lab(page)
     carol = new_page()
     log_in(carol, "carol")
-    carol.goto("/hub/admin")
-    stop = carol.get_by_role("button", name="Stop Server: alice")
-    stop.click()
-    dialog = carol.get_by_role("dialog")
-    dialog.get_by_label("What the owners read").fill("Service at 18:00.")
-    dialog.get_by_label("When").select_option("300")
-    dialog.get_by_role("button", name="Stop", exact=True).click()
+    stop_from_console(carol, "Service at 18:00.", "5m")
     toast = page.locator(".Toastify__toast", has_text="Service at 18:00.")
     expect(toast).to_contain_text("carol stops the server at")
     assert clean.containers("alice")
-    stop.click()
-    dialog.get_by_label("What the owners read").fill("Service now.")
-    dialog.get_by_label("When").select_option("0")
-    dialog.get_by_role("button", name="Stop", exact=True).click()
+    stop_from_console(carol, "Service now.", "")
     wait_for(lambda: not clean.containers("alice"), "the server to stop")
     page.goto("/user/alice/lab")
     expect(page.locator(".lc-end")).to_contain_text("carol stopped the server: “Service now.”")
     picture(page, pictures, "why-stopped-by")
+
+
+def stop_from_console(page: Page, message: str, when: str) -> None:
+    """An administrator stops alice's server on the page Servers."""
+    page.goto("/services/labcommons/servers")
+    page.get_by_role("checkbox", name="alice", exact=True).check()
+    page.get_by_role("button", name="Stop…").click()
+    page.get_by_label("What they read about it").fill(message)
+    page.get_by_label("When").select_option(when)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.get_by_role("status").filter(has_text="Being stopped:")).to_contain_text("alice")
 
 
 def test_limits_crashes_and_withdrawn_versions_are_told_wherever_their_owner_looks(

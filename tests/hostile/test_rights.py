@@ -26,7 +26,7 @@ from tornado.web import Application, RequestHandler
 
 from commons.scopes import Scope, personal
 from commons.site import load_site
-from commons.store import Store, ssh_keys
+from commons.store import DirectoryPerson, Store, ssh_keys
 from commons.store.models import SharedServer, utcnow
 from commons.web.openapi import operations
 from environments.builds import queue, repository
@@ -65,6 +65,10 @@ IDENTITIES = {
 }
 ACCESS = tuple(f"access:services!service={name}" for name in ("labcommons", "kernels"))
 BODIES: dict[str, Any] = {
+    "servers/stop": {"who": ["alice"]},
+    "servers/message": {"who": ["alice"], "message": "Save"},
+    "servers/extend": {"who": ["alice"]},
+    "alice/block": {"reason": "coins"},
     "gpus/drain": {"target": "GPU-1"},
     "gpus/undrain": {"target": "GPU-1"},
     "extend": {"by": "1h"},
@@ -116,6 +120,8 @@ def fill(session: Session, ids: dict[str, str]) -> None:
     run_pass(session)
     transitions.activate(session, lease.id, "container")
     ids["lease"] = lease.id
+    roles = {"teams": {"vision": "member"}}
+    session.add(DirectoryPerson(name="alice", confirmed=1.0, roles=roles))
     ids["key"] = ssh_keys.id_of(ssh_keys.add(session, "alice", KEY))
     about = {"user_options": {}, "leads_only": False, "members_run": True, "people": []}
     for scope in ("course-ml101", "team-vision"):

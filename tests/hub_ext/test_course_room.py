@@ -109,7 +109,7 @@ async def test_a_room_has_everybody_and_their_servers_of_the_course_alone(lab: L
     assert found["bob"]["size"] == "", "of another server nothing is told"
     assert found["alice"]["started"]
     assert (found["alice"]["size"], found["alice"]["gpus"]) == ("small", 1)
-    asking = lab.app.tornado_settings["room"]._asking
+    asking = lab.app.tornado_settings["room"]._meter.asking
     await lab.until(lambda: not len(asking))
     assert (await seen(lab))["alice"]["memory"] == 2**20
 

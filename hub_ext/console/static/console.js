@@ -107,6 +107,8 @@
     const open = [...board.querySelectorAll("details[open]")].map((one) => one.id);
     const focused = board.contains(document.activeElement) ? document.activeElement.id : "";
     const scrolled = [...board.querySelectorAll(".lc-table-box")].map((box) => box.scrollLeft);
+    const chosen = [...board.querySelectorAll("input[name=who]:checked")].map((one) => one.value);
+    for (const value of chosen) fresh.querySelector(`input[name=who][value="${CSS.escape(value)}"]`)?.setAttribute("checked", "");
     for (const id of open) fresh.querySelector(`#${CSS.escape(id)}`)?.setAttribute("open", "");
     board.replaceChildren(...fresh.childNodes);
     board.querySelectorAll(".lc-table-box").forEach((box, n) => (box.scrollLeft = scrolled[n] ?? 0));
@@ -135,5 +137,5 @@
       trouble.querySelector("p").textContent = words.stale.replace("{time}", heard.toLocaleTimeString(document.documentElement.lang, { hourCycle: "h23" }));
       trouble.hidden = false;
     }
-  }, 5000);
+  }, 1000 * (board.dataset.live || 5));
 })();

@@ -100,6 +100,40 @@ class _Groups(RequestHandler):
             self.finish({"name": name, "users": GROUPS[name]})
 
 
+def runs(user: str, server: str = "", **more: Any) -> dict[str, Any]:
+    """A server, as the hub tells of it."""
+    return {
+        "user": user, "server": server, "state": "running", "environment": "py313-data:1",
+        "size": "small", "gpus": 0, "account": "", "started": "2026-11-29T07:00:00Z",
+        "active": None, "memory": None, "memory_limit": 10**9, "cpu": None, "cpu_limit": 1.0,
+        **more,
+    }  # fmt: skip
+
+
+class _Live(RequestHandler):
+    """``GET /hub/api/live``, for the console's own token alone: what a test says that runs."""
+
+    def get(self) -> None:
+        if self.settings["broken"]["hub"]:
+            self.set_status(503)
+        elif self.request.headers["Authorization"] != "token the-console's-own":
+            self.set_status(403)
+        elif not (name := self.get_query_argument("person", "")):
+            self.finish(self.settings["live"])
+        elif name not in {one["name"] for one in PEOPLE.values()}:
+            self.set_status(404)
+        else:
+            self.finish(
+                {
+                    "name": name, "admin": False, "created": "2026-11-01T00:00:00Z",
+                    "seen": "2026-11-28T10:00:00Z", "groups": [f"other {HOSTILE}"],
+                    "servers": ["", "train"],
+                    "tokens": [{"note": HOSTILE, "created": "2026-11-02T00:00:00Z", "used": None,
+                                "expires": None}],
+                }
+            )  # fmt: skip
+
+
 @pytest.fixture
 def lab_site() -> Site:
     return Site.model_validate(
@@ -190,6 +224,11 @@ class Console:
     store: Store
     broken: dict[str, bool]
     data: Path
+    live: dict[str, Any]
+
+    def tells(self, *servers: dict[str, Any], **seen: str) -> None:
+        """What the hub says that runs, to the next who asks."""
+        self.live.update(servers=list(servers), seen=seen)
 
     async def get(self, path: str = "", token: str | None = None, **headers: str) -> HTTPResponse:
         return await self.send("GET", path, token, **headers)
@@ -230,10 +269,16 @@ def _listen(app: Application) -> tuple[HTTPServer, str]:
 
 @pytest.fixture
 async def console(lab_site: Site, lab_store: Store, tmp_path: Path) -> AsyncIterator[Console]:
-    broken = {"hub": False}
+    broken, live = {"hub": False}, {"servers": [], "seen": {}}
     hub, hub_origin = _listen(
         Application(
-            [("/hub/api/user", _User), ("/hub/api/(users|groups)/([^/]+)", _Groups)], broken=broken
+            [
+                ("/hub/api/user", _User),
+                ("/hub/api/live", _Live),
+                ("/hub/api/(users|groups)/([^/]+)", _Groups),
+            ],
+            broken=broken,
+            live=live,
         )
     )
     auth = HubOAuth(
@@ -244,7 +289,7 @@ async def console(lab_site: Site, lab_store: Store, tmp_path: Path) -> AsyncIter
         access_scopes={ACCESS},
     )
     server, origin = _listen(make_app(lab_site, lab_store, auth, tmp_path))
-    yield Console(origin, lab_store, broken, tmp_path)
+    yield Console(origin, lab_store, broken, tmp_path, live)
     for one in (server, hub):
         one.stop()
         await one.close_all_connections()

@@ -30,6 +30,15 @@ __all__ = ["lived_in"]
 # By the addresses of the application: what is asked for, and by whom before an @.
 VISITS: dict[str, tuple[str, ...]] = {
     "": ("alice@", "carol@"),
+    "today": ("carol@today", "bob@today", "alice@today"),
+    "servers": ("carol@servers", "bob@servers?q=x", "alice@servers"),
+    "people": ("carol@people", "dan@people", "alice@people?q=x"),
+    "people/([^/]{1,255})": (
+        "carol@people/alice",
+        "carol@people/zoe",
+        "bob@people/alice",
+        "alice@people/bob",
+    ),
     "quotas": ("carol@quotas", "alice@quotas"),
     "quotas/edit": tuple(
         f"carol@quotas/edit?subject={one}" for one in ("settings", "default", "group:vision", "x")
@@ -110,6 +119,8 @@ NAMES = names_in(
     "conda.anaconda.org mirror COMPOSE_PROFILES .env make up fill check docs/mirror.md ms",
     "VS Code PyCharm TensorBoard Remote-SSH scp sftp rsync Ed25519 ECDSA RSA known_hosts",
     "~/.ssh/id_ed25519.pub pub ssh ssh/config alice.main alice.NAME carol.main carol.NAME",
+    "py313-data:1 alice/timed bob/train other zoe",
+    "labcommons server list json stop user block",
     "labcommons run gpus time python train.py LABCOMMONS_TASK true",
     "OSV data/advisories environments.scan.advisories Python",
     "UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",

@@ -22,8 +22,9 @@ from spawner.usage import rollup
 from tests.rig.described import check_answer, check_schemas, operations, undeclared
 from tests.rig.one_language import foreign, is_mixed, told
 
-from .conftest import Console, ask
+from .conftest import Console, ask, runs
 from .test_environments import SPEC, put
+from .test_people import came
 
 RESERVATION = {
     "name": "lab", "subject": "course:ml101", "gpus": 1, "starts": "2031-01-07 14:00",
@@ -68,6 +69,27 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     (ADMIN, "post", "/api/v1/gpus/drain", {}, {"target": None, "force": True}, 400),
     (ADMIN, "get", "/api/v1/leases", {}, None, 200),
     ("alice-token", "get", "/api/v1/leases/{lease}", {}, None, 200),
+    (ADMIN, "get", "/api/v1/today", {}, None, 200),
+    ("alice-token", "get", "/api/v1/today", {}, None, 200),
+    (ADMIN, "get", "/api/v1/servers", {}, None, 200),
+    ("alice-token", "get", "/api/v1/servers", {"?sort": "memory"}, None, 200),
+    (ADMIN, "post", "/api/v1/servers/message", {}, {"who": ["alice"], "message": "Save"}, 200),
+    (ADMIN, "post", "/api/v1/servers/extend", {}, {"who": ["alice/timed"], "by": "1m"}, 200),
+    ("bob-token", "post", "/api/v1/servers/stop", {}, {"who": ["alice"], "grace": 60}, 200),
+    (ADMIN, "post", "/api/v1/servers/stop", {}, {"who": ["alice"], "grace": "15m"}, 200),
+    (ADMIN, "post", "/api/v1/servers/stop", {}, {"who": []}, 400),
+    (ADMIN, "get", "/api/v1/people", {}, None, 200),
+    ("bob-token", "get", "/api/v1/people", {"?group": "group:vision"}, None, 200),
+    (ADMIN, "get", "/api/v1/people/{person}", {"person": "alice"}, None, 200),
+    ("alice-token", "get", "/api/v1/people/{person}", {"person": "bob"}, None, 403),
+    (ADMIN, "get", "/api/v1/people/{person}", {"person": "zoe"}, None, 404),
+    (ADMIN, "put", "/api/v1/people/{person}/block", {"person": "bob"},
+     {"reason": "coins", "until": "7d"}, 200),
+    (ADMIN, "put", "/api/v1/people/{person}/block", {"person": "bob"}, {"reason": ""}, 400),
+    ("bob-token", "put", "/api/v1/people/{person}/block", {"person": "alice"}, {"reason": "x"},
+     403),
+    (ADMIN, "delete", "/api/v1/people/{person}/block", {"person": "bob"}, None, 200),
+    (ADMIN, "delete", "/api/v1/people/{person}/block", {"person": "bob"}, None, 409),
     ("alice-token", "post", "/api/v1/leases/{lease}/extend", {}, {"by": "1h"}, 200),
     ("alice-token", "post", "/api/v1/leases/{lease}/extend", {}, {"by": "90d"}, 200),
     ("alice-token", "post", "/api/v1/leases/{lease}/extend", {}, {"by": "90d"}, 409),
@@ -317,6 +339,14 @@ async def lived_in(filled: Console) -> Console:
             packages = [{"name": "numpy", "version": f"2.{version}", "channel": "conda-forge"}]
             put(filled, scope, "py", version, "12", findings=[finding], packages=packages)
     rollup.make_all(store)
+    store.transact(came)
+    filled.tells(
+        runs("alice", gpus=1, memory=10**9, cpu=0.5, active="2026-11-29T08:00:00Z"),
+        runs("alice", "timed", gpus=1),
+        runs("bob", "train", account="group:vision"),
+        runs("s01", account="course:ml101", state="stopping"),
+        alice="2026-11-29T08:30:00Z",
+    )
     return filled
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from commons.audit.chain import files
 from commons.audit.reading import Filter, events
 from commons.site import load_site
 from commons.store import Store
+from commons.store.blocks import Block
 from hub_ext.authenticator import LDAPAuthenticator, configure_from_site
 from hub_ext.directory.errors import SettingsError
 from hub_ext.directory.memory import release
@@ -512,3 +514,31 @@ async def test_the_hub_starts_the_sweep_and_the_memory(authenticator):
     assert site._loaded
     assert not site._sweep.done()
     site._sweep.cancel()
+
+
+async def test_who_is_blocked_here_is_told_why_and_only_for_the_right_password(authenticator):
+    site = authenticator(failed_login_seconds=0)
+    state = (await login(site, "alice"))["auth_state"]
+    alice = HubUser("alice", state)
+
+    async def blocked(name: str) -> Block | None:
+        at = datetime(2026, 11, 29)
+        return Block(name, "Ask carol first", "carol", at, None) if name == "alice" else None
+
+    site.blocked = blocked
+    with pytest.raises(HTTPError) as refused:
+        await login(site, "alice")
+    assert (refused.value.status_code, "Ask carol first" in refused.value.log_message) == (
+        403,
+        True,
+    )
+    with pytest.raises(HTTPError) as refused:
+        await login(site, "alice", "not it")
+    assert "carol" not in refused.value.log_message
+    assert await site.refresh_user(alice) is False
+    assert await site.refresh_user(HubUser("bob"))
+    known = site._memory.person("alice")
+    assert (known.reason, known.dismissed) == ("blocked", False)
+    site.blocked = None
+    assert await site.refresh_user(alice)
+    assert site._memory.person("alice").barred is None

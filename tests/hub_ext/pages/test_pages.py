@@ -315,15 +315,28 @@ def test_a_start_that_failed_shows_its_reason_as_text(hub: Hub) -> None:
 
 def test_administrators_see_the_hubs_own_pages_in_our_frame(hub: Hub) -> None:
     carol = hub.person("carol")
-    for path, own in (("admin", "react-admin-hook"), ("token", "request-token-form")):
+    for path, own in (("admin", "admin?ask=1"), ("token", "request-token-form")):
         page = carol.get(path).text
         assert own in page
         assert 'class="navbar navbar-expand-lg lc-nav"' in page
-        assert 'href="/hub/admin"' in page
+        assert 'href="/services/labcommons/people"' in page
 
 
 def test_people_have_no_link_to_administration(alice: Visitor) -> None:
-    assert 'href="/hub/admin"' not in alice.get("home").text
+    home = alice.get("home").text
+    assert 'href="/services/labcommons/people"' not in home
+    assert alice.get("admin").status_code == 403
+
+
+def test_the_hub_is_shut_down_only_by_who_was_asked(hub: Hub) -> None:
+    carol = hub.person("carol")
+    assert "Shut down the hub…" in carol.get("admin").text
+    asked = carol.get("admin?ask=1").text
+    assert "Servers that run go on" in asked
+    # A form without the answer asks; nobody else is asked at all.
+    assert "Servers that run go on" in carol.post("admin", do="").text
+    assert hub.person("nora").post("admin", do="shutdown").status_code == 403
+    assert carol.get("home").status_code == 200, "the hub is still there"
 
 
 def test_no_page_takes_anything_from_elsewhere(alice: Visitor) -> None:

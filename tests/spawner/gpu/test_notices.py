@@ -182,6 +182,7 @@ KNOWN = {
     "stopping": {"stop_at"},
     "stops_soon": {"by", "stop_at"},
     "course_message": {"by", "course", "message"},
+    "server_message": {"by", "message"},
     "look_asked": {"by", "course"},
     "look_on": {"by", "course", "path", "until_at"},
     "maintenance_soon": {"stop_at"},
