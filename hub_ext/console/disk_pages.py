@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from commons.i18n import choose_timezone
@@ -16,7 +16,7 @@ from commons.rights import Action, can
 from commons.scopes import SITE
 from commons.site.storage import AREAS
 from commons.store import DiskUse, prunes
-from commons.store.models import Prune, utcnow
+from commons.store.models import utcnow
 from hub_ext.console.handlers import Page
 from hub_ext.disk_prune import moment
 from spawner.options import show_bytes
@@ -40,31 +40,37 @@ class Disk(Page):
 
         limits = self.site.storage
 
-        def work(session: Session) -> tuple[list[DiskUse], Prune | None, Limits]:
+        def work(session: Session) -> dict[str, Any]:
             query = select(DiskUse).order_by(DiskUse.bytes.desc())
+            sums = select(DiskUse.area, func.sum(DiskUse.bytes), func.count()).group_by(
+                DiskUse.area
+            )
             if not everything:
-                query = query.where(DiskUse.area == "homes", DiskUse.name == mine)
-            return list(session.scalars(query)), prunes.last(session), Limits(session, limits)
-
-        rows, pruned, each = await self.read(work)
-        shown = [
-            {
-                "row": row,
-                "at": f"{row.at.isoformat()}+00:00",
-                "limit": each.of(row.area, row.name),
-                "share": share(row.bytes, each.of(row.area, row.name)),
+                mine_alone = (DiskUse.area == "homes", DiskUse.name == mine)
+                query, sums = query.where(*mine_alone), sums.where(*mine_alone)
+            rows, each = session.scalars(query.limit(SHOWN)), Limits(session, limits)
+            return {
+                "shown": [
+                    {
+                        "row": row,
+                        "at": f"{row.at.isoformat()}+00:00",
+                        "limit": each.of(row.area, row.name),
+                        "share": share(row.bytes, each.of(row.area, row.name)),
+                    }
+                    for row in rows
+                ],
+                "areas": dict.fromkeys(AREAS, (0, 0))
+                | {area: (int(size), count) for area, size, count in session.execute(sums)},
+                "pruned": prunes.last(session),
             }
-            for row in rows[:SHOWN]
-        ]
-        areas = {
-            area: (sum(r.bytes for r in rows if r.area == area), sum(r.area == area for r in rows))
-            for area in AREAS
-        }
+
+        found = await self.read(work)
+        shown, areas, pruned = found["shown"], found["areas"], found["pruned"]
         self.render_page(
             "disk.html",
             earlier=bool(self.site.backup.target),
             shown=shown,
-            left_out=len(rows) - len(shown),
+            left_out=sum(count for _, count in areas.values()) - len(shown),
             areas=areas,
             everything=everything,
             disk=self._disk() if everything else None,

@@ -9,6 +9,9 @@ from sqlalchemy.orm import Session
 
 from hub_ext.console import gpu_views
 from hub_ext.console.handlers import Page
+from spawner.gpu import views
+
+SHOWN = 100  # leases and requests; how many more there are is said
 
 
 class Overview(Page):
@@ -19,12 +22,14 @@ class Overview(Page):
         viewer, say, now = self.viewer, self.say, time.time()
 
         def work(session: Session) -> dict[str, Any]:
+            known = views.known(session)
+            page = gpu_views.Part(SHOWN, known)
             return {
                 "gpus": gpu_views.gpus(session),
                 "devices": gpu_views.devices(session, viewer)["devices"],
-                "held": gpu_views.leases(session, viewer, say),
-                "queue": gpu_views.queue(session, viewer, say),
-                "me": gpu_views.me(session, viewer, say, now),
+                "held": gpu_views.leases(session, viewer, say, page),
+                "queue": gpu_views.queue(session, viewer, say, page),
+                "me": gpu_views.me(session, viewer, say, now, known),
             }
 
         self.render_page("console.html", **await self.read(work))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -66,47 +67,77 @@ def devices(session: Session, viewer: Principal) -> dict[str, Any]:
     return {"devices": found}
 
 
-def leases(session: Session, viewer: Principal, say: views.Say) -> dict[str, Any]:
-    """Who holds GPUs, oldest first, as far as the viewer may see it."""
+def leases(
+    session: Session, viewer: Principal, say: views.Say, page: Part | None = None
+) -> dict[str, Any]:
+    """Who holds GPUs, oldest first, as far as the viewer may see it; of a ``page`` the first."""
+    seen, more = _seen(session, views.HOLDING, viewer, say, page)
     return {
         "everyone": sees_everyone(viewer),
         # How many leases there are is no secret; whose they are is.
         "total": views.count(session, views.HOLDING)[0],
-        "leases": _seen(session, views.HOLDING, viewer, say),
+        "leases": seen,
+        **({"more": more} if page else {}),
     }
 
 
-def queue(session: Session, viewer: Principal, say: views.Say) -> dict[str, Any]:
-    """Who waits, in order, as far as the viewer may see it."""
+def queue(
+    session: Session, viewer: Principal, say: views.Say, page: Part | None = None
+) -> dict[str, Any]:
+    """Who waits, in order, as far as the viewer may see it; of a ``page`` the first."""
     requests, wanted = views.count(session, views.WAITING)
+    seen, more = _seen(session, views.WAITING, viewer, say, page)
     return {
         "everyone": sees_everyone(viewer),
         "total": requests,
         "total_gpus": wanted,
-        "requests": _seen(session, views.WAITING, viewer, say),
+        "requests": seen,
+        **({"more": more} if page else {}),
     }
 
 
+@dataclass(frozen=True)
+class Part:
+    """What of long lists a page shows, and what it has read already."""
+
+    most: int
+    known: views.Known
+
+
 def _seen(
-    session: Session, states: Collection[LeaseState], viewer: Principal, say: views.Say
-) -> list[dict[str, Any]]:
-    known = views.known(session)
+    session: Session,
+    states: Collection[LeaseState],
+    viewer: Principal,
+    say: views.Say,
+    page: Part | None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Those that are shown, and how many more the viewer may see."""
+    known = page.known if page else views.known(session)
     # Who looks after nobody else has no need to read everybody's.
-    alone = "" if sees_everyone(viewer) or viewer.led else viewer.name
-    return [
-        views.lease(row, known, say)
+    every = sees_everyone(viewer)
+    alone = "" if every or viewer.led else viewer.name
+    rows = [
+        row
         for row in views.live(session, states, alone)
-        if can(viewer, Action.SEE_LEASE, Resource.charged(row.account, row.username))
+        if every or can(viewer, Action.SEE_LEASE, Resource.charged(row.account, row.username))
     ]
+    most = page.most if page else len(rows)
+    return [views.lease(row, known, say) for row in rows[:most]], max(0, len(rows) - most)
 
 
-def me(session: Session, viewer: Principal, say: views.Say, now: float) -> dict[str, Any]:
+def me(
+    session: Session,
+    viewer: Principal,
+    say: views.Say,
+    now: float,
+    known: views.Known | None = None,
+) -> dict[str, Any]:
     """What the viewer may use, holds and waits for."""
     accounts = viewer.accounts
     snapshot = read_snapshot(
         session, now, probes=tuple(probe(viewer.name, one, now) for one in accounts)
     )
-    known = views.known(session)
+    known = known or views.known(session)
     return {
         "name": viewer.name,
         "admin": viewer.admin,
