@@ -41,6 +41,7 @@ bench:
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/environment_builds.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/in_hub.py gpu_policy.py
 	@.venv/bin/python tests/bench/gpu_month.py
+	@.venv/bin/python tests/bench/console.py
 	@.venv/bin/python tests/bench/gpu_grants.py
 	@.venv/bin/python tests/bench/gpu_reconcile.py
 	@.venv/bin/python tests/bench/jobs.py

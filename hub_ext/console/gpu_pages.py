@@ -27,6 +27,7 @@ class Overview(Page):
             return {
                 "gpus": gpu_views.gpus(session),
                 "devices": gpu_views.devices(session, viewer)["devices"],
+                "holders": gpu_views.holders(session) if gpu_views.sees_everyone(viewer) else {},
                 "held": gpu_views.leases(session, viewer, say, page),
                 "queue": gpu_views.queue(session, viewer, say, page),
                 "me": gpu_views.me(session, viewer, say, now, known),

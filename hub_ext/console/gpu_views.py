@@ -6,12 +6,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from commons.leases import LeaseState
 from commons.principal import Principal
 from commons.rights import Action, Resource, can
 from commons.scopes import SITE, Keeper, of_account
+from commons.store.models import GpuWatch, Lease, LeaseDevice
 from spawner.gpu import views
 from spawner.gpu.ledger import transitions
 from spawner.gpu.ledger.snapshot import read_snapshot
@@ -65,6 +67,35 @@ def devices(session: Session, viewer: Principal) -> dict[str, Any]:
         if not everyone:
             del device["leases"], device["drained_by"]
     return {"devices": found}
+
+
+def holders(session: Session) -> dict[str, list[dict[str, Any]]]:
+    """By device: who holds which slot, since and until when, and how it is used (for admins)."""
+    query = (
+        select(
+            LeaseDevice.device_id, LeaseDevice.slot, Lease.username, Lease.server_name,
+            Lease.held_at, Lease.ends_at, GpuWatch.gpu_percent, GpuWatch.use,
+            GpuWatch.idle_seconds,
+        )
+        .join(Lease, Lease.id == LeaseDevice.lease_id)
+        .outerjoin(GpuWatch, GpuWatch.lease_id == Lease.id)
+        .where(LeaseDevice.released_at.is_(None))
+        .order_by(LeaseDevice.device_id, LeaseDevice.slot)
+    )  # fmt: skip
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in session.execute(query):
+        found.setdefault(row.device_id, []).append(
+            {
+                "slot": row.slot,
+                "user": row.username,
+                "server": row.server_name,
+                "since": views.iso(row.held_at),
+                "until": views.iso(row.ends_at),
+                "percent": row.gpu_percent,
+                "idle": row.idle_seconds if row.use == "idle" else None,
+            }
+        )
+    return found
 
 
 def leases(

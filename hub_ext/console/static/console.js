@@ -100,10 +100,38 @@
   const board = document.querySelector("[data-live]");
   if (!board) return;
   let heard = new Date();
+  let shown = board.innerHTML; // as it came
+
+  // What a GPU has done since the page is open: a line of its last minutes.
+  const POINTS = 60;
+  const SVG = "http://www.w3.org/2000/svg";
+  const lines = new Map();
+  const spark = () => {
+    const seen = new Set();
+    for (const place of board.querySelectorAll("[data-spark]")) {
+      const { spark: id, value } = place.dataset;
+      const line = [...(lines.get(id) ?? []), Number(value)].slice(-POINTS);
+      lines.set(id, line);
+      seen.add(id);
+      const svg = document.createElementNS(SVG, "svg");
+      svg.setAttribute("viewBox", `0 0 ${POINTS - 1} 20`);
+      svg.setAttribute("preserveAspectRatio", "none");
+      svg.setAttribute("class", "lc-spark");
+      svg.setAttribute("aria-hidden", "true");
+      const drawn = document.createElementNS(SVG, "polyline");
+      const from = POINTS - line.length;
+      drawn.setAttribute("points", line.map((one, n) => `${from + n},${19 - (18 * Math.min(100, one)) / 100}`).join(" "));
+      svg.append(drawn);
+      place.replaceChildren(svg);
+    }
+    for (const id of lines.keys()) if (!seen.has(id)) lines.delete(id);
+  };
+  spark();
 
   const take = (text) => {
     const fresh = new DOMParser().parseFromString(text, "text/html").querySelector("[data-live]");
-    if (!fresh || fresh.innerHTML === board.innerHTML) return;
+    if (!fresh || fresh.innerHTML === shown) return;
+    shown = fresh.innerHTML;
     const open = [...board.querySelectorAll("details[open]")].map((one) => one.id);
     const focused = board.contains(document.activeElement) ? document.activeElement.id : "";
     const scrolled = [...board.querySelectorAll(".lc-table-box")].map((box) => box.scrollLeft);
@@ -119,6 +147,7 @@
     const answer = await ask(location.href, { headers: { Accept: "text/html" } });
     if (!answer.ok) throw new Error(answer.status);
     take(await answer.text());
+    spark();
     heard = new Date();
   };
 

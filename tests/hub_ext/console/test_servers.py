@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from commons import notices
-from commons.store.models import AnnouncedStop, Lease
+from commons.store.models import AnnouncedStop, GpuWatch, Lease
 
 from .conftest import Console, runs
 
@@ -156,3 +156,24 @@ async def test_the_page_asks_with_whom_it_hits_and_then_does_it(busy: Console) -
     assert "Being stopped: bob" in done.body.decode()
     assert "There is no such server" in done.body.decode()
     assert stops(busy) == [("bob", "", "carol", "Bye")]
+
+
+async def test_every_gpu_tells_an_administrator_who_holds_it_and_how_it_is_used(
+    busy: Console,
+) -> None:
+    def watched(session: Any) -> None:
+        lease = session.scalars(select(Lease).where(Lease.username == "alice")).one()
+        session.add(
+            GpuWatch(
+                lease_id=lease.id, at=lease.held_at, use="idle", gpu_percent=3.0, idle_seconds=7200
+            )
+        )  # fmt: skip
+
+    busy.store.transact(watched)
+    page = (await busy.get("", "carol-token")).body.decode()
+    assert 'data-spark="GPU-0/0" data-value="3.0"' in page
+    assert "idle for 2 h" in page
+    assert "Drain the machine" in page
+    page = (await busy.get("", "alice-token")).body.decode()
+    assert "data-spark" not in page
+    assert "Drain the machine" not in page
