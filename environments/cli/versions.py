@@ -10,14 +10,15 @@ import click
 
 from commons.audit import record_command
 from commons.errors import in_terminal
-from commons.signatures.check import ENVELOPE
+from commons.signatures.check import ENVELOPE, Checker
 from commons.store import ScopeEnvironment, Store
 from commons.store.models import utcnow
 from commons.units import amount
 from environments import catalog
 from environments.catalog import CatalogEntry
-from environments.cli.common import gpus, need_builder, places, settings, table
+from environments.cli.common import gpus, need_builder, places, settings, signatures, table
 from environments.files import FILE_NAMES, SBOM_FILE
+from environments.signed import as_image
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _DATA = click.option(
@@ -69,6 +70,7 @@ def show(version: str, as_json: bool, data: Path | None) -> None:
         ("revision", entry.revision or "not in a repository"),
         ("lock", entry.lock_digest),
         ("channels", " ".join(entry.channels)),
+        ("signature", _signature(entry, data)),
         ("SBOM", str(sbom) if sbom.exists() else "none is kept"),
     ]
     width = max(len(key) for key, _ in lines)
@@ -79,6 +81,14 @@ def show(version: str, as_json: bool, data: Path | None) -> None:
     click.echo()
     rows = [[p["name"], p["version"], p.get("build", ""), p["channel"]] for p in entry.packages]
     click.echo(table(["PACKAGE", "VERSION", "BUILD", "CHANNEL"], rows))
+
+
+def _signature(entry: CatalogEntry, data: Path | None) -> str:
+    """Who has signed what it was made of, in words."""
+    found = Checker(signatures(), places(data=data).data).check(as_image(entry))
+    if found.state == "signed":
+        return f"by {found.key[:16]}"
+    return f"{found.state}: {in_terminal(found.why)}"
 
 
 def standing(entry: CatalogEntry | ScopeEnvironment) -> str:
