@@ -38,6 +38,7 @@ bench:
 	@.venv/bin/python tests/bench/ldap.py
 	@.venv/bin/python tests/bench/kernels_service.py
 	@.venv/bin/python tests/bench/kernel_list.py
+	@.venv/bin/python tests/bench/channel.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/environment_builds.py
 	@$(PYTHON) tests/rig/testbed.py exec -- .venv/bin/python tests/bench/in_hub.py gpu_policy.py
 	@.venv/bin/python tests/bench/gpu_month.py

@@ -59,6 +59,9 @@ class Action(StrEnum):
     END_JOB = "end-job"
     SEE_SERVER = "see-server"  # that it runs, with what, and what it uses
     RUN_SERVER = "run-server"  # stop it, write to who uses it
+    READ_CHANNEL = "read-channel"  # a channel of packages
+    FILL_CHANNEL = "fill-channel"  # put a package into it
+    YANK_PACKAGE = "yank-package"
 
 
 class Who(Flag):
@@ -152,6 +155,13 @@ NOT_MADE_SHARED = _denial(
 NO_JOB = _denial("job_unknown", N_("There is no such job. It may be long over."), status=404)
 NOT_RUN_FOR = _denial("job_for_another", N_("Jobs are run by the person whose they are."))
 NO_SERVER = _denial("server_unknown", N_("There is no such server, or it is over."), status=404)
+NOT_READ_CHANNEL = _denial(
+    "channel_hidden", N_("The channel of “{scope}” is for its members. Ask one of its leads.")
+)
+NOT_FILLED = _denial(
+    "channel_read_only",
+    N_("Packages are put in and withdrawn by who looks after this channel. Ask one of them."),
+)
 ADMINS_ONLY = _denial("admins_only", N_("Only an administrator may do this."))
 SCOPE_MISSING = _denial("scope_missing", N_("This needs a token with the scope “{token_scope}”."))
 PERSON_WANTED = _denial(
@@ -242,6 +252,9 @@ RIGHTS: dict[Action, Right] = {
     # A server is of whom it is charged to: of others, who leads a group is told nothing.
     Action.SEE_SERVER: Right(_MINE, _MINE | _LEAD, _MINE, NO_SERVER),
     Action.RUN_SERVER: Right(_MINE, _MINE | _LEAD, _MINE, NO_SERVER),
+    Action.READ_CHANNEL: Right(_ANYBODY, _MEMBER | _ADMIN, _NOBODY, NOT_READ_CHANNEL),
+    Action.FILL_CHANNEL: Right(_ADMIN, _LEAD, _NOBODY, NOT_FILLED),
+    Action.YANK_PACKAGE: Right(_ADMIN, _LEAD | _ADMIN, _NOBODY, NOT_FILLED),
 }
 
 

@@ -20,7 +20,7 @@ _REMEDIES = {
     "backup": "set backup.target in the site file (docs/backup.md), then run make up",
 }
 # Folders that a builder writes to, and those that it only reads.
-_WRITTEN = ("store", "channel", "locks", "cache", "versions", "logs")
+_WRITTEN = ("store", "channel", "channels", "locks", "cache", "versions", "logs")
 _READ = ("advisories", "signing")
 # Its own way to the agent: more than images it is not given there.
 _CERTIFICATES = {
@@ -83,6 +83,21 @@ def _not_proxied(environ: Mapping[str, str]) -> list[str]:
     return [f"--env={name}={value}" for name in ("no_proxy", "NO_PROXY")]
 
 
+def packager(words: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+    """``labcommons package …``, which runs a project's own code: with the caller's numbers and the
+    folder that it is called in, and nothing of the site's.
+    """
+    return [
+        *("docker", "run", "--rm", "--init", "--cap-drop=ALL", "--read-only"),
+        *("--security-opt=no-new-privileges:true", "--tmpfs=/tmp:mode=1777,size=2g,exec"),
+        *(f"--user={os.getuid()}:{os.getgid()}", "--env=HOME=/tmp", "--memory=4g"),
+        *("--pids-limit=512", f"--volume={Path.cwd()}:/work", "--workdir=/work"),
+        *(f"--env={name}" for name in images.PASSED_ON + images.PROXIES if name in os.environ),
+        *options,
+        *("labcommons/builder", "labcommons", *words),
+    ]
+
+
 def databases(*names: str) -> dict[str, str]:
     """The addresses of databases, by the variables that they are in."""
     recorded = settings.parse_env(settings.read(ROOT / ".env"))
@@ -97,8 +112,9 @@ def _language(environ: Mapping[str, str]) -> list[str]:
 
 
 def labcommons(words: Sequence[str]) -> None:
-    """Become ``labcommons WORDS``: ``env`` and ``disk prune`` in a builder, ``perimeter`` and
-    ``audit`` where these are, all else in the hub.
+    """Become ``labcommons WORDS``: ``env``, ``channel`` and ``disk prune`` in a builder,
+    ``package`` in a container of its own, ``perimeter`` and ``audit`` where these are, all else in
+    the hub.
 
     The folder that it is called in is there too, to read files from. Raises Failure.
     """
@@ -107,7 +123,12 @@ def labcommons(words: Sequence[str]) -> None:
     if output(["docker", "image", "inspect", "labcommons/builder"], env=docker.env) is None:
         raise Failure("the images of LabCommons are not there yet", "run make up first")
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
-    if words[:1] == ["env"] or words[:2] in (["disk", "prune"], ["mirror", "fill"]):
+    if words[:1] == ["package"]:
+        command = packager(words, ["--interactive", *terminal, *_language(os.environ)])
+    elif words[:1] in (["env"], ["channel"]) or words[:2] in (
+        ["disk", "prune"],
+        ["mirror", "fill"],
+    ):
         options = ["--interactive", *terminal, *_language(os.environ)]
         options += [f"--volume={Path.cwd()}:/work:ro", "--workdir=/work"]
         command = builder(site, words, options)

@@ -45,6 +45,8 @@ FOLDERS = {
     "cache": 0o755,
     "cache/bytecode": 0o755,
     "channel": 0o755,
+    # The site's own channels of packages: a team's is nobody else's.
+    "channels": 0o700,
     "courses": 0o755,
     # What our services know of their own state, for doctor: nothing secret.
     "health": 0o755,

@@ -23,9 +23,11 @@ from rattler import Channel
 
 from commons.messages import Message
 from commons.site import Environments
+from environments import own_channels as names
 from environments.channel_names import names_of
 from environments.credentials import Credentials
 from environments.errors import ChannelError
+from environments.messages import channels as own_texts
 from environments.messages import making as texts
 from environments.messages import steps
 
@@ -64,6 +66,8 @@ class Source:
 
 def canonical_url(channel: str) -> str:
     """The URL that locks keep for a channel, ending in "/"."""
+    if (own := names.called(channel)) is not None:
+        return names.url_of(own)
     folder = local_folder(channel)
     if folder is not None:
         return f"{_LOCAL_URL}{quote(folder.as_posix().rstrip('/'))}/"
@@ -90,24 +94,39 @@ def choose(
 
     Places are asked side by side, each for at most ``settings.timeout`` seconds; each try
     is reported in one line. ``offline`` is our own channel's folder, which need not exist
-    yet. Raises ChannelError for a channel without any place; one of the ``optional`` is left
-    out then, where there is another one.
+    yet; beside it are the site's own ones. Raises ChannelError for a channel without any place; one
+    of the ``optional`` is left out then, where there is another one.
     """
+    channels = list(channels)
+    own = {one: its for one in channels if (its := _own(one, offline.parent))}
+    for channel, source in own.items():
+        if problem := probe(source.place, settings.timeout):
+            report(steps.SILENT(channel=channel, place=source.place, problem=problem))
+            if channel not in optional or len(channels) == 1:
+                raise ChannelError(own_texts.EMPTY(channel=channel))
+            channels.remove(channel)
+            report(steps.LEFT_OUT(channel=channel))
     if settings.offline_channel == "always":
-        return [Source(channel, OFFLINE_URL, str(offline)) for channel in channels]
+        return [
+            own.get(channel) or Source(channel, OFFLINE_URL, str(offline)) for channel in channels
+        ]
     asked = [
-        (channel, part, _ask(_places(channel, part, settings), settings.timeout, credentials))
+        (channel, part, _ask(places, settings.timeout, credentials))
         for channel in channels
         for part in _parts(channel)
+        for places in [_places(channel, part, settings) if channel not in own else []]
     ]
     found: list[Source] = []
     for channel, part, places in asked:
         tried: list[Message] = []
+        if channel in own:
+            found.append(own[channel])
+            continue
         if canonical_url(part) == OFFLINE_URL and settings.offline_channel != "never":
             found.append(Source(channel, OFFLINE_URL, str(offline)))
             continue
-        if source := _first(channel, part, places, settings, report, tried):
-            found.append(source)
+        if first := _first(channel, part, places, settings, report, tried):
+            found.append(first)
         elif channel in optional and found:
             report(steps.LEFT_OUT(channel=channel))
         elif settings.offline_channel == "auto":
@@ -116,6 +135,12 @@ def choose(
         else:
             raise ChannelError(texts.CHANNEL_SILENT(channel=channel, tried=tried))
     return found
+
+
+def _own(channel: str, data: Path) -> Source | None:
+    """One of the site's own, at its folder; None of others."""
+    name = names.called(channel)
+    return Source(channel, names.url_of(name), str(names.place(data, name))) if name else None
 
 
 def _parts(channel: str) -> tuple[str, ...]:

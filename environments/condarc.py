@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from commons.scopes import IMAGE, Scope
 from commons.site import Environments
 from commons.site.mirror import PYPI_INDEX
+from environments.own_channels import is_own
 
 PACKAGES = "/opt/labcommons/pkgs"  # of images, in servers
 _IMAGE_ENVIRONMENTS = "/opt/conda/envs"
@@ -33,7 +34,8 @@ def condarc(settings: Environments, scopes: Sequence[Scope]) -> str:
             several[channel] = urls
     folders = [str(scope.environments) for scope in reversed(scopes) if scope != IMAGE]
     lines = {
-        "channels": list(settings.mirrors) or settings.channels,
+        # The site's own want a token, which servers do not have.
+        "channels": list(settings.mirrors) or [c for c in settings.channels if not is_own(c)],
         "channel_priority": "strict",
         # The first one is written to, the second only read.
         "pkgs_dirs": ["~/.conda/pkgs", PACKAGES],

@@ -21,6 +21,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
+from environments import own_channels as names
 from environments.channel import OFFLINE_URL, canonical_url
 from environments.errors import ExportError
 from environments.files import EXPORTS, FILE_NAMES, FOLDER, LOCK_FILE, SPEC_FILE, WORDS_FILE
@@ -346,6 +347,8 @@ def _notes(spec: EnvironmentSpec, lock: Lock) -> str:
 def _channel_name(url: str) -> str:
     """A channel as people write it."""
     # What conda puts before a channel that is only a name.
+    if (own := names.in_url(url)) is not None:
+        return own
     base = canonical_url("x").removesuffix("x/")
     return url.removeprefix(base).rstrip("/")
 

@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 from commons.messages import verbatim
 from commons.site import Environments
 from commons.units import amount
+from environments import own_channels as names
 from environments import policy
 from environments.channel import OFFLINE_URL, Source, choose
 from environments.credentials import Credentials
-from environments.errors import BuildError, LockError, NoKernel
+from environments.errors import BuildError, LockError, NoKernel, PolicyError
 from environments.files import PRIVATE
 from environments.install import Staged, finish, install, kernelspecs, remove
 from environments.lock import Lock, answering, committed_lock
@@ -90,6 +91,7 @@ class Maker:
         self.lent, self.compile_with = lent, compile_with
         self.apart = False  # whether packages are kept where only our services see them
         self.prefer: Path | None = None  # a lock whose packages are taken where they will do
+        self.own: Collection[str] = (names.SITE_CHANNEL,)  # the site's channels that may be used
         self.given: Path | None = None  # a folder with pip's wheels, as a cache has them
         self.credentials = Credentials.load(settings.credentials)
 
@@ -118,6 +120,7 @@ class Maker:
 
     def _lock(self, spec: EnvironmentSpec, target: Path, update: bool, meter: Meter) -> Locked:
         policy.enforce(policy.check(spec, None, self.settings, _today()))
+        self.check_channels(spec.all_channels)
         for remark in spec.remarks:
             meter.remark(remark)
         meter.step(1, steps.LOOKING(channels=spec.all_channels))
@@ -294,6 +297,11 @@ class Maker:
         found += scan.scan(staging, self.settings.scan)
         self._enforce(found, meter)
         return Made(staged, stamp, (*findings, *found))
+
+    def check_channels(self, channels: Iterable[str]) -> None:
+        """Raises PolicyError for one of the site's own that is not for this environment."""
+        if problem := names.problem(channels, self.own):
+            raise PolicyError(problem)
 
     @staticmethod
     def check_kernel(spec: EnvironmentSpec, lock: Lock) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from environments import own_channels as names
 from environments.channel import Source, local_folder
 from environments.credentials import Credentials
 from environments.errors import ChannelError
@@ -35,14 +36,16 @@ def fetch(
     found = []
     for number, source in enumerate(sources):
         wanted = everything or credentials.headers(source.place)
-        if local_folder(source.place) is not None or not wanted:
+        there = local_folder(source.place)
+        # A channel of the site's own is not for the steps that come next to see.
+        if names.in_url(source.url) is None and (there is not None or not wanted):
             found.append(source)
             continue
         place = folder / str(number)
         place.mkdir(parents=True, exist_ok=True)
         for package in lock.packages:
             if package.url.startswith(source.url):
-                _fetch(source, package, place, credentials)
+                _fetch(source, package, place, credentials, there)
         found.append(replace(source, place=str(place)))
     return found
 
@@ -55,13 +58,19 @@ def wheels(paths: Iterable[Path], folder: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def _fetch(source: Source, package: LockedPackage, place: Path, credentials: Credentials) -> None:
+def _fetch(
+    source: Source,
+    package: LockedPackage,
+    place: Path,
+    credentials: Credentials,
+    there: Path | None,
+) -> None:
     path = package.url.removeprefix(source.url)
     target = place / path
     if ".." in Path(path).parts or not target.is_relative_to(place):
         raise ChannelError(texts.CHANNEL_PATH(channel=source.channel, path=path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    url = f"{source.place.rstrip('/')}/{path}"
+    url = (there / path).as_uri() if there else f"{source.place.rstrip('/')}/{path}"
     request = urllib.request.Request(url)  # noqa: S310  (its scheme was checked with the place)
     for name, value in credentials.headers(url).items():
         request.add_unredirected_header(name, value)

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -22,7 +22,7 @@ from packaging.version import InvalidVersion, Version
 from commons.site import EnvironmentScan, Severity
 from environments.errors import BuildError
 from environments.files import FOLDER, SBOM_FILE
-from environments.inventory import Installed, inventory
+from environments.inventory import inventory
 from environments.messages import making as texts
 from environments.messages import rules
 from environments.policy import Finding, Level
@@ -176,7 +176,14 @@ def _documents(read: Any, where: str) -> Iterator[Mapping[str, Any]]:
         raise BuildError(texts.ADVISORIES_UNREADABLE(file=where, reason=error)) from error
 
 
-def match(packages: Sequence[Installed], documents: Iterable[Mapping[str, Any]]) -> list[Hole]:
+class Known(Protocol):
+    """What Python may know by other names: an installed package, or one that is uploaded."""
+
+    @property
+    def distributions(self) -> tuple[tuple[str, str], ...]: ...
+
+
+def match(packages: Sequence[Known], documents: Iterable[Mapping[str, Any]]) -> list[Hole]:
     """The advisories that hit what is installed, one for each hole and package.
 
     Databases describe one hole under several names (``aliases``); the rated one is kept.

@@ -58,11 +58,13 @@ def call(
     *,
     logins: Mapping[str, Mapping[str, str]] | None = None,
     on_part: OnPart | None = None,
+    module: str = __name__,
+    limits: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Do ``work`` (solve, exact, install, extract) in a child process.
+    """Do ``work`` (solve, exact, install, extract; or another module's) in a child process.
 
     ``logins`` are the headers that some places (by their URL) want; seen by the child alone, and
-    not by py-rattler, which knows a host without scheme and port.
+    not by py-rattler, which knows a host without scheme and port. ``limits``: prlimit's words.
     ``on_part`` is told how far the child has come: done, of how many, and what.
     Raises LockError when packages cannot be had together, BuildError for anything else,
     also when ``timeout`` seconds are over; the child and what it started are gone then, and the
@@ -75,7 +77,8 @@ def call(
         with log.open("wb") as output:
             child = subprocess.Popen(
                 [
-                    *(*ENDING_WITH_US, sys.executable, "-I", "-m", __name__),
+                    *(*ENDING_WITH_US, *(("prlimit", *limits, "--") if limits else ())),
+                    *(sys.executable, "-I", "-m", module),
                     *(work, str(result), str(os.getpid())),
                 ],
                 stdin=subprocess.PIPE,
@@ -422,14 +425,14 @@ def _client(sources: Mapping[str, str]) -> Iterator[Any]:
 _WORKS = {"solve": solve, "exact": exact, "install": install, "extract": extract}
 
 
-def main() -> None:
+def main(works: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = _WORKS) -> None:
     """``python -m environments.worker WORK RESULT PARENT``, the request on standard input."""
     work, result, parent = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if os.getppid() != parent:
         sys.exit("who asked has ended")  # before its end would have ended this process
     try:
         request = json.load(sys.stdin)
-        answer = _WORKS[work](request | {"parts": str(_parts(result))})
+        answer = works[work](request | {"parts": str(_parts(result))})
     except Exception as error:  # whatever it was, the parent must be able to say it
         answer = {"error": str(error) or type(error).__name__}
     partial = result.with_suffix(".part")

@@ -89,6 +89,11 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "maintenance-change": ("configuration", "change"),
     "gpu-drain": ("configuration", "change"),
     "lease-change": ("configuration", "change"),
+    # Packages of the site's own channels: put there, refused, withdrawn, and that taken back.
+    "channel-upload": ("package", "installation"),
+    "channel-refuse": ("package", "info"),
+    "channel-yank": ("package", "deletion"),
+    "channel-restore": ("package", "change"),
     "environment-build": ("package", "installation"),
     "environment-publish": ("package", "installation"),
     "environment-promote": ("package", "installation"),

@@ -21,6 +21,7 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from commons.site.audit import Audit, AuditTarget
 from commons.site.backup import Backup
+from commons.site.channels import Channels
 from commons.site.directory import (
     CoursePeople,
     Directory,
@@ -57,6 +58,7 @@ __all__ = [
     "Audit",
     "AuditTarget",
     "Builds",
+    "Channels",
     "CoursePeople",
     "Credential",
     "Directory",
@@ -159,6 +161,7 @@ class Site(Section):
     gpus: Gpus = Gpus()
     environments: Environments = Environments()
     builds: Builds = Builds()
+    channels: Channels = Channels()
     servers: Servers = Servers()
     kernels: Kernels = Kernels()
     mail: Mail = Mail()

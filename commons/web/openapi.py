@@ -130,6 +130,9 @@ def _described(
         content = {"application/json": {"schema": refs[one.body, "validation"]}}
         required = any(item.is_required() for item in one.body.model_fields.values())
         described["requestBody"] = {"required": required, "content": content}
+    elif one.sends:
+        schema = {"type": "string", "format": "binary"}
+        described["requestBody"] = {"required": True, "content": {one.sends: {"schema": schema}}}
     parameters = [*_in_path(route), *_in_headers(one)]
     if one.query:
         name = refs[one.query, "validation"]["$ref"].rpartition("/")[2]

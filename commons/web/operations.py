@@ -125,6 +125,7 @@ class Operation:
         media: what the answer is, where it is no JSON.
         body: what is sent: a ``Sent``, which the method gets; of any other model the method gets
             the object itself, with keys of the model, whose values it checks.
+        sends: what the body is, where it is no JSON; the method reads it itself.
         reads: whether the body is read before the method is called, which then gets it.
         query: the parameters, which the method gets.
         headers: that it reads: name and description.
@@ -142,6 +143,7 @@ class Operation:
     described: str = "as asked"
     media: str = "application/json"
     body: type[BaseModel] | None = None
+    sends: str = ""
     reads: bool = True
     query: type[Query] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)

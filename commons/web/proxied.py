@@ -80,10 +80,14 @@ proxies = Proxies()
 
 
 class _Counted(HTTPMessageDelegate):
-    """One request; its body counts among all that are on their way until it is whole or gone."""
+    """One request; its body counts among all that are on their way until it is whole or gone.
 
-    def __init__(self, server: HTTPServer, inner: HTTPMessageDelegate) -> None:
+    Not where its handler writes it down as it comes, and sets ``streamed`` of the connection.
+    """
+
+    def __init__(self, server: HTTPServer, inner: HTTPMessageDelegate, connection: object) -> None:
         self._server, self._inner, self._size = server, inner, 0
+        self._connection = connection
 
     def headers_received(
         self,
@@ -93,6 +97,8 @@ class _Counted(HTTPMessageDelegate):
         return self._inner.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        if getattr(self._connection, "streamed", False):
+            return self._inner.data_received(chunk)
         if self._size + len(chunk) > SMALL:
             if self._server.held + len(chunk) > MAX_BODIES:
                 raise HTTPInputError("too many large bodies at once")
@@ -138,4 +144,5 @@ class HTTPServer(tornado.httpserver.HTTPServer):
         context: Any = getattr(request_conn, "context", None)
         address = getattr(context, "address", None)
         self.xheaders = isinstance(address, tuple) and address[0] in proxies
-        return _Counted(self, super().start_request(server_conn, request_conn))
+        inner = super().start_request(server_conn, request_conn)
+        return _Counted(self, inner, request_conn)

@@ -208,7 +208,7 @@ class Runner:
         used = await self.runtime.versions_in_use(scope.source, scope.owner, job.name)
         if job.action == "delete":
             return await self._delete(job, scope, who, used)
-        locked = await self._lock(job)
+        locked = await self._lock(job, who)
         kept = await self.store.read(lambda s: repository.kept(s, scope, job.name))
         more = {
             "lock": locked["lock"],
@@ -281,14 +281,14 @@ class Runner:
         await self.builders.run(job, self.works.of_person("decide", job, who, notes))
         return row.version, row.lock_digest
 
-    async def _lock(self, job: EnvironmentBuild) -> dict[str, Any]:
+    async def _lock(self, job: EnvironmentBuild, who: Principal) -> dict[str, Any]:
         """The packages, chosen once for a job however often it is taken up."""
         kept = self.builders.folder(job.id) / "locked.json"
         with suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads(await asyncio.to_thread(kept.read_bytes))
             if "chosen" in found:
                 return found
-        locked = await self.builders.run(job, self.works.lock(job))
+        locked = await self.builders.run(job, self.works.lock(job, who))
         await asyncio.to_thread(write, kept, json.dumps(locked))
         return locked
 

@@ -29,6 +29,7 @@ from environments.catalog import CatalogEntry
 from environments.encoding import clean
 from environments.errors import SpecError
 from environments.kinds import Kind, kind_of, most
+from environments.own_channels import in_url
 
 # What a copy is, by who keeps the place that it goes to.
 _COPYING = {
@@ -348,7 +349,8 @@ def spec_of(entry: CatalogEntry) -> str:
     versions: Mapping[str, Any] = {item["name"]: item["version"] for item in entry.packages}
     names = ["python", "ipykernel", *(item["name"] for item in entry.main_packages)]
     channels = [
-        "conda-forge" if _OFFLINE in channel else channel for channel in entry.channels
+        in_url(channel) or ("conda-forge" if _OFFLINE in channel else channel)
+        for channel in entry.channels
     ] or ["conda-forge"]
     lines = [
         f"name: {entry.name}",

@@ -32,6 +32,7 @@ from typing import Any
 
 from commons.messages import Message, verbatim
 from commons.site import Environments, Signatures
+from environments import own_channels as names
 from environments import policy, private
 from environments.builds.messages import kind_of
 from environments.builds.names import VERSIONS
@@ -135,7 +136,9 @@ def _spec(job: dict[str, Any]) -> EnvironmentSpec:
 def _maker(job: dict[str, Any], cache: str, report: Any) -> Maker:
     settings = Environments.model_validate(job["settings"])
     lent = Path(job["lent"]) if job.get("lent") else None
-    return Maker(settings, Path(job["channel"]), Path(cache), report, lent)
+    maker = Maker(settings, Path(job["channel"]), Path(cache), report, lent)
+    maker.own = job.get("own_channels") or maker.own
+    return maker
 
 
 # Choosing packages -------------------------------------------------------------------------------
@@ -161,9 +164,11 @@ def _lock(job: dict[str, Any]) -> dict[str, Any]:
         policy.enforce(policy.check(spec, None, maker.settings, datetime.now(UTC).date()))
         locked = maker.lock(spec, target)
         lock, sources = locked.lock, list(locked.sources)
+    maker.check_channels(lock.channels)
     maker.check_kernel(spec, lock)
     place = Path(job.get("private") or SCRATCH)
-    if maker.settings.credentials or job.get("fetch_all"):
+    own = any(names.in_url(source.url) for source in sources)
+    if maker.settings.credentials or job.get("fetch_all") or own:
         _tell(28, 0, steps.FETCHING_PRIVATE())
         sources = private.fetch(sources, lock, maker.credentials, place, bool(job.get("fetch_all")))
     if lock.pip:

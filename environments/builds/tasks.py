@@ -16,6 +16,7 @@ from commons.principal import Principal
 from commons.scopes import SERVICE_ID, Keeper, Scope, owners, personal
 from commons.site import Site
 from commons.store.environments import EnvironmentBuild
+from environments import own_channels as names
 from environments.builds import queue
 from environments.credentials import with_files, without_secrets
 from spawner.runtime.spec import Account, BuildStep, ImageStep, Limits
@@ -43,7 +44,7 @@ class Works:
     def __init__(self, site: Site, variables: Mapping[str, str] = NO_VARIABLES) -> None:
         self.site, self.variables = site, variables
 
-    def lock(self, job: EnvironmentBuild) -> BuildStep:
+    def lock(self, job: EnvironmentBuild, who: Principal) -> BuildStep:
         """Choose packages, as the user of our services; fetch what wants a login of the site."""
         scope = queue.scope_of(job)
         settings = with_files(self.site.environments)
@@ -51,6 +52,7 @@ class Works:
             "lock": job.lock,
             "private": PRIVATE,
             "settings": settings.model_dump(mode="json"),
+            "own_channels": names.usable(scope, who, self.site),
             # Who comes next may not have the login of the proxy.
             "fetch_all": "@" in "".join(_proxies(self.variables)),
         }

@@ -4,6 +4,6 @@ Builder containers say them and the hub shows them in the reader's language, so 
 them, and they import nothing of either.
 """
 
-from environments.messages import doctor, edit, making, prune, rules, spec, steps
+from environments.messages import channels, doctor, edit, making, prune, rules, spec, steps
 
-__all__ = ["doctor", "edit", "making", "prune", "rules", "spec", "steps"]
+__all__ = ["channels", "doctor", "edit", "making", "prune", "rules", "spec", "steps"]

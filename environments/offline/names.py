@@ -28,15 +28,21 @@ class PyPIName:
 
 
 @lru_cache(maxsize=1)
-def _table() -> dict[str, str]:
-    """PyPI's normalised names by conda's names, by normalised names after these; "" for none."""
+def _exact() -> dict[str, str]:
+    """PyPI's normalised names by conda's names, as these are written; "" for none."""
     text = resources.files(__package__).joinpath(_TABLE).read_text("utf-8")
     exact: dict[str, str] = {}
     for line in text.splitlines():
         if line and not line.startswith("#"):
             name, differs, other = line.partition("=")
             exact[name] = other if differs else canonicalize_name(name)
-    return {canonicalize_name(name): other for name, other in exact.items()} | exact
+    return exact
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, str]:
+    """As ``_exact``, by normalised names after these."""
+    return {canonicalize_name(name): other for name, other in _exact().items()} | _exact()
 
 
 def pypi_names() -> set[str]:
@@ -57,6 +63,16 @@ def pypi_name(conda_name: str) -> PyPIName:
         other = min(others) if others else None
         raise BuildError(texts.OTHER_SOFTWARE(name=conda_name, pypi=normal, other=other))
     return PyPIName(found or normal, found is not None)
+
+
+def conda_name(pypi: str) -> str:
+    """What conda calls a distribution of PyPI's, by its normalised name; else just that."""
+    known = _exact()
+    if known.get(pypi) == pypi:
+        return pypi
+    found = [name for name, other in known.items() if other == pypi]
+    alike = [name for name in found if canonicalize_name(name) == pypi]
+    return min(alike or found, key=lambda name: ("_" in name, len(name), name), default=pypi)
 
 
 def _found(conda_name: str) -> str | None:

@@ -60,8 +60,9 @@ class Wheel:
         except (InvalidRequirement, ValueError) as error:
             raise BuildError(texts.WHEEL_METADATA(file=path.name, reason=error)) from error
         self._platforms = {tag.platform for tag in tags}
+        self.is_pure = self._platforms == {"any"}
         # What depends on the Python version has to be made for each one.
-        self.is_noarch = self._platforms == {"any"} and not any(
+        self.is_noarch = self.is_pure and not any(
             requirement.marker and "python" in str(requirement.marker)
             for requirement in self.requires
         )

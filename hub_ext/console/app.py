@@ -30,6 +30,9 @@ from hub_ext.console import (
     backup_pages,
     broadcast_api,
     broadcast_pages,
+    channel_api,
+    channel_files,
+    channel_pages,
     course_api,
     course_end,
     course_pages,
@@ -99,6 +102,7 @@ _ROUTES = (
 )
 _WITH_DATA = (
     *environments.ROUTES,
+    *channel_api.ROUTES,
     *audit_api.ROUTES,
     *jobs_api.LOG_ROUTES,
     *ssh_pages.ROUTES,
@@ -135,6 +139,11 @@ def make_app(
     picture = r"([A-Za-z_]+/[a-z-]+\.webp)"
     course, hand_in = rf"{prefix}courses/([a-z0-9._-]{{1,64}})", "([a-z0-9._-]{1,64})"
     handed = "handed-in/([0-9a-f]{12})"
+    own = "[a-z0-9._-]{1,80}"
+    in_channel = (
+        rf"(?:t/(?P<secret>[A-Za-z0-9_.~-]{{1,300}})/)?(?P<channel>{own})"
+        r"/(?P<subdir>[a-z0-9-]{1,40})/(?P<file>[^/]{1,300}|shards/[^/]{1,100})"
+    )
     rules: list[tuple[str, type, dict[str, Any]]] = [
         (prefix, gpu_pages.Overview, shared),
         (f"{prefix}today", today.TodayPage, shared),
@@ -166,6 +175,9 @@ def make_app(
         (f"{prefix}maintenance", maintenance_api.MaintenancePage, shared),
         (f"{prefix}broadcasts", broadcast_pages.Broadcasts, shared),
         (f"{prefix}environments", environments.EnvironmentsPage, with_data),
+        (f"{prefix}channels", channel_pages.ChannelsPage, with_data),
+        (f"{prefix}channels/({own})", channel_pages.ChannelPage, with_data),
+        (f"{prefix}channels/{in_channel}", channel_files.ChannelFile, with_data),
         (f"{prefix}disk", disk_pages.Disk, with_data),
         (f"{prefix}audit", audit_pages.Trail, with_data),
         (f"{prefix}audit\\.(csv|jsonl)", audit_pages.Export, with_data),

@@ -38,6 +38,9 @@ EXPECTED = {
     Action.END_JOB: ("", "", "alice carol"),
     Action.SEE_SERVER: ("hal carol", "hal lea carol", "hal carol"),
     Action.RUN_SERVER: ("hal carol", "hal lea carol", "hal carol"),
+    Action.READ_CHANNEL: (ALL, "max lea carol", ""),
+    Action.FILL_CHANNEL: ("carol", "lea", ""),
+    Action.YANK_PACKAGE: ("carol", "lea carol", ""),
     Action.SEE: (ALL, "max lea carol", "alice carol"),
     Action.USE: (ALL, "max lea", "alice"),
     Action.LOOK: ("", "", "alice"),
@@ -109,7 +112,7 @@ def test_who_assists_in_a_course_looks_after_its_people_and_changes_nothing_of_i
     assert {action for action in Action if can(tim, action, ML)} == {
         Action.SEE, Action.USE, Action.CHARGE, Action.READ_QUOTA, Action.READ_TOTAL, Action.ATTEND,
         Action.HAND_IN, Action.GRADE,
-        Action.ENTER_SHARED, Action.RUN_SHARED,
+        Action.ENTER_SHARED, Action.RUN_SHARED, Action.READ_CHANNEL,
     }  # fmt: skip
     assert can(tim, Action.ATTEND, ML).by == Who.ASSISTANT
     assert not can(tim, Action.ATTEND, Scope("course", "art7"))

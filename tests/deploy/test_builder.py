@@ -29,7 +29,7 @@ def test_a_builder_writes_to_its_own_folders_and_reads_what_is_put_there(
     volumes = [word.removeprefix("--volume=") for word in words if word.startswith("--volume=")]
     ours = {word.partition(":")[0]: word for word in volumes if word.startswith(str(tmp_path))}
     assert {Path(place).name for place, word in ours.items() if not word.endswith(":ro")} == {
-        "store", "channel", "command", "locks", "cache", "versions", "logs"
+        "store", "channel", "channels", "command", "locks", "cache", "versions", "logs"
     }  # fmt: skip
     assert {Path(place).name for place, word in ours.items() if word.endswith(":ro")} == {
         "advisories", "signing", "logins", "pgpass", "ca.crt", "builder.crt", "builder.key"

@@ -31,6 +31,8 @@ EVERYBODYS = (
     f"{SERVICES}/inbox",
     f"{SERVICES}/jobs",
     f"{SERVICES}/shared",
+    f"{SERVICES}/channels",
+    f"{SERVICES}/channels/site",
     f"{SERVICES}/ssh",
     f"{SERVICES}/help",
     f"{SERVICES}/nowhere",

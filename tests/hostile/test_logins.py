@@ -153,5 +153,5 @@ def test_a_builder_in_which_a_package_runs_gets_no_address_with_a_password(site:
         id="ab" * 16, action="create", scope="personal", owner="alice", name="mine",
         requested_by="alice", spec="", words="", lock="", state=BuildState.RUNNING,
     )  # fmt: skip
-    steps = [works.lock(job), *(works.of_person(s, job, who) for s in ("install", "look"))]  # type: ignore[arg-type]
+    steps = [works.lock(job, who), *(works.of_person(s, job, who) for s in ("install", "look"))]  # type: ignore[arg-type]
     assert [SECRET in step.model_dump_json() for step in steps] == [True, False, False]

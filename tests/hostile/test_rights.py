@@ -89,6 +89,8 @@ BODIES: dict[str, Any] = {
     "project?to=start": {"up": True},
     "ssh": {},
     "ssh/keys": {"line": KEY.replace("J/6z", "J/6a")},
+    "vision/yank": {"package": "noarch/none", "reason": "wrong"},
+    "vision/restore": {"package": "noarch/none"},
     "v1/maintenance": {"en": "Disks"},
     "v1/broadcasts": {"en": "Slow", "until": "2h"},
     "usage": {"starts": []},

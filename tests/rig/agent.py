@@ -33,8 +33,8 @@ from spawner.runtime.protocol import Runtime
 
 OWNER = 990
 FOLDERS = (
-    "advisories", "agent", "archives", "cache/packages", "channel", "courses", "homes", "kernels",
-    "locks", "logs", "shared", "signing", "store", "teams", "versions",
+    "advisories", "agent", "archives", "cache/packages", "channel", "channels", "courses", "homes",
+    "kernels", "locks", "logs", "shared", "signing", "store", "teams", "versions",
 )  # fmt: skip
 # Where a builder has its Python: here it runs the job as a script of the shell, and of materials it
 # says what it sees of them.

@@ -31,7 +31,8 @@ GRADING = (
 )  # fmt: skip
 READ = (
     "kernels/*", "kernels/image/*/*", "shared", "cache/packages", "cache/bytecode", "channel",
-    "advisories", "signing", "logins", "agent/tasks/*", "agent/private/*", "secrets/pgpass",
+    "channels", "advisories", "signing", "logins", "agent/tasks/*", "agent/private/*",
+    "secrets/pgpass",
     "agent-tls/ca.crt", "agent-tls/builder.crt", "agent-tls/builder.key",
 )  # fmt: skip
 

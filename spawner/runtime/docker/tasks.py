@@ -139,6 +139,7 @@ class Tasks:
         if task.step == "lock":
             _same(task.account, SERVICES)
             binds = [*self._data("channel", "cache"), self._private(task, read_only=False)]
+            binds.append(self._read("channels"))
             if self.settings.site.environments.credentials:
                 binds.append(Bind(str(self.places.host / "logins"), LOGINS))
             return SERVICES, TMP, binds
@@ -190,7 +191,7 @@ class Tasks:
         """Building an image: our services' user, and the builder's own certificate."""
         host = self.places.host
         binds = [self._job(task), *self._data("channel", "cache", "locks", "versions", "logs")]
-        binds += [*self._data("store"), self._read("advisories"), self._read("signing")]
+        binds += [*self._data("store"), *map(self._read, ("advisories", "channels", "signing"))]
         binds.append(Bind(str(host / "secrets" / "pgpass"), "/run/labcommons/pgpass"))
         for mine, theirs in (("ca.crt", "ca.crt"), ("builder.crt", "client.crt"),
                              ("builder.key", "client.key")):  # fmt: skip

@@ -71,7 +71,7 @@ async def test_the_sites_logins_are_where_no_program_of_a_person_runs(
 ) -> None:
     made, steps = runner
     who = Principal("alice", uid=20001, gid=20000)
-    await made._lock(job())
+    await made._lock(job(), who)
     steps.append(made.works.of_person("install", job(), who))
     lock, install = steps
     assert (lock.step, lock.account, lock.home) == ("lock", SERVICE, None)

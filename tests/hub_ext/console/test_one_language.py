@@ -77,6 +77,13 @@ VISITS: dict[str, tuple[str, ...]] = {
         "carol@usage/report?month=2026-11",
         "bob@usage/report?month=x",
     ),
+    "channels": ("alice@channels", "carol@channels"),
+    "channels/([a-z0-9._-]{1,80})": (
+        "bob@channels/team-vision",
+        "alice@channels/team-vision",
+        "alice@channels/team-vision?name=zzz",
+        "alice@channels/course-ml101",
+    ),
     "disk": ("alice@disk", "carol@disk"),
     "files": ("alice@files",),
     "doctor": ("carol@doctor", "alice@doctor"),
@@ -104,6 +111,11 @@ NO_PAGES = {
     r"audit\.(csv|jsonl)",
     r"usage\.csv",
     "files/download",
+    # What conda reads; read as a page, it is a line.
+    (
+        r"channels/(?:t/(?P<secret>[A-Za-z0-9_.~-]{1,300})/)?(?P<channel>[a-z0-9._-]{1,80})"
+        r"/(?P<subdir>[a-z0-9-]{1,40})/(?P<file>[^/]{1,300}|shards/[^/]{1,100})"
+    ),
 }
 NAMES = names_in(
     HOSTILE, QUOTAS, RESERVATION, conftest.PEOPLE, conftest.GROUPS, "Lab Data RTX train timed more",
@@ -124,6 +136,9 @@ NAMES = names_in(
     "labcommons run gpus time python train.py LABCOMMONS_TASK true",
     "OSV data/advisories environments.scan.advisories Python",
     "UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
+    "mamba rattler rattler-build condarc ~/.condarc conda bz2 tool channels TOKEN REST noarch",
+    "GB tar tar.bz2 package build FOLDER labcommons https://lab.localhost:8443/services/labcommons/channels",
+    "https://lab.localhost:8443/services/labcommons/channels/team-vision site course-ml101",
     "SHA-256 none MB UTF-8 UTF Windows Matplotlib seaborn Asia/Shanghai Pacific/Kiritimati",
 )  # fmt: skip
 

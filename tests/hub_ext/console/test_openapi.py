@@ -59,6 +59,9 @@ COURSE = {
                 {"name": "old", "due": "2025-01-20 23:59"}],
 }  # fmt: skip
 TOGETHER = {"scope": "course-ml101", "server": "project"}
+UPLOAD = "/api/v1/channels/{channel}/packages/{file}"
+PACKAGE = {"channel": "team-vision", "file": "tool-1.0-0.conda"}
+NO_PACKAGE = {"package": "noarch/none", "reason": "wrong"}
 CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     (ADMIN, "get", "/api/v1/gpus", {}, None, 200),
     (ADMIN, "get", "/api/v1/gpus/devices", {}, None, 200),
@@ -132,6 +135,14 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     ("alice-token", "get", "/api/v1/jobs/{job}/log", {"job": "1"}, None, 200),
     ("bob-token", "delete", "/api/v1/jobs/{job}", {"job": "1"}, None, 404),
     ("alice-token", "delete", "/api/v1/jobs/{job}", {"job": "1"}, None, 200),
+    ("alice-token", "get", "/api/v1/channels", {}, None, 200),
+    ("alice-token", "get", "/api/v1/channels/{channel}", {"channel": "team-vision"}, None, 200),
+    ("dan-token", "get", "/api/v1/channels/{channel}", {"channel": "team-vision"}, None, 403),
+    ("dan-token", "get", "/api/v1/channels/{channel}", {"channel": "team-none"}, None, 404),
+    ("alice-token", "put", UPLOAD, PACKAGE, {}, 403),
+    ("bob-token", "put", UPLOAD, PACKAGE | {"file": "x.zip"}, {}, 400),
+    ("bob-token", "post", "/api/v1/channels/{channel}/yank", PACKAGE, NO_PACKAGE, 404),
+    ("bob-token", "post", "/api/v1/channels/{channel}/restore", PACKAGE, {"package": "x"}, 404),
     (ADMIN, "post", "/api/v1/leases/{lease}/cancel", {}, None, 200),
     (ADMIN, "get", "/api/v1/quotas", {}, None, 200),
     (ADMIN, "post", "/api/v1/quotas/apply", {}, {"document": QUOTAS, "dry_run": True}, 200),
