@@ -126,6 +126,12 @@ class Lease(Base):
     exempt_until: Mapped[datetime | None] = mapped_column(DateTime)
     weight: Mapped[float] = mapped_column(Float(53), default=0.0)
     reservation_id: Mapped[str | None] = mapped_column(String(32))
+    # What an administrator made of its place in the queue: 1 before all, -1 behind all; paused: it
+    # waits until it is released. Who, and why.
+    queue_rank: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    queue_paused: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    queue_by: Mapped[str] = mapped_column(String(255), default="", server_default="")
+    queue_reason: Mapped[str] = mapped_column(String(500), default="", server_default="")
     # Why it waits, as the last pass saw it: {"position", "expected_start", "reasons"}.
     verdict: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     # How it is going to end: why (time_limit, idle, preempted, not_opened, ...) and when.

@@ -127,6 +127,38 @@ class QueueApi(Api):
         self.reply(await self.read(lambda session: gpu_views.queue(session, viewer, say)))
 
 
+class PlaceApi(Api):
+    """``POST api/v1/queue/ID``."""
+
+    @operation(
+        "Move a request in the queue, hold it, or release it, with a reason that its person reads",
+        schemas.Lease,
+        body=schemas.PlaceWanted,
+        admins=True,
+        refusals={
+            400: "a reason is wanted",
+            404: "no such lease",
+            409: "it does not wait any more",
+        },
+    )
+    async def post(self, lease: str, body: schemas.PlaceWanted) -> None:
+        """The next decision, within seconds, minds it."""
+        say, viewer, to = self.say, self.viewer, transitions.Place(body.to)
+
+        def work(session: Session) -> dict[str, Any]:
+            _lease(session, viewer, lease, Action.END_LEASE)
+            row = transitions.place(session, lease, to, viewer.name, body.reason)
+            session.flush()
+            return views.lease(row, views.known(session), say)
+
+        found = await self.change(work)
+        reason = (found["moved"] or {}).get("reason", "")
+        self.record(
+            "lease-change", done=f"queue-{to}", lease=lease, holder=found["user"], reason=reason
+        )
+        self.reply(found)
+
+
 def _lease(session: Session, viewer: Principal, lease: str, action: Action) -> Lease:
     """The lease. Raises NotAllowed, as if it did not exist, where it is not theirs."""
     row = session.get(Lease, lease)
@@ -302,6 +334,7 @@ ROUTES = (
     Route("/api/v1/leases/{lease}/extend", ExtendLeaseApi, _LEASE),
     Route("/api/v1/leases/{lease}/keep", KeepLeaseApi, _LEASE),
     Route("/api/v1/queue", QueueApi),
+    Route("/api/v1/queue/{lease}", PlaceApi, _LEASE),
     Route("/api/v1/usage", UsageApi),
     Route("/api/v1/me", MeApi),
     Route("/api/v1/explain/{user}", ExplainApi, {"user": Part("a person")}),

@@ -119,6 +119,15 @@ class Stop(Told):
     at: Time | None
 
 
+class Moved(Told):
+    """What an administrator made of a request's place in the queue."""
+
+    to: Literal["front", "back", "usual"]
+    held: bool = Field(description="it waits until it is released")
+    by: str
+    reason: str
+
+
 class Lease(Told):
     """GPUs that somebody holds or waits for."""
 
@@ -140,6 +149,7 @@ class Lease(Told):
     out_of_reach: bool = Field(description="whether its server can no longer open its GPUs")
     stop: Stop | None
     waiting: Place | None
+    moved: Moved | None
 
 
 class Extended(Lease):
@@ -171,6 +181,15 @@ class Cancel(Sent):
     """What the owner of a server that runs is told, where it is not the owner who asks."""
 
     message: str = Field("", max_length=500)
+
+
+class PlaceWanted(Sent):
+    """What is to be made of a request's place in the queue."""
+
+    to: Literal["front", "back", "usual", "hold", "release"] = Field(
+        description="usual: where the rules put it; hold: it waits until it is released"
+    )
+    reason: str = Field("", max_length=500, description="which the person reads")
 
 
 class Extend(Sent):

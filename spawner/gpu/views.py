@@ -190,6 +190,20 @@ def lease(row: Lease, known: Known, say: Say) -> dict[str, Any]:
         "out_of_reach": row.id in known.out_of_reach,
         "stop": {"reason": row.stop_reason, "at": iso(row.stop_at)} if row.stop_reason else None,
         "waiting": waiting(row.verdict, say) if waits else None,
+        "moved": _moved(row) if waits else None,
+    }
+
+
+def _moved(row: Lease) -> dict[str, Any] | None:
+    """What an administrator made of a place in the queue; None for nothing."""
+    if not row.queue_rank and not row.queue_paused:
+        return None
+    where = {1: "front", -1: "back"}.get(row.queue_rank, "usual")
+    return {
+        "to": where,
+        "held": row.queue_paused,
+        "by": row.queue_by,
+        "reason": row.queue_reason,
     }
 
 

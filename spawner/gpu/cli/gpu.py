@@ -333,6 +333,35 @@ def cancel(lease: str, message: str, by: str, yes: bool, as_json: bool) -> None:
 
 @gpu.command()
 @click.argument("lease")
+@click.argument("to", type=click.Choice([one.value for one in transitions.Place]))
+@click.option("--reason", default="", help="What the person reads whose request it is.")
+@click.option("--by", default="root", show_default=True, help="Who they read has done it.")
+@as_json
+def place(lease: str, to: str, reason: str, by: str, as_json: bool) -> None:
+    """Move a request in the queue: front, back, usual; hold it until release.
+
+    \b
+    Examples:
+      labcommons gpu place 4f5f front --reason "The review is on Monday."
+      labcommons gpu place 4f5f hold --by carol --reason "Ask me which model it needs."
+      labcommons gpu place 4f5f release
+    """
+
+    def work(session: Session) -> dict[str, Any]:
+        row = _lease(session, lease)
+        row = transitions.place(session, row.id, transitions.Place(to), by, reason)
+        session.flush()
+        return views.lease(row, views.known(session), SAY)
+
+    found = write(work)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{to}: the request of {found['user']}. The hub decides anew within seconds.")
+
+
+@gpu.command()
+@click.argument("lease")
 @click.option("--by", "by", required=True, help="How much longer, such as 2h.")
 @as_json
 def extend(lease: str, by: str, as_json: bool) -> None:

@@ -68,6 +68,10 @@ _LEASES = select(
     Lease.weight,
     Lease.reservation_id,
     Lease.anytime,
+    Lease.queue_rank,
+    Lease.queue_paused,
+    Lease.queue_by,
+    Lease.queue_reason,
 ).where(Lease.state.in_(LIVE))
 _SLOTS = select(LeaseDevice.lease_id, LeaseDevice.device_id, LeaseDevice.slot).where(
     LeaseDevice.released_at.is_(None)
@@ -180,6 +184,10 @@ def read_claims(session: Session) -> tuple[Claim, ...]:
             weight=row.weight,
             reservation=row.reservation_id,
             anytime=row.anytime,
+            rank=row.queue_rank,
+            paused=row.queue_paused,
+            moved_by=row.queue_by,
+            moved_why=row.queue_reason,
         )
         for row in session.execute(_LEASES)
     )

@@ -11,12 +11,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from commons.errors import BadRequest, NotAvailable
+from commons.i18n import N_
 from commons.leases import LEASE_MOVES, LeaseState
+from commons.messages import Text
 from commons.store.models import GpuState, Lease, LeaseDevice, utcnow
 from spawner.gpu.ledger import usage
 from spawner.gpu.ledger.snapshot import LIVE, RECLAIMED, read_devices, read_snapshot
@@ -25,6 +29,11 @@ from spawner.gpu.policy.extension import RUNS, allowed
 from spawner.gpu.policy.placement import Availability, count_types
 from spawner.gpu.policy.state import Grant, Reason, Verdict
 
+NOT_WAITING = Text(
+    "request_not_waiting", N_("This request does not wait any more: it has its GPUs, or is over.")
+)
+REASON_WANTED = Text("queue_reason_wanted", N_("Say why: the person whose request it is reads it."))
+REASON_LENGTH = 200
 WAITING = (LeaseState.REQUESTED, LeaseState.QUEUED)
 NOW = "labcommons.gpu.now"  # of a session: the time of its transaction
 CHANGE = "labcommons.gpu.change"  # ... the number of the change that it is
@@ -272,6 +281,41 @@ def cancel(session: Session, lease_id: str, now: datetime | None = None) -> bool
     if lease is not None and lease.state in WAITING:
         return end(session, lease_id, "cancelled", now)
     return plan_stop(session, lease_id, "cancelled", now)
+
+
+class Place(StrEnum):
+    """What an administrator makes of a request's place in the queue."""
+
+    FRONT = "front"
+    BACK = "back"
+    USUAL = "usual"  # where the rules put it
+    HOLD = "hold"  # it waits until it is released
+    RELEASE = "release"
+
+
+_RANKS = {Place.FRONT: 1, Place.BACK: -1, Place.USUAL: 0}
+
+
+def place(session: Session, lease_id: str, to: Place, by: str, reason: str) -> Lease:
+    """Move a request in the queue, hold it, or release it; the next decision minds that.
+
+    Raises NotAvailable where it does not wait any more, BadRequest where a reason is wanted.
+    """
+    lock(session)
+    lease = session.get(Lease, lease_id, populate_existing=True)
+    if lease is None or lease.state not in WAITING:
+        raise NotAvailable(NOT_WAITING())
+    said = " ".join(reason.split())[:REASON_LENGTH]
+    if to not in (Place.USUAL, Place.RELEASE) and not said:
+        raise BadRequest(REASON_WANTED())
+    if to in _RANKS:
+        lease.queue_rank = _RANKS[to]
+    else:
+        lease.queue_paused = to is Place.HOLD
+    moved = bool(lease.queue_rank or lease.queue_paused)
+    lease.queue_by = by[:255] if moved else ""
+    lease.queue_reason = (said or lease.queue_reason) if moved else ""
+    return lease
 
 
 def end(session: Session, lease_id: str, reason: str, now: datetime | None = None) -> bool:

@@ -8,6 +8,8 @@ The queue, in this order:
 4. those of accounts without a nominal quota;
 5. those that borrow from their cohort.
 
+An administrator may put a request before all of these, or behind them (``Claim.rank``), or let it
+wait until they release it (``Claim.paused``): it is then as if it were not there.
 In maintenance what may start all the same (an administrator's) comes before all others.
 
 Within each but the second fair share decides (``fairshare``), then age, then the lease's id. What
@@ -22,8 +24,9 @@ requests of the same person or group.
 
 Nobody starves. Let every time limit be finite and a request R be eligible: by itself within its
 limits, of a kind that a node has enough offered devices of, not borrowing, and such that
-reservations leave a gap as long as its time limit. (a) After ``patience`` only older requests are
-before R, finitely many, and none is added; those inside a reservation take what is reserved.
+reservations leave a gap as long as its time limit, and let no administrator move others. (a) After
+``patience`` only older requests are before R, finitely many, and none is added; those inside a
+reservation take what is reserved.
 (b) The first in the queue is planned on what runs alone. All of that ends, so its planned start
 is at most the latest end, or the end of the reservations in its way, or the moment from which its
 budget has room. (c) What is granted after it leaves that start as it is, so from pass to pass it
@@ -101,10 +104,24 @@ def _decide(snapshot: Snapshot) -> Decision:
     needed = {reclaim.lease for reclaim in reclaims}
     return Decision(
         tuple(grants),
-        tuple(last.verdicts()),
+        (*(verdicts := last.verdicts()), *_paused(snapshot, len(verdicts))),
         tuple(reclaim for reclaim in reclaims if reclaim.lease not in told),
         tuple(sorted(told.keys() - needed)),
     )
+
+
+def _paused(snapshot: Snapshot, before: int) -> list[Verdict]:
+    """What an administrator lets wait, behind all others."""
+    paused = [claim for claim in snapshot.claims if claim.waits and claim.paused]
+    paused.sort(key=lambda claim: (claim.requested_at, claim.id))
+    return [
+        Verdict(claim.id, place, (Reason("queue_paused", _by_whom(claim)),))
+        for place, claim in enumerate(paused, before + 1)
+    ]
+
+
+def _by_whom(claim: Claim) -> dict[str, str]:
+    return {"by": claim.moved_by, "why": claim.moved_why}
 
 
 def _rounds(
@@ -268,6 +285,8 @@ class _Round:
             reasons = all_reasons[position - 1]
             if waiting.blocked and not any(reason.code == "behind" for reason in reasons):
                 reasons = (*reasons, Reason("behind", {"count": position - 1}))
+            if waiting.request.claim.rank < 0:
+                reasons = (*reasons, Reason("queue_behind_all", _by_whom(waiting.request.claim)))
             if waiting.found.never:
                 reasons = at_the_door(waiting.request.claim, self.snapshot) or reasons
             start = None if waiting.start == math.inf else waiting.start
@@ -313,6 +332,8 @@ class _Round:
             else:
                 queues[2 if quota.nominal is not None else 3].append(request)
         ordered = [request for queue in queues for request in queue]
+        if any(request.claim.rank for request in ordered):
+            ordered.sort(key=lambda request: -request.claim.rank)
         if snapshot.closed_until is not None:
             ordered.sort(key=lambda request: snapshot.closed(request.claim))
         return ordered

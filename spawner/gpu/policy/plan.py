@@ -126,6 +126,8 @@ class Plan:
         self._wanted_by: defaultdict[str, int] = defaultdict(int)
         self._wanted_for: defaultdict[Subject, int] = defaultdict(int)
         for position, claim in enumerate(snapshot.claims):
+            if claim.waits and claim.paused:
+                continue  # as if it were not there
             self._wanted_by[claim.user] += claim.gpus
             self._wanted_for[claim.account] += claim.gpus
             if claim.waits:
@@ -187,7 +189,8 @@ class Plan:
         self.snapshot, self.waiting = snapshot, []
         for position, claim in enumerate(snapshot.claims):
             if claim.waits:
-                self.waiting.append(claim)
+                if not claim.paused:
+                    self.waiting.append(claim)
             elif claim.id in before:
                 lease = self._running(claim, position)
                 for leases in (

@@ -188,6 +188,13 @@ SENTENCES: Mapping[str, tuple[str | tuple[str, str], str | None]] = {
         ),
     ),
     "behind": (NN_("One request comes first.", "{count} requests come first."), None),
+    "queue_paused": (
+        N_(
+            "{by} lets this request wait until it is released: {why} Ask them, or an administrator."
+        ),
+        None,
+    ),
+    "queue_behind_all": (N_("{by} put this request behind all others: {why}"), None),
     # A reservation cannot be kept.
     "reserved_out_of_service": (
         NN_(
@@ -282,6 +289,12 @@ def _duration(seconds: Any, locale: Locale) -> str:
     return duration(float(seconds), locale.gettext)
 
 
+def _sentence(said: Any, locale: Locale) -> str:
+    """What somebody wrote, with an end."""
+    text = str(said).strip()
+    return text if text.endswith((".", "!", "?", "。", "！", "？")) else f"{text}."
+
+
 def _hours(hours: Any, locale: Locale) -> str:
     return f"{float(hours):.1f}".removesuffix(".0")
 
@@ -291,6 +304,7 @@ _SHOWN: Mapping[str, Show] = {
     **dict.fromkeys(("budget", "used", "promised", "need"), _hours),
     "subject": lambda subject, locale: subject_name(str(subject), locale.gettext),
     "type": lambda model, locale: str(model) if model else locale.gettext(N_("GPUs")),
+    "why": _sentence,
 }
 _TIME_LIMITS: Mapping[str, Show] = {"limit": _duration, "asked": _duration}
 REASONS = {

@@ -56,6 +56,9 @@ class Claim:
         reclaimed: whether that stop gives borrowed GPUs back: each decision looks again whether
             it is still needed.
         anytime: it may start in maintenance, too (an administrator's).
+        rank: 1, 0 or -1: an administrator put it before all others, or behind them.
+        paused: an administrator lets it wait until they release it.
+        moved_by, moved_why: who did either, and what they said.
     """
 
     id: str
@@ -76,6 +79,10 @@ class Claim:
     stops_at: float | None = None
     reclaimed: bool = False
     anytime: bool = False
+    rank: int = 0
+    paused: bool = False
+    moved_by: str = ""
+    moved_why: str = ""
 
     @property
     def waits(self) -> bool:

@@ -101,6 +101,12 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     ("alice-token", "post", "/api/v1/servers/keep", {}, {"server": "timed"}, 200),
     ("alice-token", "post", "/api/v1/servers/keep", {}, {"server": "none"}, 409),
     (ADMIN, "get", "/api/v1/queue", {}, None, 200),
+    (ADMIN, "post", "/api/v1/queue/{waits}", {}, {"to": "front", "reason": "so"}, 200),
+    (ADMIN, "post", "/api/v1/queue/{waits}", {}, {"to": "hold", "reason": "so"}, 200),
+    (ADMIN, "post", "/api/v1/queue/{waits}", {}, {"to": "release"}, 200),
+    (ADMIN, "post", "/api/v1/queue/{waits}", {}, {"to": "back"}, 400),
+    (ADMIN, "post", "/api/v1/queue/{lease}", {}, {"to": "front", "reason": "so"}, 409),
+    ("alice-token", "post", "/api/v1/queue/{waits}", {}, {"to": "front", "reason": "so"}, 403),
     (ADMIN, "get", "/api/v1/usage", {}, None, 200),
     (ADMIN, "get", "/api/v1/usage/report", {"?by": "model"}, None, 200),
     ("alice-token", "get", "/api/v1/usage/report", {"?from": "2026-11-01"}, None, 200),
@@ -365,8 +371,9 @@ async def test_every_operation_answers_as_described(lived_in: Console) -> None:
     document = await lived_in.json("openapi.json")
     leases = (await lived_in.json("api/v1/leases", "alice-token"))["leases"]
     [lease] = [one["id"] for one in leases if one["server"] == "timed"]
+    queue = (await lived_in.json("api/v1/queue", "alice-token"))["requests"]
     known = {
-        "lease": lease, "source": "personal", "name": "py", "version": "2", "course": "ml101",
+        "lease": lease, "waits": queue[0]["id"], "source": "personal", "name": "py", "version": "2", "course": "ml101",
         "handin": "hw1",
     }  # fmt: skip
     for token, verb, path, more, body, status in CALLS:

@@ -493,6 +493,25 @@ def test_in_maintenance_nothing_starts_but_what_may_anytime(strategy: str, hours
     assert "old" in [grant.lease for grant in lab.pass_().grants]
 
 
+def test_an_administrator_moves_requests_and_lets_them_wait() -> None:
+    lab = Lab(machine("n", 1), {"user:late": Quota(shares=0.001)})
+    for name in ("first", "second", "late"):
+        lab.ask(request(name, name, NOW, 1))
+    usual = [verdict.lease for verdict in decide(lab.snapshot()).verdicts]
+    last = usual[-1]
+    lab.claims[last] = replace(lab.claims[last], rank=1)
+    assert [grant.lease for grant in decide(lab.snapshot()).grants] == [last]
+    said = {"moved_by": "carol", "moved_why": "Ask me"}
+    lab.claims[last] = replace(lab.claims[last], rank=0, paused=True, **said)  # type: ignore[arg-type]
+    decision = decide(lab.snapshot())
+    assert last not in [grant.lease for grant in decision.grants]
+    verdict = next(v for v in decision.verdicts if v.lease == last)
+    words = sentence(verdict.reasons[0], str)
+    assert words.startswith("carol lets this request wait until it is released: Ask me. ")
+    lab.claims[usual[0]] = replace(lab.claims[usual[0]], rank=-1, **said)  # type: ignore[arg-type]
+    assert codes(lab, usual[0])[-1] == "queue_behind_all"
+
+
 def test_a_verdict_names_every_limit_with_its_numbers() -> None:
     lab = Lab(
         machine("n", 2),
@@ -550,6 +569,7 @@ def test_every_reason_has_a_sentence_whose_placeholders_can_be_filled() -> None:
         "known": ["A100", "T4"], "waiting": 2, "asked": 7200, "budget": 10, "used": 2.5, "need": 4,
         "promised": 3, "cohort": "lab", "free": 1, "total": 8, "offered": 3, "name": "Lecture",
         "start": NOW, "end": NOW + HOUR, "count": 3, "until": NOW + 70 * HOUR,
+        "by": "carol", "why": "so",
     }  # fmt: skip
     for code, variants in SENTENCES.items():
         words = sentence(Reason(code, data), plain, ZoneInfo("Europe/Berlin"), NOW)

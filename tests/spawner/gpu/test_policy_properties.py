@@ -393,6 +393,35 @@ def test_limits_budgets_slots_and_reservations_hold_whatever_is_asked(
 
 @MANY
 @given(labs(), st.randoms(use_true_random=False))
+def test_all_that_holds_when_an_administrator_moves_requests(
+    played: tuple[Lab, list[Step]], dice: random.Random
+) -> None:
+    """Before all, behind all, on hold: limits, budgets, slots and reservations hold; what waits
+    keeps the order that was said, and what is on hold changes nothing for the others."""
+    lab, script = played
+    play(lab, script)
+    for claim in [claim for claim in lab.claims.values() if claim.waits]:
+        rank, paused = dice.choice((0, 1, -1)), dice.random() < 0.3
+        said = {"rank": rank, "paused": paused, "moved_by": "carol", "moved_why": "so"}
+        lab.claims[claim.id] = replace(claim, **said)  # type: ignore[arg-type]
+    snapshot = lab.snapshot()
+    paused_ones = {claim.id for claim in snapshot.claims if claim.waits and claim.paused}
+    others = tuple(claim for claim in snapshot.claims if claim.id not in paused_ones)
+    whole, without = decide(snapshot), decide(replace(snapshot, claims=others))
+    assert (whole.grants, whole.preemptions) == (without.grants, without.preemptions)
+    assert whole.verdicts[: len(without.verdicts)] == without.verdicts
+    behind = whole.verdicts[len(without.verdicts) :]
+    assert {verdict.lease for verdict in behind} == paused_ones
+    assert all(
+        [reason.code for reason in verdict.reasons] == ["queue_paused"] for verdict in behind
+    )
+    ranks = [lab.claims[verdict.lease].rank for verdict in without.verdicts]
+    assert ranks == sorted(ranks, reverse=True)
+    decided(lab)
+
+
+@MANY
+@given(labs(), st.randoms(use_true_random=False))
 def test_the_order_in_which_things_are_listed_does_not_matter(
     played: tuple[Lab, list[Step]], dice: random.Random
 ) -> None:
