@@ -57,6 +57,8 @@ PAGES = {
         f"{SERVICES}/people",
         f"{SERVICES}/people/alice",
         f"{SERVICES}/quotas",
+        f"{SERVICES}/teams",
+        f"{SERVICES}/teams/vision",
         f"{SERVICES}/quotas/edit",
         f"{SERVICES}/doctor",
         f"{SERVICES}/vulnerable",

@@ -71,6 +71,8 @@ VISITS: dict[str, tuple[str, ...]] = {
     "jobs/([0-9_]{1,30})": ("alice@jobs/1", "alice@jobs/2", "bob@jobs/1"),
     "inbox": ("alice@inbox", "bob@inbox"),
     "ssh": ("alice@ssh", "carol@ssh"),
+    "teams": ("bob@teams", "carol@teams", "alice@teams"),
+    "teams/([a-z0-9._-]{1,64})": ("bob@teams/vision", "carol@teams/x", "alice@teams/vision"),
     "usage": ("alice@usage", "carol@usage?by=team&of=cpu", "bob@usage?person=alice&from=x"),
     "usage/report": (
         "carol@usage/report",

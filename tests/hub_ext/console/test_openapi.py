@@ -62,6 +62,8 @@ TOGETHER = {"scope": "course-ml101", "server": "project"}
 UPLOAD = "/api/v1/channels/{channel}/packages/{file}"
 PACKAGE = {"channel": "team-vision", "file": "tool-1.0-0.conda"}
 NO_PACKAGE = {"package": "noarch/none", "reason": "wrong"}
+# Of the request that waits, when there is one; to the front of the queue.
+WAITS, FRONT = {"lease": "@waits"}, {"to": "front", "reason": "so"}
 CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     (ADMIN, "get", "/api/v1/gpus", {}, None, 200),
     (ADMIN, "get", "/api/v1/gpus/devices", {}, None, 200),
@@ -101,13 +103,17 @@ CALLS: list[tuple[str, str, str, dict[str, str], Any, int]] = [
     ("alice-token", "post", "/api/v1/servers/keep", {}, {"server": "timed"}, 200),
     ("alice-token", "post", "/api/v1/servers/keep", {}, {"server": "none"}, 409),
     (ADMIN, "get", "/api/v1/queue", {}, None, 200),
-    (ADMIN, "post", "/api/v1/queue/{waits}", {}, {"to": "front", "reason": "so"}, 200),
-    (ADMIN, "post", "/api/v1/queue/{waits}", {}, {"to": "hold", "reason": "so"}, 200),
-    (ADMIN, "post", "/api/v1/queue/{waits}", {}, {"to": "release"}, 200),
-    (ADMIN, "post", "/api/v1/queue/{waits}", {}, {"to": "back"}, 400),
-    (ADMIN, "post", "/api/v1/queue/{lease}", {}, {"to": "front", "reason": "so"}, 409),
-    ("alice-token", "post", "/api/v1/queue/{waits}", {}, {"to": "front", "reason": "so"}, 403),
+    (ADMIN, "post", "/api/v1/queue/{lease}", WAITS, FRONT, 200),
+    (ADMIN, "post", "/api/v1/queue/{lease}", WAITS, {**FRONT, "to": "hold"}, 200),
+    (ADMIN, "post", "/api/v1/queue/{lease}", WAITS, {"to": "release"}, 200),
+    (ADMIN, "post", "/api/v1/queue/{lease}", WAITS, {"to": "back"}, 400),
+    (ADMIN, "post", "/api/v1/queue/{lease}", {}, FRONT, 409),
+    ("alice-token", "post", "/api/v1/queue/{lease}", WAITS, FRONT, 403),
     (ADMIN, "get", "/api/v1/usage", {}, None, 200),
+    (ADMIN, "get", "/api/v1/teams", {}, None, 200),
+    ("bob-token", "get", "/api/v1/teams/{team}", {"team": "vision"}, None, 200),
+    ("alice-token", "get", "/api/v1/teams/{team}", {"team": "vision"}, None, 403),
+    (ADMIN, "get", "/api/v1/teams/{team}", {"team": "none"}, None, 404),
     (ADMIN, "get", "/api/v1/usage/report", {"?by": "model"}, None, 200),
     ("alice-token", "get", "/api/v1/usage/report", {"?from": "2026-11-01"}, None, 200),
     (ADMIN, "get", "/api/v1/usage/report", {"?from": "yesterday"}, None, 400),
@@ -373,11 +379,11 @@ async def test_every_operation_answers_as_described(lived_in: Console) -> None:
     [lease] = [one["id"] for one in leases if one["server"] == "timed"]
     queue = (await lived_in.json("api/v1/queue", "alice-token"))["requests"]
     known = {
-        "lease": lease, "waits": queue[0]["id"], "source": "personal", "name": "py", "version": "2", "course": "ml101",
-        "handin": "hw1",
+        "lease": lease, "source": "personal", "name": "py", "version": "2", "course": "ml101",
+        "handin": "hw1", "waits": queue[0]["id"],
     }  # fmt: skip
     for token, verb, path, more, body, status in CALLS:
-        parts = known | more
+        parts = known | {k: known[v[1:]] if v[:1] == "@" else v for k, v in more.items()}
         address = path.removeprefix("/").format(**parts)
         query = "&".join(f"{k[1:]}={v}" for k, v in more.items() if k.startswith("?"))
         sent = {} if body is None and verb in ("post", "put") else body

@@ -25,7 +25,14 @@ from .conftest import HOSTILE, Console
 DAY = date(2026, 10, 14)
 
 
-def put(session: Session, person: str, account: str, environment: str, gpu_hours: float) -> None:
+def put(
+    session: Session,
+    person: str,
+    account: str,
+    environment: str,
+    gpu_hours: float,
+    day: date = DAY,
+) -> None:
     """So many GPU-hours on one day, half of them idle."""
     figures = Figures(
         gpu_seconds=gpu_hours * 3600,
@@ -38,7 +45,7 @@ def put(session: Session, person: str, account: str, environment: str, gpu_hours
         waits=2,
         servers=1,
     )
-    key = {"day": DAY, "username": person, "account": account, "environment": environment}
+    key = {"day": day, "username": person, "account": account, "environment": environment}
     session.execute(insert(UsageDay), [{**key, "model": "A100", **figures._asdict()}])
 
 
