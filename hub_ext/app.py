@@ -67,6 +67,7 @@ from hub_ext.nightly_scan import NightlyScan
 from hub_ext.routes import TimedProxy, use_of
 from hub_ext.servers import HubServers, owners, unfinished_starts
 from hub_ext.shared_keeper import SharedKeeper
+from hub_ext.usage_letter import ReportPostman
 from hub_ext.waiting import Waiting
 from jobs.beside import ServersAndJobs
 from jobs.keeper import JobKeeper
@@ -419,6 +420,7 @@ class LabCommonsHub(GuardedHub):
             materials.run(),
             self._reconciler.forever(RECONCILE_INTERVAL),
             UsageKeeper(shared.store, self.log).run(),
+            ReportPostman(shared.store, shared.site, self.log).run(),
             shared.admission.run(),
             self._keeper.run(),
             self._warm.run(),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import click
 from sqlalchemy.orm import Session
 
+from commons.i18n import LANGUAGES, gettext_for
+from commons.site import load_site
+from hub_ext.usage_letter import render
 from spawner.gpu.cli.tools import as_json, opened_store, print_json, print_table, read
 from spawner.usage import report as reports
 from spawner.usage import rollup
@@ -86,6 +89,20 @@ def report(
                 for one in lines
             ],
         )
+
+
+@usage.command()
+@click.option("--month", default="", help="Such as 2026-10; without one, the last that is over.")
+@click.option("--lang", default="en", type=click.Choice(LANGUAGES), help="Its language.")
+def html(month: str, lang: str) -> None:
+    """The report of a month as one HTML file, to print or save as PDF.
+
+    \b
+    Example:
+      labcommons usage html --month 2026-10 > usage-2026-10.html
+    """
+    site, _ = load_site(), gettext_for(lang)
+    click.echo(read(lambda s: render(s, site, month, _, lang)[0]))
 
 
 @usage.command()

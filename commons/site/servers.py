@@ -194,10 +194,14 @@ class Kernels(Section):
         }
 
 
+Address = Annotated[str, Field(pattern=r"^[^@\s<>,;:\"()\\]{1,64}@[A-Za-z0-9.-]{1,255}$")]
+
+
 class Mail(Section):
     """Mail to people about their GPUs; off without a host.
 
-    The password, where the server asks for one, is in a file of its own.
+    ``reports`` are addresses that get the report of each month's usage. The password, where the
+    server asks for one, is in a file of its own.
     """
 
     host: str = ""
@@ -208,6 +212,7 @@ class Mail(Section):
     user: str = ""
     password_file: Path | None = None
     timeout: int = Field(20, ge=1, le=120, description="seconds for one step of a delivery")
+    reports: list[Address] = Field([], max_length=20, description="get each month's report")
 
     @model_validator(mode="after")
     def _complete(self) -> Mail:
