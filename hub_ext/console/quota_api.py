@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -16,7 +17,7 @@ from commons.web.refused import Refused
 from hub_ext.console import quota_schemas as schemas
 from hub_ext.console.handlers import Api
 from spawner.gpu import views
-from spawner.gpu.quotas import quota_store
+from spawner.gpu.quotas import quota_store, what_if
 from spawner.gpu.quotas.document import (
     Specs,
     check_document,
@@ -137,7 +138,9 @@ class ApplyApi(Api):
         dry_run, prune, strict = body.dry_run, body.prune, body.strict
         document, by, site = body.document, self.viewer.name, self.site
 
-        def work(session: Session) -> tuple[tuple[quota_store.Change, ...], tuple[Problem, ...]]:
+        def work(
+            session: Session,
+        ) -> tuple[tuple[quota_store.Change, ...], tuple[Problem, ...], what_if.Effects | None]:
             specs: Specs = (
                 read_document(document) if isinstance(document, str) else check_document(document)
             )
@@ -145,17 +148,20 @@ class ApplyApi(Api):
                 specs, site, quota_store.people(session), quota_store.models(session), strict
             )
             old = quota_store.specs(session)
-            warnings += endless(specs if prune else {**old, **specs})
+            new = specs if prune else {**old, **specs}
+            warnings += endless(new)
             if dry_run:
-                return quota_store.diff(old, specs, prune), warnings
-            return quota_store.apply(session, specs, by, prune), warnings
+                effects = what_if.look(session, new, time.time())
+                return quota_store.diff(old, specs, prune), warnings, effects
+            return quota_store.apply(session, specs, by, prune), warnings, None
 
-        changes, warnings = await (self.read if dry_run else self.change)(work)
+        changes, warnings, effects = await (self.read if dry_run else self.change)(work)
         if changes and not dry_run:
             self.record("quota-change", changes=[f"{one.subject} {one}" for one in changes])
         self.reply(
             {
                 "applied": not dry_run,
+                "effects": effects and effects.as_json(),
                 "changes": [vars(one) for one in changes],
                 "warnings": [one.as_json(self.reading) for one in warnings],
             }

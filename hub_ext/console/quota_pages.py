@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from commons.web.refused import Refused
 from hub_ext.console import quota_form
 from hub_ext.console.handlers import Page
 from spawner.gpu import views
-from spawner.gpu.quotas import quota_store
+from spawner.gpu.quotas import quota_store, what_if
 from spawner.gpu.quotas.document import check_names, check_spec, to_yaml
 from spawner.gpu.quotas.problems import ProblemsError
 
@@ -83,6 +84,8 @@ class Edit(Page):
         form = quota_form.sections(subject, models, current)
         sent = quota_form.filled_in(form, lambda name: self.get_body_argument(name, ""))
 
+        looks = self.get_body_argument("do", "") == "look"
+
         def work(session: Session) -> tuple[quota_store.Change, ...]:
             spec = check_spec(subject, sent)
             if spec:
@@ -93,7 +96,18 @@ class Edit(Page):
                 raise Refused(NotAvailable(LIMITS_CHANGED()), self._)
             return quota_store.apply(session, {subject: spec}, by)
 
+        def look(session: Session) -> tuple[tuple[quota_store.Change, ...], dict[str, Any]]:
+            old, spec = quota_store.specs(session), check_spec(subject, sent)
+            if spec:
+                check_names({subject: spec}, site, quota_store.people(session), models)
+            effects = what_if.look(session, {**old, subject: spec}, time.time())
+            return quota_store.diff(old, {subject: spec}), effects.as_json()
+
         try:
+            if looks:
+                changes, effects = await self.read(look)
+                await self._show(sent, tag, [], seen={"changes": changes, **effects})
+                return
             changes = await self.change(work)
         except Refused as error:
             problems = [
@@ -117,7 +131,12 @@ class Edit(Page):
         return subject
 
     async def _show(
-        self, spec: dict[str, Any], tag: str, problems: list[tuple[str, str]], status: int = 200
+        self,
+        spec: dict[str, Any],
+        tag: str,
+        problems: list[tuple[str, str]],
+        status: int = 200,
+        seen: dict[str, Any] | None = None,
     ) -> None:
         subject = self.subject()
         models = await self.read(quota_store.models)
@@ -131,6 +150,7 @@ class Edit(Page):
             spec=spec,
             tag=tag,
             problems=problems,
+            seen=seen,
             wrong={path: message for path, message in problems if path in names},
         )
 

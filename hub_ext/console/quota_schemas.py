@@ -55,8 +55,38 @@ class Apply(Sent):
     strict: bool = Field(False, description="refuse unknown people and GPU types")
 
 
+class Affected(Told):
+    """A request or lease that a change touches."""
+
+    lease: str
+    user: str
+    account: str
+    gpus: Count
+    gpu_type: str
+
+
+class Moved(Affected):
+    """A request whose expected start would be another; null: not known."""
+
+    before: Time | None
+    after: Time | None
+    sooner: bool
+
+
+class Effects(Told):
+    """What a change would do now."""
+
+    starts: list[Affected] = Field(description="would start at once")
+    waits: list[Affected] = Field(description="would start now, and would wait then")
+    moved: list[Moved]
+    ends: list[Affected] = Field(description="would have to give borrowed GPUs back")
+    people: list[str] = Field(description="who hold or wait, and whose limits change")
+
+
 class Applied(Told):
     """What was, or would be, changed."""
+
+    effects: Effects | None = Field(description="of a dry run")
 
     applied: bool
     changes: list[Change]

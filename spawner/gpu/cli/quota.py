@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 import click
@@ -22,7 +23,7 @@ from spawner.gpu.cli.tools import (
     short,
     write,
 )
-from spawner.gpu.quotas import quota_store
+from spawner.gpu.quotas import quota_store, what_if
 from spawner.gpu.quotas.document import (
     check_names,
     check_spec,
@@ -88,23 +89,28 @@ def apply(file: TextIO, dry_run: bool, prune: bool, strict: bool, as_json: bool)
 
     def work(
         session: Session,
-    ) -> tuple[tuple[Problem, ...], tuple[quota_store.Change, ...], list[str]]:
+    ) -> tuple[
+        tuple[Problem, ...], tuple[quota_store.Change, ...], list[str], what_if.Effects | None
+    ]:
         people, models = quota_store.people(session), quota_store.models(session)
         warnings = check_names(specs, site, people, models, strict)
         old = quota_store.specs(session)
-        warnings += endless(specs if prune else {**old, **specs})
+        new = specs if prune else {**old, **specs}
+        warnings += endless(new)
         kept = [] if prune else [subject for subject in old if subject not in specs]
         if dry_run:
-            return warnings, quota_store.diff(old, specs, prune), kept
-        return warnings, quota_store.apply(session, specs, by, prune), kept
+            effects = what_if.look(session, new, time.time())
+            return warnings, quota_store.diff(old, specs, prune), kept, effects
+        return warnings, quota_store.apply(session, specs, by, prune), kept, None
 
-    warnings, changes, kept = (read if dry_run else write)(work)
+    warnings, changes, kept, effects = (read if dry_run else write)(work)
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
     if as_json:
         print_json(
             {
                 "applied": not dry_run,
+                "effects": effects and effects.as_json(),
                 "changes": [vars(change) for change in changes],
                 "warnings": [warning.as_json() for warning in warnings],
                 "kept": kept,
@@ -114,8 +120,24 @@ def apply(file: TextIO, dry_run: bool, prune: bool, strict: bool, as_json: bool)
     click.echo(quota_store.show_changes(changes) or "Nothing changes.")
     if kept:
         click.echo(f"Not in the file, stays (--prune removes it): {', '.join(kept)}")
+    for line in _said(effects) if effects and changes else ():
+        click.echo(line)
     if changes:
         click.echo("Not applied (--dry-run)." if dry_run else "Applied.")
+
+
+def _said(effects: what_if.Effects) -> Iterator[str]:
+    """What a change would do now, in lines."""
+    for words, claims in (
+        ("Starts at once", effects.starts),
+        ("Would wait, and starts now without this", effects.stays),
+        ("Has to give borrowed GPUs back", effects.ends),
+    ):
+        if claims:
+            yield f"{words}: {', '.join(f'{one.user} ({one.gpus})' for one in claims)}"
+    for one in effects.moved:
+        before, after = short(one.before), short(one.after)
+        yield f"Expected start of {one.claim.user}: {before} -> {after}"
 
 
 @quota.command()

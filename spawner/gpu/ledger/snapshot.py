@@ -111,14 +111,16 @@ def read_snapshot(
     now: float,
     horizon: float = HORIZON,
     probes: tuple[Claim, ...] = (),
+    rules: Quotas | None = None,
 ) -> Snapshot:
     """All that a decision at ``now`` (seconds since 1970) rests on.
 
     Reservations are looked at as far as ``horizon`` seconds ahead. ``probes`` are claims that
-    are not in the store ("what if"): they come last among the claims.
+    are not in the store ("what if"): they come last among the claims; ``rules`` stand in place of
+    what is set.
     """
     claims = (*read_claims(session), *probes)
-    quotas, settings = read_quotas(session)
+    quotas, settings = rules or read_quotas(session)
     windows = _windows(session, now, now + horizon)
     open_now = [window.reservation for window in windows if window.start <= now]
     return Snapshot(

@@ -70,7 +70,12 @@ def specs(session: Session) -> Specs:
 
 def load(session: Session) -> tuple[Mapping[Subject, Quota], Settings]:
     """What is set, as the policy takes it."""
-    found = specs(session)
+    return as_policy(specs(session))
+
+
+def as_policy(said: Specs) -> tuple[Mapping[Subject, Quota], Settings]:
+    """Checked specs, as the policy takes them."""
+    found = dict(said)
     settings = found.pop("settings", {})
     zone = settings.get("timezone", "UTC")
     return {subject: _quota(spec, zone) for subject, spec in found.items()}, _settings(settings)
