@@ -16,8 +16,8 @@ from commons.web.operations import Part, Route, operation
 from commons.web.refused import Refused
 from hub_ext.console import quota_schemas as schemas
 from hub_ext.console.handlers import Api
-from spawner.gpu import views
-from spawner.gpu.quotas import quota_store, what_if
+from spawner.gpu import views, what_if
+from spawner.gpu.quotas import quota_store
 from spawner.gpu.quotas.document import (
     Specs,
     check_document,

@@ -15,8 +15,8 @@ from commons.scopes import SITE_SUBJECTS, groups_of_site, own_account
 from commons.web.refused import Refused
 from hub_ext.console import quota_form
 from hub_ext.console.handlers import Page
-from spawner.gpu import views
-from spawner.gpu.quotas import quota_store, what_if
+from spawner.gpu import views, what_if
+from spawner.gpu.quotas import quota_store
 from spawner.gpu.quotas.document import check_names, check_spec, to_yaml
 from spawner.gpu.quotas.problems import ProblemsError
 

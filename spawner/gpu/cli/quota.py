@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from commons.scopes import DEFAULT, own_account
 from commons.site import load_site
+from spawner.gpu import what_if
 from spawner.gpu.cli.tools import (
     as_json,
     operator,
@@ -23,7 +24,7 @@ from spawner.gpu.cli.tools import (
     short,
     write,
 )
-from spawner.gpu.quotas import quota_store, what_if
+from spawner.gpu.quotas import quota_store
 from spawner.gpu.quotas.document import (
     check_names,
     check_spec,

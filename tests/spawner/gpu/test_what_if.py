@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from commons.leases import LeaseState
 from commons.store import Lease, Store
+from spawner.gpu import what_if
 from spawner.gpu.devices.health import sync_inventory
 from spawner.gpu.ledger import transitions
 from spawner.gpu.ledger.batches import run_pass
 from spawner.gpu.policy.placement import Device
-from spawner.gpu.quotas import quota_store, what_if
+from spawner.gpu.quotas import quota_store
 
 LIMITED: dict[str, Any] = {
     "default": {"max_gpus": 1, "time_limit": "8h"},
