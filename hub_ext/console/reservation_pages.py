@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from datetime import time as wall
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -30,6 +32,36 @@ FIELDS = (
 )
 
 
+FARTHEST = timedelta(days=366)
+
+
+def _plan(week: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Days with what is reserved on them, in minutes after midnight: what is drawn to be dragged
+    over. On a day of a clock change it is as the clock says."""
+    found = []
+    for column in week:
+        day = column["day"]
+
+        def minutes(at: float, day: datetime = day) -> int:
+            there = datetime.fromtimestamp(at, day.tzinfo)
+            return (there.date() - day.date()).days * 1440 + there.hour * 60 + there.minute
+
+        found.append(
+            {
+                "day": day.date().isoformat(),
+                "windows": [
+                    {
+                        "name": window["row"]["name"],
+                        "from": max(0, minutes(window["start"])),
+                        "to": min(1440, minutes(window["end"])),
+                    }
+                    for window in column["windows"]
+                ],
+            }
+        )
+    return found
+
+
 class Reservations(Page):
     """``GET`` and, for administrators, ``POST`` of the form."""
 
@@ -51,9 +83,14 @@ class Reservations(Page):
         if sent["repeat"] == "once":
             wanted.pop("until", None)
         by, site = self.viewer.name, self.site
+        looks = self.get_body_argument("do", "") == "look"
 
         def work(session: Session) -> GpuReservation:
-            return reservations.create(session, reservations.check(wanted, site), by)
+            with session.begin_nested() as nested:
+                row = reservations.create(session, reservations.check(wanted, site), by)
+                if looks:  # it could be made: that is all that was asked
+                    nested.rollback()
+            return row
 
         try:
             row = await self.change(work)
@@ -65,21 +102,40 @@ class Reservations(Page):
                 problems = [("", one["sentence"]) for one in error.details["reasons"]]
             await self._show(sent_again, problems or [("", error.sentence)], error.status_code)
         else:
+            if looks:
+                await self._show({**sent, "weekdays": wanted["weekdays"], "possible": True}, [])
+                return
             self.record("reservation-change", done="create", reservation=row.id)
             self.redirect(f"{self.hub_auth.base_url}reservations")
+
+    def _span(self, today: date) -> tuple[date, int]:
+        """The first day that is shown, and how many are: a week, or five from a Monday on."""
+        try:
+            first = date.fromisoformat(self.get_query_argument("from", ""))
+        except ValueError:
+            first = today
+        first = min(max(first, today - FARTHEST), today + FARTHEST)
+        if self.get_query_argument("view", "") != "month":
+            return first, 7
+        return first - timedelta(days=first.weekday()), 35
 
     async def _show(
         self, sent: dict[str, Any], problems: list[tuple[str, str]], status: int = 200
     ) -> None:
         zone, viewer = timezone_of(self), self.viewer
         midnight = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
-        days = [midnight + timedelta(days=n) for n in range(7)]
-        start, end = time.time(), (midnight + timedelta(days=7)).timestamp()
+        today, start = midnight.date(), time.time()
+        first, count = self._span(today)
+        days = [datetime.combine(first + timedelta(days=n), wall(), zone) for n in range(count + 1)]
+        ends = days.pop()
+        end = max(ends, midnight + timedelta(days=7)).timestamp()
 
         def work(session: Session) -> dict[str, Any]:
             unkept = reservations.unkept_soon(session, start, reservations.WATCHED)
             rows = [
-                reservations.show(row, min(start, midnight.timestamp()), end + 21 * 86400, unkept)
+                reservations.show(
+                    row, min(start, days[0].timestamp()), max(end, start) + 21 * 86400, unkept
+                )
                 for row in reservations.standing(session)
             ]
             return {"rows": rows, "models": sorted(quota_store.models(session))}
@@ -101,13 +157,12 @@ class Reservations(Page):
                         {**window, "row": row}
                         for row in found["rows"]
                         for window in row["windows"]
-                        if window["start"] < (day + timedelta(days=1)).timestamp()
-                        and window["end"] > day.timestamp()
+                        if window["start"] < after.timestamp() and window["end"] > day.timestamp()
                     ),
                     key=lambda window: window["start"],
                 ),
             }
-            for day in days
+            for day, after in pairwise([*days, ends])
         ]
         subjects = [scope.account for scope in groups_of_site(self.site) if scope.account]
         self.set_status(status)
@@ -116,6 +171,12 @@ class Reservations(Page):
             rows=found["rows"],
             models=found["models"],
             week=week,
+            today=today,
+            first=first,
+            month=count > 7,
+            earlier=first - timedelta(days=count),
+            later=first + timedelta(days=count),
+            plan=_plan(week) if count == 7 else None,
             zone=zone,
             words_of=lambda keys, words: [words[key] for key in keys],
             at=lambda moment: datetime.fromtimestamp(moment, zone),

@@ -30,6 +30,62 @@
   message?.addEventListener("input", preview);
   if (message) preview();
 
+  // Reservations: hours of a week that are dragged over fill in the form.
+  const plan = document.getElementById("plan");
+  const reserve = document.getElementById("reserve");
+  if (plan && reserve) {
+    const STEP = 30;
+    const clock = (minutes) => `${String(Math.floor(minutes / 60)).padStart(2, "0")}:${String(minutes % 60).padStart(2, "0")}`;
+    const block = (column, kind, from, to, words) => {
+      const one = document.createElement("div");
+      one.className = `lc-plan__${kind}`;
+      one.style.top = `${(100 * from) / 1440}%`;
+      one.style.height = `${(100 * (to - from)) / 1440}%`;
+      one.textContent = words;
+      column.append(one);
+      return one;
+    };
+    for (const { day, windows } of JSON.parse(plan.dataset.plan)) {
+      const column = document.createElement("div");
+      column.className = "lc-plan__day";
+      column.dataset.name = day.slice(5);
+      for (const one of windows) block(column, "busy", one.from, one.to, one.name);
+      for (let hour = 3; hour < 24; hour += 3) block(column, "hour", hour * 60, hour * 60, clock(hour * 60));
+      const at = (event) => {
+        const box = column.getBoundingClientRect();
+        return Math.min(1440, Math.max(0, ((event.clientY - box.top) / box.height) * 1440));
+      };
+      column.addEventListener("pointerdown", (down) => {
+        if (down.button) return;
+        down.preventDefault();
+        column.setPointerCapture(down.pointerId);
+        plan.querySelector(".lc-plan__chosen")?.remove();
+        const begin = Math.floor(at(down) / STEP) * STEP;
+        const chosen = block(column, "chosen", begin, begin + STEP, "");
+        let from = begin, to = begin + STEP;
+        const move = (event) => {
+          const now = at(event);
+          from = Math.min(begin, Math.floor(now / STEP) * STEP);
+          to = Math.max(begin + STEP, Math.ceil(now / STEP) * STEP);
+          chosen.style.top = `${(100 * from) / 1440}%`;
+          chosen.style.height = `${(100 * (to - from)) / 1440}%`;
+          chosen.textContent = `${clock(from)}–${clock(to)}`;
+        };
+        const end = () => {
+          column.removeEventListener("pointermove", move);
+          reserve.elements.starts.value = `${day}T${clock(from)}`;
+          reserve.elements.duration.value = `${to - from}m`;
+          reserve.elements.timezone.value = plan.dataset.zone;
+          reserve.elements.name.focus();
+        };
+        move(down);
+        column.addEventListener("pointermove", move);
+        column.addEventListener("pointerup", end, { once: true });
+      });
+      plan.append(column);
+    }
+  }
+
   document.querySelector("[data-print]")?.addEventListener("click", () => print());
 
   if (!dialog) return;
