@@ -24,7 +24,7 @@ START = (
     "spawner.server_mounts:prepare",
     "spawner.runtime.client:AgentRuntime.start",
     "spawner.gpu.ledger.transitions:activate",
-    "spawner.spawner:LabSpawner._activate",
+    "spawner.spawner:LabSpawner._write_run",
     "spawner.spawner:LabSpawner.start",
     "jupyterhub.user:User.spawn",
 )

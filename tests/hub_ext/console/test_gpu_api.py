@@ -291,6 +291,8 @@ async def test_a_dry_run_says_what_would_change(filled: Console) -> None:
         "applied": False,
         "changes": [{"subject": "default", "key": "time_limit", "before": None, "after": "8h"}],
         "warnings": [],
+        # Alice and bob hold GPUs.
+        "effects": {"starts": [], "waits": [], "moved": [], "ends": [], "people": ["alice", "bob"]},
     }
     body["document"] = {"version": 1, "users": {"nobody": {"max_gpus": 2}}}
     answer = await filled.send("POST", "api/v1/quotas/apply", "carol-token", body)
