@@ -48,6 +48,8 @@ PRESETS: dict[str, tuple[str, str, str]] = {
 }
 IMAGES = {"official": "https://registry-1.docker.io"}
 CHANNEL = re.compile(r"[A-Za-z0-9][\w.-]{0,80}(/[A-Za-z0-9][\w.-]{0,80})?")
+# The site's own channels (docs/channel.md): what somebody outside calls so is not meant.
+OWN = re.compile(r"site|(team|course)-.*")
 # Two channels behind one name, as conda has it.
 DEFAULTS = ("pkgs/main", "pkgs/r")
 
@@ -85,6 +87,8 @@ def _images(text: str) -> str:
 
 
 def _channel(text: str) -> str:
+    if OWN.fullmatch(text):
+        raise ValueError(f"{text!r} is one of the site's own channels, which is had nowhere else")
     if text == "defaults" or CHANNEL.fullmatch(text):
         return text
     raise ValueError(f"{text!r} must be a channel's name, such as bioconda or pkgs/main")
@@ -134,7 +138,7 @@ class Mirror(Section):
         names = self.channels or [
             name
             for name in dict.fromkeys([*written.channels, *written.mirrors])
-            if name == "defaults" or CHANNEL.fullmatch(name)
+            if name == "defaults" or (CHANNEL.fullmatch(name) and not OWN.fullmatch(name))
         ]
         found: dict[str, tuple[str, ...]] = {}
         for name in names:

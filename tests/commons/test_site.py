@@ -56,6 +56,7 @@ def test_the_files_that_come_with_labcommons_are_right(file: str) -> None:
         (GOOD + "mirror: {pypi: ['https://a:b@x.org/simple']}\n", "wants a login"),
         (GOOD + "mirror: {pypi: ['ftp://x.org']}\n", "such as https://pypi"),
         (GOOD + "mirror: {channels: ['../x']}\n", "a channel's name"),
+        (GOOD + "mirror: {channels: [team-vision]}\n", "the site's own channels"),
         (GOOD + "mirror: {images: 'here'}\n", "a registry such as"),
         (GOOD + "site: {public_url: 'https://localhost'}\n", "set subdomains: false"),
         (GOOD + "site: {public_url: 'https://192.0.2.1'}\n", "set subdomains: false"),
@@ -117,7 +118,7 @@ def test_a_wrong_file_names_the_key_and_the_remedy(tmp_path: Path, text: str, wo
 def test_a_mirror_stands_for_its_channels_and_for_pypi(tmp_path: Path) -> None:
     text = """
 environments:
-  channels: [conda-forge, bioconda]
+  channels: [site, conda-forge, bioconda]
   mirrors:
     bioconda: [https://near.example.org/bioconda]
     private: [https://conda.lab.example/private]
