@@ -15,12 +15,12 @@ from packaging.utils import canonicalize_name
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from commons.scopes import IMAGE, Keeper
+from commons import holes
+from commons.holes import Found, Version
+from commons.scopes import IMAGE, Keeper, Scope
 from commons.site import EnvironmentScan
-from commons.store import EnvironmentVersion, ScopeEnvironment, Store, holes
-from commons.store.holes import Found, Version
+from commons.store import EnvironmentVersion, ScopeEnvironment, Store
 from environments import scan
-from environments.builds import repository
 from environments.checking import known_as
 from environments.files import SBOM_FILE
 from environments.inventory import Installed
@@ -71,7 +71,7 @@ def _packages(session: Session, data: Path) -> dict[Version, set[tuple[str, str]
         version = Version(IMAGE.source, "", row.name, row.version)
         found[version] = _named(row.packages) if known is None else known
     for one in session.scalars(select(ScopeEnvironment)):
-        scope = repository.scope_of(one)
+        scope = Scope(one.scope, one.owner)
         owner = scope.owner if scope.keeper is Keeper.PERSON else ""
         version = Version(scope.source, owner, one.name, one.version)
         found[version] = _named(one.packages)

@@ -11,11 +11,11 @@ from packaging.version import InvalidVersion, Version
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from commons.scopes import IMAGE, Keeper
-from commons.store import EnvironmentVersion, ScopeEnvironment, holes
+from commons import holes
+from commons.holes import Version as Which
+from commons.scopes import IMAGE, Keeper, Scope
+from commons.store import EnvironmentVersion, ScopeEnvironment
 from commons.store.environments import EnvironmentHole
-from commons.store.holes import Version as Which
-from environments.builds import repository
 from environments.pythons import python_end, python_state
 
 MOST_PEOPLE = 50
@@ -117,7 +117,7 @@ def _known(session: Session) -> list[Known]:
         for row in session.execute(query)
     ]
     for one in session.scalars(select(ScopeEnvironment)):
-        scope = repository.scope_of(one)
+        scope = Scope(one.scope, one.owner)
         owner = scope.owner if scope.keeper is Keeper.PERSON else ""
         which = Which(scope.source, owner, one.name, one.version)
         known.append(Known(which, one.python or "", one.withdrawn_at is None, one.created_at))

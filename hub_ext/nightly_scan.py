@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from commons import holes
 from commons.i18n import choose_timezone
 from commons.site import Site
-from commons.store import Store, holes
+from commons.store import Store
 from commons.store.models import utcnow
 from hub_ext.disk_prune import moment
 from hub_ext.in_builder import NoEnd, in_builder

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from commons import holes
 from commons.errors import in_terminal
-from commons.store import Store, holes
+from commons.store import Store
 from commons.store.models import utcnow
 from environments.cli.common import places, settings, table
 

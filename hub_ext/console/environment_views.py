@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from commons import holes
 from commons.i18n import N_, Gettext, gettext_for
 from commons.messages import Message, Text
 from commons.principal import Principal
@@ -20,7 +21,6 @@ from commons.rights import Action, can
 from commons.scopes import IMAGE, SHARED, SITE, Keeper, Scope, personal
 from commons.signatures.check import Checker
 from commons.site import words_in
-from commons.store import holes
 from commons.store.environments import BuildState, EnvironmentBuild, ScopeEnvironment
 from commons.store.models import utcnow
 from environments.about import About, parse_about

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from commons import holes
 from commons.i18n import choose_timezone
 from commons.rights import Action
-from commons.store import holes
 from commons.store.models import utcnow
 from commons.web.operations import Count, Route, Time, Told, operation
 from environments.vulnerable import vulnerable

@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
+from commons import holes
 from commons.site import EnvironmentScan
-from commons.store import GpuNotice, ScopeEnvironment, Store, holes
+from commons.store import GpuNotice, ScopeEnvironment, Store
 from commons.store.models import utcnow
 from commons.store.usage import Started, add_starts
 from environments import catalog

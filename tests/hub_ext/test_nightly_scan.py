@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from commons import holes
 from commons.site import Environments, EnvironmentScan, Site
-from commons.store import Store, holes
+from commons.store import Store
 from commons.store.models import utcnow
 from hub_ext.nightly_scan import NightlyScan
 from spawner.runtime.memory import MemoryRuntime

@@ -24,6 +24,7 @@ PAGES = [
     "inbox",
     "ahead",
     "doctor",
+    "vulnerable",
     "quotas",
     "quotas/edit?subject=default",
     "none",
@@ -45,6 +46,7 @@ API = [
     "api/v1/environments",
     "api/v1/builds",
     "api/v1/doctor",
+    "api/v1/vulnerable",
 ]
 
 

@@ -13,11 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tornado.httpclient import AsyncHTTPClient
 
+from commons import holes
 from commons.scopes import SHARED, Scope, personal
 from commons.signatures import dsse, statement
 from commons.signatures.statement import Facts, Identity
 from commons.site import Builds
-from commons.store import holes
 from commons.store.environments import BuildState
 from environments import catalog, policy
 from environments.builds import messages, queue, repository
