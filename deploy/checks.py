@@ -52,6 +52,7 @@ PACKAGES = (
     "pebble",
     "postgresql",
     "procps",
+    "rsync",
     "rsyslog",
     "rsyslog-gnutls",
     "python3-venv",
