@@ -225,6 +225,7 @@ class Console:
     broken: dict[str, bool]
     data: Path
     live: dict[str, Any]
+    app: Application
 
     def tells(self, *servers: dict[str, Any], **seen: str) -> None:
         """What the hub says that runs, to the next who asks."""
@@ -288,8 +289,9 @@ async def console(lab_site: Site, lab_store: Store, tmp_path: Path) -> AsyncIter
         oauth_client_id="service-labcommons",
         access_scopes={ACCESS},
     )
-    server, origin = _listen(make_app(lab_site, lab_store, auth, tmp_path))
-    yield Console(origin, lab_store, broken, tmp_path, live)
+    app = make_app(lab_site, lab_store, auth, tmp_path)
+    server, origin = _listen(app)
+    yield Console(origin, lab_store, broken, tmp_path, live, app)
     for one in (server, hub):
         one.stop()
         await one.close_all_connections()

@@ -6,8 +6,10 @@ import asyncio
 import base64
 import hashlib
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ import rattler
 from rattler.networking import Client
 from rattler.networking.middleware import AuthenticationMiddleware
 from tornado.httpclient import HTTPResponse
+from tornado.testing import bind_unused_port
 
 from commons.site import Channels, Site
+from commons.web import proxied
 from hub_ext.console.app import PREFIX
 from rig.packages import conda, here_is_installed, index, member
 
@@ -302,3 +306,22 @@ def test_a_token_in_an_address_is_the_same_as_a_password() -> None:
     assert _basic(basic("abc123:")) == "abc123"
     for header in ("Basic !", "Basic", basic("a:b c"), basic("a:b\n"), "token x", ""):
         assert _basic(header) == ""
+
+
+async def test_what_is_written_down_as_it_comes_is_not_held(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kind: of all bodies together there is a limit, which one large package is beyond."""
+    monkeypatch.setattr(proxied, "MAX_BODIES", 2**20)
+    listener, port = bind_unused_port()
+    server = proxied.HTTPServer(console.app)
+    server.add_socket(listener)
+    large = member("share/x", random.Random(1).randbytes(3 * 2**20))
+    made = conda(tmp_path / "made/tool-1.0-0.conda", members=[large])
+    try:
+        there = replace(console, origin=f"http://127.0.0.1:{port}")
+        assert (await put(there, "bob-token", "team-vision", made))[0] == 201
+        assert server.held == 0
+    finally:
+        server.stop()
+        await server.close_all_connections()
