@@ -123,7 +123,12 @@ def handler_of(context: Context) -> RequestHandler | None:
 def language(context: Context) -> str:
     """The language a template is rendered in, one of ``commons.i18n.LANGUAGES``."""
     handler = handler_of(context)
-    return language_of(handler) if handler else "en"
+    if handler is None:
+        return "en"
+    # A page asks for it a thousand times.
+    found: str = getattr(handler, "_labcommons_page_in", "") or language_of(handler)
+    handler._labcommons_page_in = found  # type: ignore[attr-defined]
+    return found
 
 
 @pass_context

@@ -11,7 +11,7 @@ from hub_ext.console import gpu_views
 from hub_ext.console.handlers import Page
 from spawner.gpu import views
 
-SHOWN = 100  # leases and requests; how many more there are is said
+SHOWN = 50  # leases and requests; how many more there are is said
 
 
 class Overview(Page):
