@@ -221,7 +221,7 @@ def with_a_job(fault: Callable[[World], object], outcome: str) -> Scene:
             "exec", site.container("hub"), "/opt/labcommons/hub/bin/python", "-c",
             "from commons.store import Store; from commons.store.models import Lease; s = Store(); "
             "print(s.transact(lambda x: x.query(Lease).filter_by(username='dan', "
-            f"server_name='job-{job['id']}').count()))",
+            f"server_name='job:{job['id']}').count()))",
         )  # fmt: skip
         if leases.strip() != "1":
             raise Unkept(f"it has {leases.strip()} leases")
