@@ -435,7 +435,6 @@ class LabCommonsHub(GuardedHub):
             Periodic("announced stops", announced.look, stops.INTERVAL, self.log).run(),
             Periodic("room on the disk", self._keep_room, RESERVED, self.log).run(),
             Periodic("blocks", self._blocks.look, blocks.INTERVAL, self.log).run(),
-            Periodic("room on the disk", self._keep_reserve, RESERVED, self.log).run(),
             *([disk.run()] if shared.site.storage.measure else []),
             Periodic("disk prune", prune, disk_prune.EVERY, self.log, expected=expected).run(),
             Periodic("known holes", scanned, disk_prune.EVERY, self.log, expected=expected).run(),
