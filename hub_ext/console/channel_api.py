@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from pydantic import Field
+from tornado.log import app_log
 from tornado.web import HTTPError, stream_request_body
 
 from commons.errors import BadRequest, LabError, NotAvailable
@@ -130,7 +131,8 @@ class Channelled(Base):
         except LabError as error:
             raise Refused(error, self.reading, retry_after=_later(error)) from error
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise HTTPError(500, "channel: %s", error) from error
+            app_log.error("channel: %s", error)
+            raise HTTPError(500) from error
 
     async def told(self, scope: Scope) -> tuple[dict[str, Any], list[Kept]]:
         """What is said of a channel, and its packages."""
