@@ -1,7 +1,8 @@
 """How long one decision takes: 1,000 leases that run, 500 that wait, 100 quotas.
 
 Run by ``make bench``; writes tests/bench/results/gpu_policy.md. Everything is generated from a
-seed. ``--profile`` shows where the time goes instead.
+seed. ``--profile`` shows where the time goes instead; ``--beside FOLDER`` measures another version,
+a checkout of its own, in turn with this one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import platform
 import random
 import statistics
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -118,6 +120,68 @@ def snapshot(strategy: str, windows: bool, ended: int, seed: int = 1) -> Snapsho
     return found
 
 
+CASES = (
+    ("backfill, nothing has ended", "backfill", False, 0),
+    ("backfill, a lease has just ended", "backfill", False, 1),
+    ("backfill, ten leases have just ended", "backfill", False, 10),
+    ("backfill, one ended, five daily reservations of 16 GPUs", "backfill", True, 1),
+    ("BestEffortFIFO, one ended", "BestEffortFIFO", False, 1),
+)
+# What another version runs: it makes the same sites with its own code, and decides when it is told.
+OTHER = """
+import gc, sys, time
+sys.path.insert(0, "tests/bench")
+import gpu_policy as bench
+cases = [bench.snapshot(*one) for one in {cases}]
+print("ready", flush=True)
+for line in sys.stdin:
+    gc.collect()
+    began = time.process_time()
+    bench.decide(cases[int(line)])
+    print((time.process_time() - began) * 1000, flush=True)
+"""
+
+
+def beside(folder: Path) -> list[str]:
+    """Rows: milliseconds of the other version and of this one, and the median of their ratios."""
+    code = OTHER.format(cases=[case[1:] for case in CASES])
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": str(root)},
+            text=True,
+        )
+        for root in (folder.resolve(), TESTS.parent)
+    ]
+
+    def ask(one: subprocess.Popen[str], case: int) -> float:
+        assert one.stdin is not None
+        assert one.stdout is not None
+        one.stdin.write(f"{case}\n")
+        one.stdin.flush()
+        return float(one.stdout.readline())
+
+    for one in both:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    rounds = [
+        [[ask(one, case) for one in both] for case in range(len(CASES))] for _ in range(ROUNDS)
+    ]
+    for one in both:
+        one.kill()
+    rows = []
+    for case, (title, *_) in enumerate(CASES):
+        pairs = [every[case] for every in rounds]
+        other, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
+        ratio = statistics.median(mine / theirs for theirs, mine in pairs)
+        rows.append(f"| {title} | {other:.1f} | {ours:.1f} | {ratio:.2f} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
 def measure(found: Snapshot) -> tuple[list[float], str]:
     """Milliseconds of processor time of one decision, many times, and what it decided."""
     decision = decide(found)
@@ -137,15 +201,11 @@ def measure(found: Snapshot) -> tuple[list[float], str]:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--profile", action="store_true", help="show where the time goes")
-    profile = arguments.parse_args().profile
+    arguments.add_argument("--beside", type=Path, metavar="FOLDER", help="another version")
+    given = arguments.parse_args()
+    profile = given.profile
     rows = []
-    for title, strategy, windows, ended in (
-        ("backfill, nothing has ended", "backfill", False, 0),
-        ("backfill, a lease has just ended", "backfill", False, 1),
-        ("backfill, ten leases have just ended", "backfill", False, 10),
-        ("backfill, one ended, five daily reservations of 16 GPUs", "backfill", True, 1),
-        ("BestEffortFIFO, one ended", "BestEffortFIFO", False, 1),
-    ):
+    for title, strategy, windows, ended in CASES:
         found = snapshot(strategy, windows, ended)
         if profile:
             cProfile.runctx("decide(found)", globals(), {"found": found}, sort="tottime")
@@ -182,7 +242,21 @@ load {load:.1f} of other work while it ran.
 """
         + "\n".join(rows)
         + "\n"
+        + (_compared(given.beside) if given.beside else "")
     )
+
+
+def _compared(folder: Path) -> str:
+    words = ["git", "log", "-1", "--format=%h of %cs"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
+    rows = "\n".join(beside(folder))
+    return f"""
+Beside version {done.stdout.strip()}, in turn in one run: medians, and the median of the ratios.
+
+| | before | now | ratio |
+|---|---|---|---|
+{rows}
+"""
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def _decide(snapshot: Snapshot) -> Decision:
 
 def _paused(snapshot: Snapshot, before: int) -> list[Verdict]:
     """What an administrator lets wait, behind all others."""
-    paused = [claim for claim in snapshot.claims if claim.waits and claim.paused]
+    paused = [claim for claim in snapshot.claims if claim.paused and claim.waits]
     paused.sort(key=lambda claim: (claim.requested_at, claim.id))
     return [
         Verdict(claim.id, place, (Reason("queue_paused", _by_whom(claim)),))
@@ -207,8 +207,11 @@ class _Round:
         self.waiting: list[_Waiting] = []
         # By account and person: what runs may still use, in weighted GPU-seconds.
         self._ahead: defaultdict[tuple[str, str], float] = defaultdict(float)
+        ahead, now = self._ahead, snapshot.now
         for lease in plan.running:
-            self._charge(lease.claim, lease.end - snapshot.now, lease.claim.weight)
+            claim, end = lease.claim, lease.end
+            length = UNLIMITED if end == math.inf else end - now
+            ahead[claim.account, claim.user] += length * claim.weight
 
     def _charge(self, claim: Claim, length: float, weight: float) -> None:
         length = UNLIMITED if length == math.inf else length
@@ -305,9 +308,10 @@ class _Round:
             for (account, user), seconds in self._ahead.items():
                 tree.charge(account, user, seconds)
         overdue: list[WaitingLease] = []
+        patient = snapshot.now - snapshot.settings.patience  # who has asked since then
         for request in requests:
             claim = request.claim
-            if self._overdue(claim):
+            if claim.requested_at < patient:
                 overdue.append(request)
             else:
                 tree.add(claim.account, claim.user, claim.requested_at, claim.id, request)
@@ -321,13 +325,16 @@ class _Round:
             account = request.claim.account
             quota = snapshot.quotas.get(account, NO_QUOTA)
             held[account] = held.get(account, plan.held(account)) + request.count
-            inside = [s for s in request.audience.subjects if reserved.get(s, 0) >= request.count]
+            subjects = request.audience.subjects
+            inside = (
+                [s for s in subjects if reserved.get(s, 0) >= request.count] if subjects else ()
+            )
             if inside:
                 reserved[min(inside)] -= request.count
                 queues[0].append(request)
             elif quota.cohort is not None and held[account] > (quota.nominal or 0):
                 queues[4].append(request)
-            elif self._overdue(request.claim):
+            elif request.claim.requested_at < patient:
                 queues[1].append(request)
             else:
                 queues[2 if quota.nominal is not None else 3].append(request)

@@ -59,6 +59,7 @@ class _Account(Generic[Request]):
 
     name: Subject
     owner: str  # whose own account it is
+    shares: float
     people: dict[str, _Person[Request]] = field(default_factory=dict)
     # A heap of the ranks of those who wait: levels only fall, so a rank that is not true any more
     # stands too far in front, never too far behind.
@@ -94,10 +95,10 @@ class FairTree(Generic[Request]):
         self._of_account[account] = self._of_account.get(account, 0.0) + seconds
         self._used[user] = self._used.get(user, 0.0) + seconds
 
-    def _level(self, account: Subject, owner: str) -> float:
+    def _level(self, account: Subject, owner: str, shares: float | None = None) -> float:
         """Level fair share of an account; one's own has used what its owner did anywhere."""
         used = self._used.get(owner, 0.0) if owner else self._of_account.get(account, 0.0)
-        return level(shares_of(account, self._quotas), used)
+        return level(shares_of(account, self._quotas) if shares is None else shares, used)
 
     def _shares_in(self, account: Subject, user: str) -> float:
         own = own_account(user)
@@ -156,7 +157,8 @@ class FairTree(Generic[Request]):
         node = self._accounts.get(account)
         if node is None:
             owner = user if account == own_account(user) else ""
-            node = self._accounts[account] = _Account(account, owner)
+            shares = shares_of(account, self._quotas)
+            node = self._accounts[account] = _Account(account, owner, shares)
         person = node.people.get(user)
         if person is None:
             person = node.people[user] = _Person(user, self._shares_in(account, user))
@@ -204,12 +206,12 @@ class FairTree(Generic[Request]):
             node.waiting = [self._rank(one) for one in node.people.values() if one.requests]
             if node.waiting:
                 heapq.heapify(node.waiting)
-                heap.append((-self._level(name, node.owner), name))
+                heap.append((-self._level(name, node.owner, node.shares), name))
         heapq.heapify(heap)
         while heap:
             before, name = heap[0]
             node = self._accounts[name]
-            now = -self._level(name, node.owner)
+            now = -self._level(name, node.owner, node.shares)
             if before != now:
                 # A person's own account: they were charged elsewhere meanwhile.
                 heapq.heapreplace(heap, (now, name))
@@ -229,7 +231,7 @@ class FairTree(Generic[Request]):
             for _, name in tied:
                 node = self._accounts[name]
                 if node.waiting:
-                    heapq.heappush(heap, (-self._level(name, node.owner), name))
+                    heapq.heappush(heap, (-self._level(name, node.owner, node.shares), name))
             yield request
 
     def _next(self, account: Subject) -> tuple[float, float, str]:

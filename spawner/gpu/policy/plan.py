@@ -126,11 +126,12 @@ class Plan:
         self._wanted_by: defaultdict[str, int] = defaultdict(int)
         self._wanted_for: defaultdict[Subject, int] = defaultdict(int)
         for position, claim in enumerate(snapshot.claims):
-            if claim.waits and claim.paused:
+            waits = claim.waits
+            if waits and claim.paused:
                 continue  # as if it were not there
             self._wanted_by[claim.user] += claim.gpus
             self._wanted_for[claim.account] += claim.gpus
-            if claim.waits:
+            if waits:
                 self.waiting.append(claim)
                 continue
             lease = self._running(claim, position)
@@ -166,9 +167,9 @@ class Plan:
         }
 
     def _running(self, claim: Claim, position: int) -> Running:
-        end = INF if claim.ends_at is None else claim.ends_at
-        if claim.stops_at is not None:
-            end = min(end, claim.stops_at)
+        end, stops = claim.ends_at, claim.stops_at
+        if end is None or (stops is not None and stops < end):
+            end = INF if stops is None else stops
         end = max(end, self.now + GRACE)
         model = claim.gpu_type
         for slot in claim.slots:

@@ -41,9 +41,11 @@ class Reclaim:
         self._loose: set[str] = set()  # devices that this decision frees and has not promised
         self._in_vain: set[tuple[object, ...]] = set()  # what was looked for, and not found
         self._lenders: dict[str, dict[str, list[Running]]] = {}  # by cohort, by account
+        self._nominal: dict[str, int] = {}
         for account, leases in plan.of_account.items():
-            cohort = plan.snapshot.quotas.get(account, NO_QUOTA).cohort
-            if cohort is not None:
+            quota = plan.snapshot.quotas.get(account, NO_QUOTA)
+            self._nominal[account] = quota.nominal or 0
+            if (cohort := quota.cohort) is not None:
                 self._lenders.setdefault(cohort, {})[account] = leases
 
     def consider(self, request: WaitingLease, found: Placement) -> None:
@@ -159,8 +161,8 @@ class Reclaim:
 
     def _over(self, account: str) -> int:
         """How much an account holds beyond its nominal quota, with what it gives taken off."""
-        nominal = self.plan.snapshot.quotas.get(account, NO_QUOTA).nominal or 0
-        return self.plan.held(account) - self._given.get(account, 0) - nominal
+        given = self._given.get(account, 0)
+        return self.plan.held(account) - given - self._nominal[account]
 
     def _candidates(self, account: str, cohort: str) -> list[Running]:
         lenders = self._lenders.get(cohort, {})

@@ -228,10 +228,12 @@ class Pool:
         """
         found = []
         for index, place in enumerate(self.places):
-            busy = sum(not gaps or gaps[0][0] > at for gaps in place.gaps)
-            for slot, gaps in enumerate(place.open(audience)):
+            busy = -1  # not counted yet
+            for slot, gaps in enumerate(place.open(audience) if place.windows else place.gaps):
                 for low, high in gaps:
                     if low <= at and (high == INF or at <= high - duration):
+                        if busy < 0:
+                            busy = sum([not one or one[0][0] > at for one in place.gaps])
                         own = not audience.reserved(place, at)
                         found.append((own, -busy, high, place.device.id, index, slot))
                         break
