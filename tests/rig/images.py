@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deploy.images import IMAGES
+from deploy.base import DEBIAN
+from deploy.images import BASE, IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = """
@@ -54,7 +55,9 @@ def ours(*names: str) -> str:
     there = os.environ.get("LABCOMMONS_IMAGES_AT", "")
     if there and _answers(there):
         _build(names, there)
-        save = subprocess.Popen(["docker", "-H", there, "save", *tags], stdout=subprocess.PIPE)
+        # With what they begin with: without these names here, `make up` would build all of it anew.
+        saved = [*tags, BASE.tag, DEBIAN]
+        save = subprocess.Popen(["docker", "-H", there, "save", *saved], stdout=subprocess.PIPE)
         with save:
             subprocess.run(["docker", "load", "-q"], stdin=save.stdout, check=True, timeout=1800)
         assert save.returncode == 0
