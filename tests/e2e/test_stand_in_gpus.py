@@ -86,5 +86,6 @@ def test_a_server_sees_exactly_the_devices_of_its_lease_and_who_loses_them_is_to
     carol = new_page()
     log_in(carol, "carol")
     carol.goto("/services/labcommons/")
-    lost = carol.locator("tr", has_text="alice")
-    expect(lost).to_contain_text("The server no longer reaches its GPUs: start it again.")
+    said = "The server no longer reaches its GPUs: start it again."
+    lost = carol.locator("tr", has_text=said)
+    expect(lost).to_contain_text("alice")
